@@ -1,0 +1,42 @@
+"""Shared fixtures. A test that leaks a thread or a child process fails."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import psutil
+import pytest
+
+
+@pytest.fixture
+def eventually() -> Callable[..., object]:
+    """Wait for a condition with a deadline, instead of sleeping and hoping."""
+
+    def wait(condition: Callable[[], object], *, timeout: float = 10.0, every: float = 0.01) -> object:
+        deadline = time.monotonic() + timeout
+        while not (value := condition()):
+            if time.monotonic() > deadline:
+                pytest.fail(f"not within {timeout:g} s: {condition}")
+            time.sleep(every)
+        return value
+
+    return wait
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_running() -> Iterator[None]:
+    threads = set(threading.enumerate())
+    children = {child.pid for child in psutil.Process().children(recursive=True)}
+    yield
+    deadline = time.monotonic() + 5.0
+    while time.monotonic() < deadline:
+        more_threads = [t.name for t in threading.enumerate() if t not in threads]
+        more_children = [
+            child for child in psutil.Process().children(recursive=True) if child.pid not in children
+        ]
+        if not more_threads and not more_children:
+            return
+        time.sleep(0.02)
+    pytest.fail(f"left running: threads {more_threads}, processes {more_children}")
