@@ -1,0 +1,126 @@
+"""What the journal promises beyond its state machine."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from watcher.domain import JobState, Source, Stamp
+from watcher.errors import ConfigError, HostError
+from watcher.journal import Journal
+
+
+@pytest.fixture
+def journal(tmp_path: Path):
+    with Journal(tmp_path / "journal.sqlite") as opened:
+        yield opened
+
+
+def source(name: str = "a.jpg", *, size: int = 1, folder: str = "in") -> Source:
+    return Source(folder, name, Stamp(size, 0))
+
+
+def steps(journal: Journal, work) -> int:
+    """How many instructions SQLite's virtual machine runs for `work`: a cost without a clock."""
+    count = 0
+
+    def tick() -> int:
+        nonlocal count
+        count += 1
+        return 0
+
+    journal._db.set_progress_handler(tick, 10)
+    work()
+    journal._db.set_progress_handler(None, 0)
+    return count
+
+
+def claim_cost(journal: Journal) -> int:
+    return steps(journal, lambda: journal.claim(["in"], limit=4, now=1.0, lease=60))
+
+
+def test_a_claim_costs_the_same_with_many_waiting_as_with_few(journal):
+    journal.admit_many([source(f"{i}.jpg") for i in range(10)])
+    few = claim_cost(journal)
+    journal.admit_many([source(f"more-{i}.jpg") for i in range(100_000)])
+    assert claim_cost(journal) <= few * 1.5 + 10
+
+
+def test_jobs_that_must_wait_do_not_make_a_claim_dearer(journal):
+    journal.admit_many([source(f"{i}.jpg") for i in range(2_000)])
+    for job in journal.claim(["in"], limit=2_000, now=1.0, lease=60):
+        journal.retry(job, not_before=1e12, charge=True)
+    journal.admit_many([source(f"new-{i}.jpg") for i in range(4)])
+    assert claim_cost(journal) < 100
+    assert journal.claim(["in"], limit=4, now=1.0, lease=60) == []
+
+
+def test_a_name_that_is_not_utf8_comes_back_as_it_was(journal):
+    name = "sub/f\udcffoo.jpg"
+    assert journal.admit(source(name))
+    assert journal.claim(["in"], limit=1, now=1.0, lease=60)[0].source.relpath == name
+    assert list(journal.known("in")) == [name]
+
+
+def test_a_newer_version_replaces_a_waiting_one(journal):
+    journal.admit(source(size=1))
+    journal.admit(source(size=2))
+    claimed = journal.claim(["in"], limit=9, now=1.0, lease=60)
+    assert [job.source.stamp.size for job in claimed] == [2]
+
+
+def test_an_archived_photo_dropped_again_is_new_work(journal):
+    journal.admit(source())
+    [job] = journal.claim(["in"], limit=1, now=1.0, lease=60)
+    journal.finish(job, "{}")
+    assert not journal.admit(source())
+    journal.mark_gone("in", ["a.jpg"])
+    assert journal.admit(source())
+
+
+def test_only_present_failures_are_listed_and_can_be_retried(journal):
+    journal.admit_many([source("a.jpg"), source("b.jpg")])
+    for job in journal.claim(["in"], limit=2, now=1.0, lease=60):
+        journal.quarantine(job, "because")
+    journal.mark_gone("in", ["a.jpg"])
+    [failed] = journal.records(JobState.QUARANTINED)
+    assert (failed.job.source.relpath, failed.outcome) == ("b.jpg", "because")
+    assert journal.requeue([failed.job.id])[0].attempts == 0
+    assert journal.find("in", "b.jpg").state is JobState.QUEUED
+
+
+def test_a_clock_set_back_does_not_make_a_retry_wait_for_ever(journal):
+    journal.admit(source())
+    [job] = journal.claim(["in"], limit=1, now=1e9, lease=60)
+    journal.retry(job, not_before=1e9 + 5, charge=True)
+    assert journal.mend_clock(now=1.0, longest=300.0) == 1
+    assert journal.next_due(["in"]) == 301.0
+
+
+def test_a_journal_from_the_future_is_refused(tmp_path):
+    path = tmp_path / "journal.sqlite"
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(ConfigError, match="newer"):
+        Journal(path)
+
+
+def test_a_file_that_is_no_journal_is_refused_and_kept(tmp_path):
+    path = tmp_path / "journal.sqlite"
+    path.write_bytes(b"holiday photos" * 1000)
+    with pytest.raises(ConfigError, match="not a usable journal"):
+        Journal(path)
+    assert path.read_bytes().startswith(b"holiday photos")
+
+
+def test_a_disk_that_refuses_is_the_machines_fault(tmp_path):
+    with pytest.raises(HostError, match="cannot open the journal"):
+        Journal(tmp_path / "missing" / "journal.sqlite")
+
+
+def test_writing_is_durable_before_it_is_said(journal):
+    assert journal._read("PRAGMA synchronous") == [(2,)]
+    assert journal._read("PRAGMA journal_mode") == [("wal",)]

@@ -1,0 +1,399 @@
+"""The durable queue: one SQLite file, one table of jobs, four states. The only SQL.
+
+Every public method is one transaction, so a crash leaves a job either before or after it,
+never between. Decides nothing: who fails, waits or is given up is `errors.disposition`'s word.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from watcher.domain import Job, JobState, Source, Stamp
+from watcher.errors import ConfigError, HostError
+
+VERSION = 1
+
+# `gone`: this version of the source is no longer there (deleted, archived, or overwritten by a
+# newer one). The row stays for the history, and no longer stands in the way of the same name.
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS job (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,  -- never reused: a stale holder must not match
+    folder      TEXT    NOT NULL,
+    relpath     BLOB    NOT NULL,                   -- os.fsencode: names need not be UTF-8
+    size        INTEGER NOT NULL,
+    mtime_ns    INTEGER NOT NULL,
+    state       TEXT    NOT NULL DEFAULT 'queued'
+                CHECK (state IN ('queued', 'running', 'done', 'quarantined')),
+    attempts    INTEGER NOT NULL DEFAULT 0,         -- charged at claim, not at failure
+    crashes     INTEGER NOT NULL DEFAULT 0,         -- holders that died with it
+    fence       INTEGER NOT NULL DEFAULT 0,         -- +1 per claim; every later write must match it
+    not_before  REAL    NOT NULL DEFAULT 0,
+    lease_until REAL,
+    outcome     TEXT,
+    gone        INTEGER NOT NULL DEFAULT 0,
+    admitted_at REAL    NOT NULL,
+    ended_at    REAL,
+    UNIQUE (folder, relpath, size, mtime_ns)
+) STRICT;
+CREATE INDEX IF NOT EXISTS job_queued ON job (folder, not_before, id) WHERE state = 'queued';
+CREATE INDEX IF NOT EXISTS job_running ON job (id) WHERE state = 'running';
+CREATE INDEX IF NOT EXISTS job_state ON job (state, folder, ended_at);
+CREATE TABLE IF NOT EXISTS folder (
+    name     TEXT PRIMARY KEY,
+    identity TEXT NOT NULL
+) STRICT;
+"""
+
+# A newer version of a file makes the waiting ones of the same file pointless ...
+# The unary plus keeps SQLite from walking the queue's index, which is as long as the queue.
+SUPERSEDE = """
+DELETE FROM job WHERE folder = ? AND relpath = ? AND +state = 'queued' AND (size, mtime_ns) <> (?, ?)
+"""
+# ... and the finished ones history.
+OUTDATE = """
+UPDATE job SET gone = 1 WHERE folder = ? AND relpath = ? AND gone = 0 AND (size, mtime_ns) <> (?, ?)
+"""
+# A version that went away and came back is new work; one that is known is not.
+ADMIT = """
+INSERT INTO job (folder, relpath, size, mtime_ns, admitted_at) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET
+    gone = 0,
+    state = iif(state = 'running', state, 'queued'),
+    attempts = iif(state = 'running', attempts, 0),
+    crashes = iif(state = 'running', crashes, 0),
+    not_before = 0, outcome = NULL, ended_at = NULL, admitted_at = excluded.admitted_at
+WHERE gone = 1
+"""
+
+# The attempt is charged here, before the work, so that a file which kills the whole daemon
+# still runs out of attempts. Two versions of one file never run at once: the older one could
+# publish last.
+CLAIM = """
+UPDATE job SET state = 'running', attempts = attempts + 1, fence = fence + 1, lease_until = :until
+WHERE id IN (SELECT id FROM job AS waiting
+             WHERE state = 'queued' AND folder = :folder AND not_before <= :now
+               AND NOT EXISTS (SELECT 1 FROM job AS other
+                               WHERE other.folder = waiting.folder AND other.relpath = waiting.relpath
+                                 AND other.state = 'running')
+             ORDER BY not_before, id LIMIT :limit)
+RETURNING id, folder, relpath, size, mtime_ns, attempts, fence, crashes
+"""
+
+RECORD = """
+SELECT id, folder, relpath, size, mtime_ns, attempts, fence, crashes,
+       state, not_before, outcome, gone, admitted_at, ended_at FROM job
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A job as the journal holds it, for people to look at. Times are seconds since 1970."""
+
+    job: Job
+    state: JobState
+    not_before: float
+    outcome: str | None
+    gone: bool
+    admitted_at: float
+    ended_at: float | None
+
+
+class Journal:
+    """Thread-safe. Raises HostError where the disk refuses, ConfigError for a file it cannot use."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.RLock()
+        try:
+            self._db = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            # FULL: what was called done must still be done after a power cut.
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._migrate()
+        except sqlite3.OperationalError as error:
+            raise HostError(f"cannot open the journal {path}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise ConfigError(
+                [f"{path} is not a usable journal: {error}"],
+                remedy="Move the file away and start again: sources that were left in place are done anew.",
+            ) from error
+
+    def _migrate(self) -> None:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version > VERSION:
+            raise ConfigError(
+                [f"{self._path} was written by a newer hotmatte (journal version {version})"],
+                remedy="Install that version again, or name another state_dir.",
+            )
+        self._db.executescript(SCHEMA)
+        self._db.execute(f"PRAGMA user_version = {VERSION}")
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._db
+                    self._db.execute("COMMIT")
+                except BaseException:
+                    # A full disk may have rolled back by itself.
+                    if self._db.in_transaction:
+                        self._db.execute("ROLLBACK")
+                    raise
+            except sqlite3.OperationalError as error:
+                raise HostError(f"cannot write the journal {self._path}: {error}") from error
+
+    def _read(self, sql: str, args: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        with self._lock:
+            try:
+                return self._db.execute(sql, args).fetchall()
+            except sqlite3.OperationalError as error:
+                raise HostError(f"cannot read the journal {self._path}: {error}") from error
+
+    # --- Intake ----------------------------------------------------------------------------
+
+    def admit(self, source: Source) -> bool:
+        """Queue `source`; False if this very version is known already."""
+        return self.admit_many([source])[0]
+
+    def admit_many(self, sources: Sequence[Source]) -> list[bool]:
+        """Queue each source that is not known; one transaction for all of them."""
+        now = time.time()
+        with self._write() as db:
+            return [_admit(db, source, now) for source in sources]
+
+    def known(self, folder: str) -> dict[str, tuple[Stamp, JobState]]:
+        """The version of each path that is, as far as we know, on disk now."""
+        rows = self._read(
+            "SELECT relpath, size, mtime_ns, state FROM job WHERE folder = ? AND gone = 0 ORDER BY id",
+            (folder,),
+        )
+        return {
+            os.fsdecode(relpath): (Stamp(size, mtime_ns), JobState(state))
+            for relpath, size, mtime_ns, state in rows
+        }
+
+    def mark_gone(self, folder: str, relpaths: Iterable[str]) -> int:
+        """Sources that are no longer there: waiting ones are dropped, ended ones become history.
+
+        A running one is left to its holder, which will find out. Returns how many rows changed.
+        """
+        changed = 0
+        with self._write() as db:
+            for relpath in relpaths:
+                key = (folder, os.fsencode(relpath))
+                changed += db.execute(
+                    "DELETE FROM job WHERE folder = ? AND relpath = ? AND +state = 'queued'", key
+                ).rowcount
+                changed += db.execute(
+                    "UPDATE job SET gone = 1 WHERE folder = ? AND relpath = ? AND gone = 0"
+                    " AND +state <> 'running'",
+                    key,
+                ).rowcount
+        return changed
+
+    def folder_identity(self, folder: str) -> str | None:
+        """What lay under the hot folder when it was last watched."""
+        rows = self._read("SELECT identity FROM folder WHERE name = ?", (folder,))
+        return str(rows[0][0]) if rows else None
+
+    def remember_folder(self, folder: str, identity: str) -> None:
+        with self._write() as db:
+            db.execute(
+                "INSERT INTO folder (name, identity) VALUES (?, ?)"
+                " ON CONFLICT DO UPDATE SET identity = excluded.identity",
+                (folder, identity),
+            )
+
+    def forget_folder(self, folder: str) -> None:
+        """Accept whatever lies under the hot folder next time as the right thing."""
+        with self._write() as db:
+            db.execute("DELETE FROM folder WHERE name = ?", (folder,))
+
+    # --- Holders ---------------------------------------------------------------------------
+
+    def claim(self, folders: Sequence[str], *, limit: int, now: float, lease: float) -> list[Job]:
+        """Take up to `limit` due jobs, from the first folder on; oldest first within a folder."""
+        claimed: list[Job] = []
+        with self._write() as db:
+            for folder in folders:
+                args = {"folder": folder, "now": now, "until": now + lease, "limit": limit - len(claimed)}
+                rows = db.execute(CLAIM, args).fetchall() if args["limit"] else []
+                # RETURNING promises no order.
+                claimed += [_job(row) for row in sorted(rows)]
+        return claimed
+
+    def next_due(self, folders: Sequence[str]) -> float | None:
+        """When the next waiting job may be claimed (wall clock), None if none waits."""
+        due = [
+            row[0]
+            for folder in folders
+            for row in self._read(
+                "SELECT not_before FROM job WHERE state = 'queued' AND folder = ?"
+                " ORDER BY not_before, id LIMIT 1",
+                (folder,),
+            )
+        ]
+        return min(due, default=None)
+
+    def renew(self, jobs: Iterable[Job], *, until: float) -> None:
+        """Lengthen the lease of jobs that are still being worked on."""
+        with self._write() as db:
+            for job in jobs:
+                db.execute(
+                    "UPDATE job SET lease_until = ? WHERE id = ? AND state = 'running' AND fence = ?",
+                    (until, job.id, job.fence),
+                )
+
+    def reap(self, *, now: float) -> int:
+        """Put back jobs whose holder died; returns how many."""
+        with self._write() as db:
+            return db.execute(
+                "UPDATE job SET state = 'queued', not_before = 0, lease_until = NULL,"
+                " crashes = crashes + 1 WHERE state = 'running' AND lease_until < ?",
+                (now,),
+            ).rowcount
+
+    def mend_clock(self, *, now: float, longest: float) -> int:
+        """Shorten waits that only a clock set back can explain; returns how many."""
+        with self._write() as db:
+            return db.execute(
+                "UPDATE job SET not_before = ? WHERE state = 'queued' AND not_before > ?",
+                (now + longest, now + longest),
+            ).rowcount
+
+    def finish(self, job: Job, outcome: str) -> bool:
+        """Done. False if the claim was lost meanwhile: then someone else answers for the job."""
+        return self._move(job, JobState.DONE, outcome=outcome)
+
+    def quarantine(self, job: Job, outcome: str) -> bool:
+        return self._move(job, JobState.QUARANTINED, outcome=outcome)
+
+    def retry(self, job: Job, *, not_before: float, charge: bool) -> bool:
+        """Back to the queue; without `charge` as if it had never been claimed."""
+        return self._move(job, JobState.QUEUED, not_before=not_before, refund=not charge)
+
+    def forget(self, job: Job) -> bool:
+        """Drop a job whose source is gone or different; a scan may admit it anew."""
+        with self._write() as db:
+            cursor = db.execute(
+                "DELETE FROM job WHERE id = ? AND state = 'running' AND fence = ?", (job.id, job.fence)
+            )
+            return cursor.rowcount == 1
+
+    def _move(
+        self,
+        job: Job,
+        state: JobState,
+        *,
+        outcome: str | None = None,
+        not_before: float = 0.0,
+        refund: bool = False,
+    ) -> bool:
+        ended = None if state is JobState.QUEUED else time.time()
+        with self._write() as db:
+            # A holder that outlived its lease finds a newer fence, and changes nothing.
+            cursor = db.execute(
+                "UPDATE job SET state = ?, outcome = ?, not_before = ?, attempts = attempts - ?,"
+                " lease_until = NULL, ended_at = ? WHERE id = ? AND state = 'running' AND fence = ?",
+                (state.value, outcome, not_before, int(refund), ended, job.id, job.fence),
+            )
+            if cursor.rowcount and state is JobState.QUEUED:
+                # Overwritten or deleted while it ran: nothing is left to try again.
+                db.execute("DELETE FROM job WHERE id = ? AND gone = 1", (job.id,))
+            return cursor.rowcount == 1
+
+    # --- People ----------------------------------------------------------------------------
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many jobs of each folder are in each state, the history included."""
+        found: dict[str, dict[str, int]] = {}
+        for folder, state, count in self._read("SELECT folder, state, count(*) FROM job GROUP BY 2, 1"):
+            found.setdefault(folder, {})[state] = count
+        return found
+
+    def records(self, state: JobState, *, folder: str | None = None, limit: int = 100) -> list[Record]:
+        """The latest jobs in `state`, newest first; quarantined ones only while their source is there."""
+        where, args = "WHERE state = ?", [state.value]
+        if folder is not None:
+            where, args = where + " AND folder = ?", [*args, folder]
+        if state is JobState.QUARANTINED:
+            where += " AND gone = 0"
+        order = "ended_at DESC, id DESC" if state in (JobState.DONE, JobState.QUARANTINED) else "id"
+        return [
+            _record(row) for row in self._read(f"{RECORD} {where} ORDER BY {order} LIMIT {limit:d}", args)
+        ]
+
+    def find(self, folder: str, relpath: str) -> Record | None:
+        """The present version of one path."""
+        rows = self._read(
+            f"{RECORD} WHERE folder = ? AND relpath = ? ORDER BY gone, id DESC LIMIT 1",
+            (folder, os.fsencode(relpath)),
+        )
+        return _record(rows[0]) if rows else None
+
+    def requeue(self, ids: Iterable[int]) -> list[Job]:
+        """An operator's retry: quarantined jobs start over with no attempt charged."""
+        with self._write() as db:
+            rows = [
+                row
+                for id_ in ids
+                for row in db.execute(
+                    "UPDATE job SET state = 'queued', attempts = 0, crashes = 0, not_before = 0,"
+                    " outcome = NULL, ended_at = NULL WHERE id = ? AND state = 'quarantined'"
+                    " RETURNING id, folder, relpath, size, mtime_ns, attempts, fence, crashes",
+                    (id_,),
+                ).fetchall()
+            ]
+        return [_job(row) for row in rows]
+
+    def prune(self, *, before: float) -> int:
+        """Forget ended jobs whose source is gone and which ended before `before`.
+
+        A job whose source is still there is never pruned, or it would be done again.
+        """
+        with self._write() as db:
+            return db.execute(
+                "DELETE FROM job WHERE gone = 1 AND state IN ('done', 'quarantined') AND ended_at < ?",
+                (before,),
+            ).rowcount
+
+
+def _admit(db: sqlite3.Connection, source: Source, now: float) -> bool:
+    key = (source.folder, os.fsencode(source.relpath), source.stamp.size, source.stamp.mtime_ns)
+    db.execute(SUPERSEDE, key)
+    db.execute(OUTDATE, key)
+    return db.execute(ADMIT, (*key, now)).rowcount == 1
+
+
+def _job(row: Sequence[Any]) -> Job:
+    id_, folder, relpath, size, mtime_ns, attempts, fence, crashes = row
+    source = Source(folder, os.fsdecode(relpath), Stamp(size, mtime_ns))
+    return Job(id_, source, attempts, fence, crashes)
+
+
+def _record(row: Sequence[Any]) -> Record:
+    state, not_before, outcome, gone, admitted_at, ended_at = row[8:]
+    return Record(_job(row[:8]), JobState(state), not_before, outcome, bool(gone), admitted_at, ended_at)
