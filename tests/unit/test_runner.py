@@ -1,0 +1,131 @@
+"""The stages with real threads and an engine made of arithmetic."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from watcher.domain import Frame, Job, Metadata, Outcome, Review, Source, Stamp
+from watcher.errors import EngineCrashed, EngineOutOfMemory, InputRejected
+from watcher.pipeline.batch import Batcher
+from watcher.pipeline.budget import PixelBudget
+from watcher.pipeline.runner import Runner
+
+
+def job(id_: int, attempts: int = 1) -> Job:
+    return Job(id_, Source("in", f"{id_}.jpg", Stamp(1, 1)), attempts, 1)
+
+
+class Work:
+    """Decodes a job to a grey square whose level is its id; remembers the most pixels held at once."""
+
+    def __init__(self, budget: PixelBudget, pixels: int = 16) -> None:
+        self.budget, self.pixels, self.most = budget, pixels, 0
+        self.lock = threading.Lock()
+
+    def decode(self, job, *, reserve):
+        if job.id == 13:
+            raise InputRejected("unlucky")
+        reserve(self.pixels)
+        with self.lock:
+            self.most = max(self.most, self.budget.held)
+        pixels = np.full((4, 4, 3), job.id, np.uint8)
+        return Frame(job, Path("a"), pixels, None, None, Metadata(), pixels, "", "jpeg")
+
+    def finish(self, frame, alpha, *, timings):
+        if frame.job.id == 17:
+            raise ZeroDivisionError
+        assert alpha[0, 0] == frame.job.id
+        return Outcome(frame.job, (), Path("s"), Review(float(alpha.mean()), 0.0), dict(timings))
+
+
+class Engine:
+    """Answers with the level of each proxy; `fits` bounds the batch, `crash` names a poison."""
+
+    def __init__(self, fits: int = 99, crash: int = -1) -> None:
+        self.fits, self.crash, self.batches = fits, crash, []
+
+    def infer(self, proxies, *, timeout):
+        levels = [int(proxy[0, 0, 0]) for proxy in proxies]
+        self.batches.append(levels)
+        if self.crash in levels:
+            raise EngineCrashed("poison")
+        if len(proxies) > self.fits:
+            raise EngineOutOfMemory("too many")
+        return [
+            np.full(proxy.shape[:2], level, np.float32) for proxy, level in zip(proxies, levels, strict=True)
+        ]
+
+
+@pytest.fixture
+def build():
+    runners = []
+
+    def make(engine, *, budget=PixelBudget(10**9), max_batch=1, pixels=16):  # noqa: B008
+        work = Work(budget, pixels)
+        runner = Runner(work, engine, Batcher(max_batch, 0.05), threads=3, budget=budget, timeout=9)
+        runners.append(runner)
+        return runner, work
+
+    yield make
+    for runner in runners:
+        runner.close()
+
+
+def test_each_job_comes_back_with_its_own_alpha_and_timings(build):
+    runner, _ = build(Engine(), max_batch=3)
+    for id_, result in [(i, runner.submit(job(i))) for i in range(1, 11)]:
+        outcome = result.result(5)
+        assert outcome.review.coverage == id_
+        assert {"decode", "infer", "wait_infer"} <= set(outcome.timings)
+
+
+def test_a_job_that_fails_does_not_disturb_its_neighbours(build):
+    runner, _ = build(Engine(), max_batch=2)
+    results = {i: runner.submit(job(i)) for i in range(11, 19)}
+    assert isinstance(results.pop(13).exception(5), InputRejected)
+    assert isinstance(results.pop(17).exception(5), ZeroDivisionError)
+    assert all(result.exception(5) is None for result in results.values())
+
+
+def test_out_of_memory_halves_the_batch_until_it_fits(build):
+    engine = Engine(fits=1)
+    runner, _ = build(engine, max_batch=4)
+    results = [runner.submit(job(i)) for i in range(1, 5)]
+    assert [r.result(5).job.id for r in results] == [1, 2, 3, 4]
+    assert max(map(len, engine.batches)) == 4
+
+
+def test_what_does_not_fit_alone_is_said_to_not_fit(build):
+    runner, _ = build(Engine(fits=0))
+    assert isinstance(runner.submit(job(1)).exception(5), EngineOutOfMemory)
+
+
+def test_a_crash_fails_the_whole_batch_and_suspects_travel_alone_next_time(build):
+    engine = Engine(crash=2)
+    runner, _ = build(engine, max_batch=3)
+    first = [runner.submit(job(i)) for i in (1, 2, 3)]
+    assert all(isinstance(r.exception(5), EngineCrashed) for r in first)
+    second = {i: runner.submit(job(i, attempts=2)) for i in (1, 2, 3)}
+    assert [i for i, r in second.items() if r.exception(5)] == [2]
+    assert sorted(engine.batches[1:]) == [[1], [2], [3]]
+
+
+def test_pixels_in_flight_stay_within_the_budget(build):
+    budget = PixelBudget(100)
+    runner, work = build(Engine(), budget=budget, pixels=40)
+    results = [runner.submit(job(i)) for i in range(20, 40)]
+    assert all(result.exception(10) is None for result in results)
+    assert 40 <= work.most <= 100
+    assert budget.held == 0
+
+
+def test_a_photo_larger_than_the_budget_goes_alone(build):
+    budget = PixelBudget(100)
+    runner, work = build(Engine(), budget=budget, pixels=5000)
+    results = [runner.submit(job(i)) for i in range(20, 26)]
+    assert all(result.exception(10) is None for result in results)
+    assert work.most == 5000

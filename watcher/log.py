@@ -1,0 +1,135 @@
+"""One logger, three shapes: text, JSON, and the fields of systemd's journal.
+
+`event(logging.INFO, "done", job=17, file="a.jpg")` is the only way to log a fact about work:
+the fields stay fields wherever they end up. Field names are documented in docs/operating.md.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from typing import Any, Literal
+
+from watcher.domain import printable
+from watcher.errors import ConfigError
+
+LOGGER = logging.getLogger("hotmatte")
+Shape = Literal["auto", "text", "json", "journal"]
+
+# syslog(3): what journald calls PRIORITY.
+PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+
+
+def event(level: int, message: str, **fields: object) -> None:
+    """Log `message` with its fields; a field that is None is left out."""
+    if LOGGER.isEnabledFor(level):
+        kept = {name: value for name, value in fields.items() if value is not None}
+        LOGGER.log(level, message, extra={"fields": kept})
+
+
+def set_up(shape: Shape, level: str) -> None:
+    """Point the logger at stderr or at the journal. Replaces what was set up before."""
+    target = _target(shape)
+    LOGGER.handlers[:] = [target]
+    LOGGER.setLevel(level.upper())
+    LOGGER.propagate = False
+
+
+def _target(shape: Shape) -> logging.Handler:
+    if shape == "auto":
+        shape = "journal" if under_journald() and _sender() else "text"
+    if shape == "journal":
+        sender = _sender()
+        if sender is None:
+            raise ConfigError(
+                ["log.format is journal, but systemd-python is not installed"],
+                remedy="pip install 'hotmatte[systemd]', or set log.format to text or json.",
+            )
+        return _Journal(sender)
+    stream = logging.StreamHandler(sys.stderr)
+    stream.setFormatter(_Json() if shape == "json" else _Text())
+    return stream
+
+
+def under_journald() -> bool:
+    """Is stderr connected to the journal? See JOURNAL_STREAM in systemd.exec(5)."""
+    device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        status = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return False
+    return (device, inode) == (str(status.st_dev), str(status.st_ino))
+
+
+def _sender() -> Any:
+    try:
+        from systemd import journal
+    except ImportError:
+        return None
+    return journal.send
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    fields: dict[str, Any] = getattr(record, "fields", {})
+    return fields
+
+
+def _plain(value: object) -> object:
+    """Names of files come from strangers: nothing they hold may start a new line or move the cursor."""
+    if isinstance(value, bool | int | float) or value is None:
+        return value
+    return printable(str(value))
+
+
+class _Text(logging.Formatter):
+    """`2026-01-31 12:00:00 INFO done job=17 file=a.jpg`, a traceback on the lines below."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
+        words = [when, record.levelname, record.getMessage()]
+        words += [f"{name}={_quoted(_plain(value))}" for name, value in _fields(record).items()]
+        line = " ".join(words)
+        return line if record.exc_info is None else f"{line}\n{self.formatException(record.exc_info)}"
+
+
+def _quoted(value: object) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return json.dumps(text, ensure_ascii=False) if not text or " " in text or '"' in text else text
+
+
+class _Json(logging.Formatter):
+    """One object a line: time (UTC), level, message, then the fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        entry = {
+            "time": f"{when}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
+        entry |= {name: _plain(value) for name, value in _fields(record).items()}  # type: ignore[misc]
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=False)
+
+
+class _Journal(logging.Handler):
+    """Each field becomes HOTMATTE_NAME: `journalctl HOTMATTE_FOLDER=inbox`."""
+
+    def __init__(self, send: Any) -> None:
+        super().__init__()
+        self._send = send
+        self.setFormatter(_Text())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields = {name: _plain(value) for name, value in _fields(record).items()}
+        words = [record.getMessage(), *(f"{name}={_quoted(value)}" for name, value in fields.items())]
+        message = " ".join(words)
+        if record.exc_info:
+            message += "\n" + logging.Formatter().formatException(record.exc_info)
+        priority = PRIORITIES.get(record.levelno, 6)
+        named = {f"HOTMATTE_{name.upper()}": str(value) for name, value in fields.items()}
+        self._send(message, PRIORITY=priority, SYSLOG_IDENTIFIER="hotmatte", **named)

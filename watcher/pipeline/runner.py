@@ -1,0 +1,180 @@
+"""Runs jobs through decode | infer | finish. Knows threads; knows no policy."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from watcher.domain import Frame, Job, Outcome
+from watcher.errors import EngineOutOfMemory
+from watcher.pipeline.batch import Batcher
+from watcher.pipeline.budget import PixelBudget
+
+Proxy = NDArray[np.uint8]
+Values = NDArray[np.float32]
+
+
+class Engine(Protocol):
+    """What the runner needs of an engine: hxwx3 sRGB proxies in, hxw alphas in 0..1 out."""
+
+    def infer(self, proxies: list[Proxy], *, timeout: float) -> Sequence[Values]: ...
+
+
+class Work(Protocol):
+    """What a job is put through; `timings` (stage -> seconds) is filled in on the way."""
+
+    def decode(self, job: Job, *, reserve: Callable[[int], None]) -> Frame: ...
+    def finish(self, frame: Frame, alpha: Values, *, timings: dict[str, float]) -> Outcome: ...
+
+
+class _Trip:
+    """One job on its way through the stages."""
+
+    __slots__ = ("frame", "job", "pixels", "result", "since", "timings")
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.result: Future[Outcome] = Future()
+        self.frame: Frame | None = None
+        self.pixels = 0
+        self.timings: dict[str, float] = {}
+        self.since = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """Book the time since the last lap on `stage`."""
+        now = time.perf_counter()
+        self.timings[stage] = self.timings.get(stage, 0.0) + now - self.since
+        self.since = now
+
+
+class Runner:
+    """The caller bounds how many jobs are here at once; the budget bounds their pixels.
+
+    Decoding waits for the budget and finishing gives it back, so they may not share
+    threads: decoders that wait would keep the finishers from ever starting.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        engine: Engine,
+        batcher: Batcher,
+        *,
+        threads: int,
+        budget: PixelBudget,
+        timeout: float,
+    ) -> None:
+        self._work = work
+        self._engine = engine
+        self._batcher = batcher
+        self._budget = budget
+        self._timeout = timeout
+        self._decoded: queue.SimpleQueue[_Trip | None] = queue.SimpleQueue()
+        self._trips: dict[Job, _Trip] = {}
+        self._decoders = ThreadPoolExecutor(threads, "decode")
+        self._finishers = ThreadPoolExecutor(threads, "finish")
+        self._inferring = threading.Thread(target=self._infer_loop, name="infer")
+        self._inferring.start()
+
+    def submit(self, job: Job) -> Future[Outcome]:
+        """Start `job`. The future carries its outcome, or whatever went wrong."""
+        trip = _Trip(job)
+        self._trips[job] = trip
+        self._decoders.submit(self._decode, trip)
+        return trip.result
+
+    def close(self) -> None:
+        """Finish what was submitted, then stop."""
+        for trip in list(self._trips.values()):
+            trip.result.exception()
+        self._decoded.put(None)
+        self._inferring.join()
+        self._decoders.shutdown()
+        self._finishers.shutdown()
+
+    def _decode(self, trip: _Trip) -> None:
+        trip.lap("wait_decode")
+
+        def reserve(pixels: int) -> None:
+            trip.lap("decode")
+            self._budget.take(pixels)
+            trip.pixels = pixels
+            trip.lap("wait_memory")
+
+        try:
+            trip.frame = self._work.decode(trip.job, reserve=reserve)
+        except BaseException as error:  # noqa: BLE001  (crosses a thread)
+            self._resolve(trip, error)
+        else:
+            trip.lap("decode")
+            self._decoded.put(trip)
+
+    def _infer_loop(self) -> None:
+        waiting: dict[Job, _Trip] = {}
+        while True:
+            batches: list[list[Frame]] = []
+            try:
+                trip = self._decoded.get(timeout=self._patience())
+                if trip is None:
+                    return
+                assert trip.frame is not None
+                waiting[trip.job] = trip
+                batches.append(self._batcher.add(trip.frame, time.monotonic()))
+            except queue.Empty:
+                pass
+            batches += self._batcher.pop_overdue(time.monotonic())
+            for batch in filter(None, batches):
+                self._infer([waiting.pop(frame.job) for frame in batch])
+
+    def _patience(self) -> float | None:
+        """How long to wait for another frame: for ever, if nobody waits for company."""
+        deadline = self._batcher.next_deadline()
+        return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+    def _infer(self, batch: list[_Trip]) -> None:
+        for trip in batch:
+            trip.lap("wait_infer")
+        try:
+            alphas = self._engine.infer(
+                [trip.frame.proxy for trip in batch if trip.frame is not None], timeout=self._timeout
+            )
+        except EngineOutOfMemory as error:
+            if len(batch) == 1:
+                self._resolve(batch[0], error)
+                return
+            half = len(batch) // 2
+            self._infer(batch[:half])
+            self._infer(batch[half:])
+        except BaseException as error:  # noqa: BLE001  (crosses a thread)
+            for trip in batch:
+                self._resolve(trip, error)
+        else:
+            for trip, alpha in zip(batch, alphas, strict=True):
+                trip.lap("infer")
+                self._finishers.submit(self._finish, trip, alpha)
+
+    def _finish(self, trip: _Trip, alpha: Values) -> None:
+        trip.lap("wait_finish")
+        assert trip.frame is not None
+        try:
+            outcome = self._work.finish(trip.frame, alpha, timings=trip.timings)
+        except BaseException as error:  # noqa: BLE001  (crosses a thread)
+            self._resolve(trip, error)
+        else:
+            self._resolve(trip, outcome)
+
+    def _resolve(self, trip: _Trip, end: Outcome | BaseException) -> None:
+        del self._trips[trip.job]
+        trip.frame = None
+        self._budget.give_back(trip.pixels)
+        if isinstance(end, BaseException):
+            trip.result.set_exception(end)
+        else:
+            trip.result.set_result(end)
