@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import time
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from watcher.domain import printable
 from watcher.errors import ConfigError
@@ -38,9 +38,15 @@ def set_up(shape: Shape, level: str) -> None:
     LOGGER.propagate = False
 
 
+def shape_of(shape: Shape) -> Shape:
+    """What `auto` means here: the journal where stderr goes there, text elsewhere."""
+    if shape != "auto":
+        return shape
+    return "journal" if under_journald() and _sender() else "text"
+
+
 def _target(shape: Shape) -> logging.Handler:
-    if shape == "auto":
-        shape = "journal" if under_journald() and _sender() else "text"
+    shape = shape_of(shape)
     if shape == "journal":
         sender = _sender()
         if sender is None:
@@ -49,7 +55,7 @@ def _target(shape: Shape) -> logging.Handler:
                 remedy="pip install 'hotmatte[systemd]', or set log.format to text or json.",
             )
         return _Journal(sender)
-    stream = logging.StreamHandler(sys.stderr)
+    stream = _Stderr()
     stream.setFormatter(_Json() if shape == "json" else _Text())
     return stream
 
@@ -70,6 +76,17 @@ def _sender() -> Any:
     except ImportError:
         return None
     return journal.send
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Asks for sys.stderr each time: a progress line may have put itself in between."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

@@ -1,0 +1,277 @@
+"""Builds everything a configuration asks for, starts it and takes it down. Contains no policy.
+
+The parts: one FolderWatch a hot folder; one lane (engine, runner, dispatcher) for each pair
+of model and device that some profile names.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from watcher.config import Settings
+from watcher.dispatch import Dispatcher
+from watcher.domain import Failure, Job, Outcome, Source
+from watcher.engine import weights
+from watcher.engine.card import Card, card_folders, load_card, proxy_size
+from watcher.engine.launch import prepare
+from watcher.engine.supervisor import Supervisor
+from watcher.errors import ConfigError, EngineUnavailable, WatcherError
+from watcher.intake.watch import FolderWatch
+from watcher.journal import Journal
+from watcher.log import event
+from watcher.pipeline.batch import Batcher
+from watcher.pipeline.budget import PixelBudget
+from watcher.pipeline.decode import DecodeLimits
+from watcher.pipeline.finish import report
+from watcher.pipeline.naming import Names
+from watcher.pipeline.recipe import Recipe
+from watcher.pipeline.retire import retire
+from watcher.pipeline.runner import Runner
+from watcher.pipeline.work import FolderWork
+
+MEGA = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class EngineKey:
+    """Profiles with equal keys share a worker; `card` is the whole card, as JSON."""
+
+    card: str
+    device: str
+
+    @classmethod
+    def of(cls, card: Card, device: str) -> EngineKey:
+        return cls(card.model_dump_json(), device)
+
+
+class Engines:
+    """The supervisors in use. One survives a reload if its card and its device did."""
+
+    def __init__(self) -> None:
+        self._kept: dict[EngineKey, Supervisor] = {}
+        self._booting: Supervisor | None = None
+        self._closed = threading.Event()
+
+    def boot(self, settings: Settings, *, progress: weights.Progress | None = None) -> None:
+        """Fetch weights and warm up whatever `settings` needs and is not there yet.
+
+        Three tries each. Raises ConfigError or EngineUnavailable; those booted before stay.
+        """
+        cards = cards_of(settings)
+        for name, card in cards.items():
+            device = settings.profiles[name].device
+            key = EngineKey.of(card, device)
+            if key in self._kept and not self._kept[key].fatal:
+                continue
+            cache = weights.cache_folder(settings.models.cache)
+            path = weights.ensure(card, cache, offline=settings.models.offline, **_given(progress))
+            self._booting = Supervisor(prepare(card, path, device=device))
+            self._warm_up(self._booting)
+            self._kept[key] = self._booting
+            self._booting = None
+
+    def _warm_up(self, supervisor: Supervisor) -> None:
+        while True:
+            try:
+                supervisor.start()
+            except EngineUnavailable as error:
+                if supervisor.fatal or self._closed.is_set():
+                    supervisor.close()
+                    raise
+                event(logging.WARNING, f"engine did not start, trying again: {error}", remedy=error.remedy)
+            else:
+                return
+
+    def get(self, card: Card, device: str) -> Supervisor:
+        """One that `boot` made."""
+        return self._kept[EngineKey.of(card, device)]
+
+    def retain(self, supervisors: list[Supervisor]) -> None:
+        """Close those that nobody uses any more."""
+        for key, supervisor in list(self._kept.items()):
+            if supervisor not in supervisors:
+                del self._kept[key]
+                supervisor.close()
+
+    def close(self) -> None:
+        """End every worker, a booting one too."""
+        self._closed.set()
+        if (booting := self._booting) is not None:
+            booting.close()
+        self.retain([])
+
+
+def _given(progress: weights.Progress | None) -> dict[str, weights.Progress]:
+    return {} if progress is None else {"progress": progress}
+
+
+def cards_of(settings: Settings) -> dict[str, Card]:
+    """The model card of each profile that a hot folder uses. Raises ConfigError with every problem."""
+    folders, problems, cards = card_folders(settings.models.cards), [], {}
+    for name in sorted({folder.profile for folder in settings.folders.values()}):
+        try:
+            cards[name] = load_card(settings.profiles[name].model, folders)
+        except ConfigError as error:
+            problems += [f"profiles.{name}.model: {problem}" for problem in error.problems]
+    if problems:
+        raise ConfigError(problems)
+    return cards
+
+
+def build_runner(
+    card: Card, supervisor: Supervisor, recipes: Mapping[str, Recipe], settings: Settings, budget: PixelBudget
+) -> Runner:
+    """The stages for one engine; the limits are those of `settings`."""
+    limits = settings.limits
+    work = FolderWork(
+        recipes,
+        proxy_size=partial(proxy_size, card=card),
+        limits=DecodeLimits(limits.max_image_mp, limits.max_file_mb),
+    )
+    on_cpu = supervisor.about is None or supervisor.about.device == "cpu"
+    return Runner(
+        work,
+        supervisor,
+        Batcher(card.max_batch_cpu if on_cpu else card.max_batch, card.max_delay_ms / 1000),
+        threads=limits.threads or len(os.sched_getaffinity(0)),
+        budget=budget,
+        timeout=card.timeout_s,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One engine and all that feeds it."""
+
+    supervisor: Supervisor
+    runner: Runner
+    dispatcher: Dispatcher
+
+
+class _FileEnds:
+    """What happens to files when a job ends."""
+
+    def __init__(self, recipes: Mapping[str, Recipe]) -> None:
+        self._recipes = recipes
+
+    def done(self, outcome: Outcome) -> None:
+        retire(outcome.job.source, self._recipes[outcome.job.source.folder])
+
+    def quarantined(self, job: Job, failure: Failure) -> None:
+        report(job, failure, self._recipes[job.source.folder])
+
+
+class Assembly:
+    """All watches and lanes of one configuration, from start to stop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        journal: Journal,
+        engines: Engines,
+        *,
+        on_halt: Callable[[WatcherError], None],
+    ) -> None:
+        self.settings = settings
+        self._journal = journal
+        self._on_halt = on_halt
+        self._recipes: dict[str, Recipe] = {}
+        self.admitted = 0
+        self.lanes = self._lanes(engines)
+        engines.retain([lane.supervisor for lane in self.lanes])
+        self.watches = {
+            name: FolderWatch(name, folder, journal, on_admit=self._wake, on_source_done=self._retire)
+            for name, folder in settings.folders.items()
+        }
+
+    def _lanes(self, engines: Engines) -> list[Lane]:
+        cards = cards_of(self.settings)
+        names, budget = Names(), PixelBudget(int(self.settings.limits.max_in_flight_mp * MEGA))
+        groups: dict[EngineKey, tuple[Card, Supervisor, dict[str, Recipe]]] = {}
+        for name, folder in self.settings.folders.items():
+            card, profile = cards[folder.profile], self.settings.profile_of(folder)
+            supervisor = engines.get(card, profile.device)
+            key = EngineKey.of(card, profile.device)
+            recipe = Recipe(name, folder, folder.profile, profile, lambda s=supervisor: s.about, names)
+            groups.setdefault(key, (card, supervisor, {}))[2][name] = recipe
+        return [self._lane(*group, budget) for group in groups.values()]
+
+    def _lane(
+        self, card: Card, supervisor: Supervisor, recipes: dict[str, Recipe], budget: PixelBudget
+    ) -> Lane:
+        self._recipes |= recipes
+        runner = build_runner(card, supervisor, recipes, self.settings, budget)
+        dispatcher = Dispatcher(
+            self._journal,
+            runner,
+            list(recipes),
+            ends=_FileEnds(recipes),
+            policy=self.settings.retry.policy,
+            max_in_flight=self.settings.limits.max_in_flight,
+            on_halt=self._on_halt,
+        )
+        return Lane(supervisor, runner, dispatcher)
+
+    # --- From start to stop ----------------------------------------------------------------
+
+    def start(self) -> None:
+        for watch in self.watches.values():
+            watch.start()
+        for lane in self.lanes:
+            lane.dispatcher.start()
+
+    def ready(self) -> bool:
+        """Has every hot folder been listed once?"""
+        return all(watch.ready.is_set() for watch in self.watches.values())
+
+    def alive(self) -> bool:
+        return all(lane.dispatcher.alive() for lane in self.lanes)
+
+    def begin_stop(self) -> None:
+        """Admit and claim no more; what runs goes on."""
+        for watch in self.watches.values():
+            watch.stop(0.0)
+        for lane in self.lanes:
+            lane.dispatcher.stop()
+
+    def drained(self) -> bool:
+        return all(lane.dispatcher.join(0) for lane in self.lanes)
+
+    def end(self, *, grace: float) -> bool:
+        """Take everything down within `grace` seconds; what still runs is handed back, uncharged.
+
+        False if some thread hangs in the file system and will have to be left behind.
+        """
+        deadline = time.monotonic() + grace
+        clean = [lane.dispatcher.join(max(0.0, deadline - time.monotonic())) for lane in self.lanes]
+        for lane, joined in zip(self.lanes, clean, strict=True):
+            if joined:
+                lane.runner.close()
+            else:
+                lane.dispatcher.abandon()
+        clean += [watch.stop(max(0.1, deadline - time.monotonic())) for watch in self.watches.values()]
+        return all(clean)
+
+    def rescan(self) -> None:
+        """Someone says that reasons to wait are gone: look again, everywhere."""
+        for watch in self.watches.values():
+            watch.rescan()
+        for lane in self.lanes:
+            lane.dispatcher.resume()
+
+    def _wake(self) -> None:
+        self.admitted += 1
+        for lane in self.lanes:
+            lane.dispatcher.wake()
+
+    def _retire(self, source: Source) -> None:
+        try:
+            retire(source, self._recipes[source.folder])
+        except WatcherError as error:
+            event(logging.WARNING, f"source not retired: {error}", folder=source.folder, file=source.relpath)

@@ -1,0 +1,126 @@
+"""The `hotmatte` command: parses, calls one command, turns what went wrong into one line.
+
+Only the module of the command that is asked for is imported: `--help` must be quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from watcher import __version__
+
+# Exit statuses that cannot be imported yet: see exits.py.
+OK, USAGE, INTERRUPTED = 0, 64, 130
+
+COMMANDS = {
+    "run": "watch the hot folders until told to stop",
+    "matte": "make mattes of photos or folders now, without a daemon",
+    "submit": "copy photos into a hot folder",
+    "status": "what the daemon is doing",
+    "failed": "list the photos that failed, and why",
+    "retry": "try failed photos again",
+    "reload": "make the daemon read its configuration again",
+    "rescan": "make the daemon list its folders and try paused ones now",
+    "accept": "accept what lies under a hot folder that went offline as another disk",
+    "models": "list, fetch and verify models",
+    "doctor": "look for what could go wrong on this machine",
+    "check-config": "report every problem of a configuration file",
+}
+
+EPILOG = """\
+to begin:
+  hotmatte run                       watch ./hot, write mattes to ./mattes
+  hotmatte matte photo.jpg -d out    one photo, now
+  hotmatte status --watch            follow the work
+
+The configuration is --config FILE, or $HOTMATTE_CONFIG, or ./hotmatte.yaml, or
+/etc/hotmatte/hotmatte.yaml; without any, the embedded default is used.
+
+exit status: 0 all went well, 64 wrong usage, 65 some photo failed, 69 no engine or no daemon,
+70 a bug, 74 the disk or a share refused, 78 wrong configuration.
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse exits with 2; sysexits says 64."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        self.print_usage(sys.stderr)
+        self.exit(USAGE, f"{self.prog}: {message}\nSee `{self.prog} --help`.\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    chosen = next((word for word in words if word in COMMANDS), None)
+    module = _module(chosen) if chosen else None
+    args = _parser(chosen, module).parse_args(words)
+    if module is None:
+        _parser(None, None).print_help()
+        return USAGE if words else OK
+    return _guarded(module, args)
+
+
+def _module(command: str) -> ModuleType:
+    return importlib.import_module(f"watcher.commands.{command.replace('-', '_')}")
+
+
+def _parser(chosen: str | None, module: ModuleType | None) -> Parser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="configuration file to use"
+    )
+    parser = Parser(
+        prog="hotmatte",
+        description="Watches hot folders and publishes portrait mattes.",
+        epilog=EPILOG,
+        parents=[common],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"hotmatte {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for name, help_ in COMMANDS.items():
+        own = subparsers.add_parser(
+            name,
+            help=help_,
+            parents=[common],
+            description=(module.__doc__ if module and name == chosen else help_),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if module and name == chosen:
+            module.configure(own)
+    return parser
+
+
+def _guarded(module: ModuleType, args: argparse.Namespace) -> int:
+    from watcher import config
+    from watcher.errors import ConfigError, WatcherError
+    from watcher.exits import exit_status
+
+    try:
+        args.config = getattr(args, "config", None) or config.find()
+        if getattr(module, "NEEDS_SETTINGS", True):
+            status: int = module.run(args, config.load(args.config))
+        else:
+            status = module.run(args)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"hotmatte: {problem}", file=sys.stderr)
+        print(f"hotmatte: {error.remedy}", file=sys.stderr)
+        return exit_status(error)
+    except WatcherError as error:
+        print(f"hotmatte: {error}. {error.remedy}", file=sys.stderr)
+        return exit_status(error)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # `hotmatte failed | head`: the reader has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    return status

@@ -1,0 +1,71 @@
+"""Words and checks that several commands share."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from watcher.config import Settings
+from watcher.domain import printable
+from watcher.errors import ConfigError
+from watcher.health import JOURNAL
+from watcher.journal import Journal, Record
+
+
+def known_folder(settings: Settings, name: str | None) -> str:
+    """`name` if there is such a hot folder; the only one there is if None."""
+    if name is None and len(settings.folders) == 1:
+        return next(iter(settings.folders))
+    known = ", ".join(settings.folders)
+    if name is None:
+        raise ConfigError([f"there are several hot folders ({known})"], remedy="Say which with --folder.")
+    if name not in settings.folders:
+        raise ConfigError([f"no hot folder is called {name!r}"], remedy=f"There are: {known}.")
+    return name
+
+
+def open_journal(settings: Settings) -> Journal | None:
+    """The journal, None where nothing was ever done. Commands must not create one."""
+    path = settings.state_dir / JOURNAL
+    return Journal(path) if path.exists() else None
+
+
+def failure_words(record: Record) -> dict[str, Any]:
+    """error, reason and remedy of a quarantined job."""
+    try:
+        words: dict[str, Any] = json.loads(record.outcome or "{}")
+    except ValueError:
+        words = {"reason": record.outcome}
+    return words
+
+
+def row(record: Record) -> dict[str, Any]:
+    """A job for `--json`."""
+    job = record.job
+    return {
+        "job": job.id,
+        "folder": job.source.folder,
+        "file": printable(job.source.relpath),
+        "state": record.state.value,
+        "attempts": job.attempts,
+        "ended_at": record.ended_at,
+        **failure_words(record),
+    }
+
+
+def ago(seconds: float) -> str:
+    """`42 s`, `17 min`, `5 h`, `3 days`."""
+    for size, word in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {word}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def since(moment: float | None) -> str:
+    return "" if moment is None else f"{ago(time.time() - moment)} ago"
+
+
+def source_path(settings: Settings, record: Record) -> Path:
+    return settings.folders[record.job.source.folder].path / record.job.source.relpath

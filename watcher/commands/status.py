@@ -1,0 +1,122 @@
+"""What the daemon is doing: folders, engines, work, and what is wrong.
+
+hotmatte status            once
+hotmatte status --watch    until Ctrl-C
+hotmatte status --json     for programs
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from typing import Any
+
+from watcher.commands.shared import ago, open_journal
+from watcher.config import Settings
+from watcher.domain import printable
+from watcher.exits import OK, UNAVAILABLE
+from watcher.health import holder, read_snapshot
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument("--watch", action="store_true", help="again every second")
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    if args.watch and not args.json:
+        return _watch(settings)
+    facts = gather(settings)
+    print(json.dumps(facts, indent=2, ensure_ascii=False) if args.json else words(facts))
+    return OK if facts["running_pid"] else UNAVAILABLE
+
+
+def _watch(settings: Settings) -> int:
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(refresh_per_second=2) as live:
+        while True:
+            live.update(Text(words(gather(settings))))
+            time.sleep(1.0)
+
+
+def gather(settings: Settings) -> dict[str, Any]:
+    """The daemon's own words if it runs, and what the journal holds either way."""
+    pid = holder(settings.state_dir)
+    facts = read_snapshot(settings.state_dir) if pid else {}
+    counts: dict[str, dict[str, int]] = {}
+    if journal := open_journal(settings):
+        with journal:
+            counts = journal.counts()
+    return {
+        **facts,
+        "running_pid": pid,
+        "state_dir": str(settings.state_dir),
+        "counts": counts,
+        "configured": {name: printable(str(folder.path)) for name, folder in settings.folders.items()},
+    }
+
+
+def words(facts: dict[str, Any]) -> str:
+    """The same for people."""
+    lines = [_headline(facts)]
+    if facts.get("refused"):
+        lines.append(f"CONFIGURATION REFUSED, the old one is in force: {facts['refused']}")
+    folders = facts.get("folders", {})
+    for name, path in facts["configured"].items():
+        lines += ["", *_folder(name, path, folders.get(name), facts["counts"].get(name, {}))]
+    for name in facts["counts"].keys() - facts["configured"].keys():
+        waiting = facts["counts"][name].get("queued", 0)
+        if waiting:
+            lines += ["", f"{name}: no longer configured, {waiting} photos wait for it to come back"]
+    lines += [""] * bool(facts.get("engines"))
+    lines += [_engine(engine) for engine in facts.get("engines", [])]
+    for item in facts.get("running", []):
+        lines.append(f"  running {item['folder']}/{item['file']} for {ago(time.time() - item['since'])}")
+    return "\n".join(lines)
+
+
+def _headline(facts: dict[str, Any]) -> str:
+    if not facts["running_pid"]:
+        return f"hotmatte is not running (state: {facts['state_dir']})"
+    if "started_at" not in facts:
+        return f"hotmatte is starting (process {facts['running_pid']})"
+    up = ago(time.time() - facts["started_at"])
+    ready = "" if facts["ready"] else ", not ready yet"
+    return f"hotmatte {facts['version']} runs as process {facts['running_pid']} for {up}{ready}"
+
+
+def _folder(name: str, path: str, folder: dict[str, Any] | None, counts: dict[str, int]) -> list[str]:
+    state = folder["state"] if folder else "not watched"
+    lines = [f"{name}: {state}  {path}"]
+    if folder:
+        if folder["reason"]:
+            lines.append(f"  {folder['state'].upper()}: {folder['reason']}")
+        if folder["remedy"]:
+            lines.append(f"  {folder['remedy']}")
+        why = f" ({folder['observer_reason']})" if folder["observer_reason"] else ""
+        lines.append(f"  observer: {folder['observer']}{why}; results in {folder['output']}")
+        if folder["unsettled"]:
+            oldest = (
+                f", {folder['oldest']} for {ago(time.time() - folder['oldest_since'])}"
+                if folder["oldest"]
+                else ""
+            )
+            lines.append(f"  {folder['unsettled']} unsettled{oldest}")
+        if folder["symlinks_ignored"]:
+            lines.append(f"  {folder['symlinks_ignored']} symbolic links ignored")
+        lines += [f"  cannot read {relpath}" for relpath in folder["unreadable"][:5]]
+    numbers = [f"{counts.get(state, 0)} {word}" for state, word in STATES]
+    return [*lines, "  " + ", ".join(numbers)]
+
+
+STATES = (("queued", "waiting"), ("running", "running"), ("done", "done"), ("quarantined", "in quarantine"))
+
+
+def _engine(engine: dict[str, Any]) -> str:
+    line = f"engine {engine['model']} on {engine['device']} ({engine['framework']})"
+    if engine["restarts"]:
+        line += f", {engine['restarts']} restarts"
+    return line + (f", PAUSED: {engine['paused']}" if engine["paused"] else "")

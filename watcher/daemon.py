@@ -1,0 +1,268 @@
+"""The life of `hotmatte run`: start, signals, reload, the heartbeat, stop. Contains no work."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from watcher import __version__, config, log
+from watcher.assembly import Assembly, Engines
+from watcher.config import Settings
+from watcher.errors import ConfigError, EngineUnavailable, HostError, WatcherError
+from watcher.exits import BUG, OK, exit_status
+from watcher.health import JOURNAL, StateDir, Systemd
+from watcher.journal import Journal
+from watcher.log import event
+from watcher.pipeline.publish import sweep
+from watcher.snapshot import sentence, snapshot
+
+TICK = 1.0
+# The snapshot is rewritten this often although nothing changed, so that its age says something.
+HEARTBEAT = 10.0
+PRUNE_EVERY = 6 * 3600.0
+# More than this after the drain, and a thread hangs in a call that nothing interrupts.
+LAST_GRACE = 5.0
+
+Show = Callable[[dict[str, Any]], None]
+
+
+class Daemon:
+    """`show` is given each new snapshot: the progress display of a terminal."""
+
+    def __init__(self, path: Path | None, settings: Settings, *, show: Show | None = None) -> None:
+        self._path = path
+        self._settings = settings
+        self._show = show or (lambda _: None)
+        self._inbox: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        self._systemd = Systemd()
+        self._engines = Engines()
+        self._assembly: Assembly | None = None
+        self._boot: threading.Thread | None = None
+        self._reason: str | None = None  # why the last reload was refused
+        self._generation = 0
+        self._exit: int | None = None
+        self._ready = False
+        self._started = time.time()
+        self._last: tuple[object, float] = (None, 0.0)
+        self._pruned = 0.0
+
+    def run(self) -> int:
+        """Until told to stop. Returns the exit status; raises WatcherError if it cannot begin."""
+        state = StateDir(self._settings.state_dir)
+        try:
+            with Journal(state.path / JOURNAL) as journal:
+                self._state, self._journal = state, journal
+                self._listen_to_signals()
+                self._recover()
+                self._boot_engines(self._settings)
+                return self._loop()
+        finally:
+            state.release()
+
+    def _recover(self) -> None:
+        """Put right what the last run left: its lock is ours now, so its claims are nobody's."""
+        now = time.time()
+        orphans = self._journal.reap(now=float("inf"))
+        self._journal.mend_clock(now=now, longest=self._settings.retry.max_delay_s)
+        swept = sum(sweep(folder.output) for folder in self._settings.folders.values())
+        if orphans or swept:
+            event(logging.WARNING, "recovered from a crash", jobs=orphans, leftovers=swept)
+
+    def _listen_to_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            signal.signal(number, lambda got, _: self._inbox.put(("signal", got)))
+
+    # --- The loop --------------------------------------------------------------------------
+
+    def _loop(self) -> int:
+        while self._exit is None:
+            try:
+                what, value = self._inbox.get(timeout=TICK)
+                self._take(what, value)
+            except queue.Empty:
+                pass
+            self._tick()
+        return self._stop(self._exit)
+
+    def _take(self, what: str, value: Any) -> None:
+        match what, value:
+            case "signal", signal.SIGHUP:
+                self._reload()
+            case "signal", signal.SIGUSR1:
+                if self._assembly:
+                    self._assembly.rescan()
+            case "signal", _:
+                event(logging.INFO, "stopping", signal=signal.Signals(value).name)
+                self._exit = OK
+            case "booted", settings:
+                self._begin(settings)
+            case "refused", error:
+                self._refuse(error)
+            case "halt", error:
+                self._halt(error)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        assembly = self._assembly
+        if assembly is None:
+            self._systemd.extend(30.0)
+            self._systemd.ping(now)
+            return
+        if not assembly.alive():
+            self._exit = self._exit if self._exit is not None else BUG
+            event(logging.ERROR, "a dispatch loop died", remedy=WatcherError.remedy)
+            return
+        for lane in assembly.lanes:
+            if lane.supervisor.fatal:
+                self._halt(EngineUnavailable("the engine failed to start three times in a row"))
+        if not self._ready and assembly.ready():
+            self._ready = True
+            self._systemd.ready()
+            event(logging.INFO, "ready", folders=len(assembly.watches), generation=self._generation)
+        self._systemd.ping(now)
+        self._report(assembly, now)
+        if now - self._pruned > PRUNE_EVERY or not self._pruned:
+            self._journal.prune(before=time.time() - self._settings.history_days * 86_400)
+            self._pruned = now
+
+    def _report(self, assembly: Assembly, now: float) -> None:
+        """Write the snapshot when something changed; an idle daemon writes next to nothing."""
+        facts = snapshot(assembly)
+        said, when = self._last
+        if facts == said and now - when < HEARTBEAT:
+            return
+        self._last = (facts, now)
+        full = self._full(facts)
+        self._systemd.say(sentence(full))
+        self._show(full)
+        try:
+            self._state.write_snapshot(full)
+        except HostError as error:
+            event(logging.WARNING, str(error), remedy=error.remedy)
+
+    def _full(self, facts: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "started_at": self._started,
+            "written_at": time.time(),
+            "config": str(self._path.absolute()) if self._path else None,
+            "generation": self._generation,
+            "refused": self._reason,
+            "ready": self._ready,
+            **facts,
+            "counts": self._journal.counts(),
+        }
+
+    # --- Start, reload ---------------------------------------------------------------------
+
+    def _boot_engines(self, settings: Settings) -> None:
+        """In a thread, so that signals are heard while weights load."""
+
+        def boot() -> None:
+            try:
+                self._engines.boot(settings)
+            except WatcherError as error:
+                self._inbox.put(("refused", error))
+            else:
+                self._inbox.put(("booted", settings))
+
+        self._boot = threading.Thread(target=boot, name="boot", daemon=True)
+        self._boot.start()
+
+    def _begin(self, settings: Settings) -> None:
+        """Engines are warm: put the new configuration in force, after the old one has drained."""
+        if self._assembly is not None:
+            self._drain(self._assembly)
+            self._assembly.end(grace=LAST_GRACE)
+        self._settings = settings
+        self._assembly = Assembly(
+            settings, self._journal, self._engines, on_halt=lambda error: self._inbox.put(("halt", error))
+        )
+        self._assembly.start()
+        self._generation += 1
+        self._reason, self._ready = None, False
+
+    def _reload(self) -> None:
+        if self._boot is not None and self._boot.is_alive():
+            self._inbox.put(("signal", signal.SIGHUP))
+            time.sleep(0.1)
+            return
+        self._systemd.reloading()
+        try:
+            settings = config.load(self._path)
+            if settings.state_dir != self._settings.state_dir:
+                raise ConfigError(["state_dir cannot change while running"], remedy="Restart the service.")
+            log.set_up(settings.log.format, settings.log.level)
+        except WatcherError as error:
+            self._refuse(error)
+        else:
+            self._boot_engines(settings)
+
+    def _refuse(self, error: WatcherError) -> None:
+        if self._assembly is None:
+            self._halt(error)
+            return
+        self._reason = str(error)
+        for problem in getattr(error, "problems", [str(error)]):
+            event(logging.ERROR, f"configuration refused, the old one stays in force: {problem}")
+        self._systemd.ready()
+        self._last = (None, 0.0)
+
+    # --- Stop ------------------------------------------------------------------------------
+
+    def _halt(self, error: WatcherError) -> None:
+        for problem in getattr(error, "problems", [str(error)]):
+            event(logging.ERROR, problem, remedy=error.remedy)
+        self._exit = exit_status(error)
+
+    def _stop(self, status: int) -> int:
+        self._systemd.stopping()
+        clean = True
+        if self._assembly is not None:
+            self._drain(self._assembly)
+            # Cuts short what outlasted the drain; its jobs go back to the queue.
+            self._engines.close()
+            clean = self._assembly.end(grace=LAST_GRACE)
+            self._last = (None, 0.0)
+            self._ready = False
+            self._report(self._assembly, time.monotonic())
+        else:
+            self._engines.close()
+        event(logging.INFO, "stopped", status=status)
+        if not clean:
+            event(logging.WARNING, "left a thread behind that hangs in the file system")
+            leave(status)
+        return status
+
+    def _drain(self, assembly: Assembly) -> None:
+        """Let running jobs finish, as long as the configuration grants."""
+        assembly.begin_stop()
+        deadline = time.monotonic() + self._settings.limits.drain_timeout_s
+        while not assembly.drained() and time.monotonic() < deadline:
+            self._systemd.extend(LAST_GRACE + TICK)
+            self._systemd.ping(time.monotonic())
+            try:
+                what, value = self._inbox.get(timeout=0.05)
+            except queue.Empty:
+                continue
+            if what == "signal" and value != signal.SIGUSR1:
+                if self._exit is not None and value != signal.SIGHUP:
+                    event(logging.WARNING, "second signal: leaving at once")
+                    leave(self._exit)
+                # Heard, and dealt with when this is over.
+                self._inbox.put((what, value))
+                time.sleep(0.05)
+
+
+def leave(status: int) -> None:
+    """Exit now, whatever hangs. Safe: leases and idempotent publishing were made for it."""
+    logging.shutdown()
+    os._exit(status)

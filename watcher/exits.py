@@ -1,0 +1,27 @@
+"""Exit statuses, after sysexits.h: an interface for scripts and for systemd."""
+
+from __future__ import annotations
+
+from watcher.errors import ConfigError, EngineUnavailable, HostError
+
+OK = 0
+USAGE = 64
+SOME_FAILED = 65  # EX_DATAERR: the command worked, some photo did not
+UNAVAILABLE = 69
+BUG = 70
+IO = 74
+CONFIG = 78
+INTERRUPTED = 130
+
+
+def exit_status(error: BaseException) -> int:
+    """The number for an error that ends a command."""
+    match error:
+        case ConfigError():
+            return CONFIG
+        case EngineUnavailable():
+            return UNAVAILABLE
+        case HostError():
+            return IO
+        case _:
+            return BUG

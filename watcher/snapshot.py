@@ -1,0 +1,83 @@
+"""What the daemon is doing, as one JSON object: for `hotmatte status`, the page and systemd."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from watcher.assembly import Assembly, Lane
+from watcher.dispatch import ENGINE, Pause
+from watcher.domain import printable
+
+
+def snapshot(assembly: Assembly) -> dict[str, Any]:
+    """Equal snapshots mean that nothing happened in between: no ages, no clocks."""
+    pauses: dict[str, Pause] = {}
+    for lane in assembly.lanes:
+        pauses |= lane.dispatcher.status().pauses
+    return {
+        "folders": {name: _folder(assembly, name, pauses) for name in assembly.watches},
+        "engines": [_engine(lane) for lane in assembly.lanes],
+        "running": [
+            {
+                "job": job.id,
+                "folder": job.source.folder,
+                "file": printable(job.source.relpath),
+                "since": round(time.time() - (time.monotonic() - since)),
+            }
+            for lane in assembly.lanes
+            for job, since in lane.dispatcher.status().running
+        ],
+        "done": sum(lane.dispatcher.status().done for lane in assembly.lanes),
+        "quarantined": sum(lane.dispatcher.status().quarantined for lane in assembly.lanes),
+        "admitted": assembly.admitted,
+    }
+
+
+def _folder(assembly: Assembly, name: str, pauses: dict[str, Pause]) -> dict[str, Any]:
+    folder, status = assembly.settings.folders[name], assembly.watches[name].status()
+    pause = pauses.get(name)
+    return {
+        "path": printable(str(folder.path)),
+        "output": printable(str(folder.output)),
+        "profile": folder.profile,
+        "state": "paused" if pause and status.state == "watching" else status.state,
+        "reason": pause.reason if pause else status.reason,
+        "remedy": pause.remedy if pause else None,
+        "observer": status.observer,
+        "observer_reason": status.observer_reason,
+        "unsettled": status.waiting,
+        "oldest": None if status.oldest is None else printable(status.oldest),
+        "oldest_since": None if status.oldest is None else round(time.time() - status.oldest_s),
+        "symlinks_ignored": status.symlinks,
+        "unreadable": [printable(relpath) for relpath in status.unreadable],
+    }
+
+
+def _engine(lane: Lane) -> dict[str, Any]:
+    about, pause = lane.supervisor.about, lane.dispatcher.status().pauses.get(ENGINE)
+    return {
+        "model": about.model if about else None,
+        "device": about.device if about else None,
+        "framework": about.framework if about else None,
+        "restarts": lane.supervisor.restarts,
+        "paused": pause.reason if pause else None,
+    }
+
+
+def sentence(full: dict[str, Any]) -> str:
+    """One line for `systemctl status`: how many folders, how much work, what is wrong."""
+    waiting = sum(states.get("queued", 0) for states in full["counts"].values())
+    failed = sum(states.get("quarantined", 0) for states in full["counts"].values())
+    watched = [f for f in full["folders"].values() if f["state"] == "watching"]
+    words = [
+        f"{len(watched)} of {len(full['folders'])} folders watched",
+        f"{waiting} waiting",
+        f"{len(full['running'])} running",
+        f"{full['done']} done since start",
+        f"{failed} in quarantine",
+    ]
+    wrong = [f"{name} {f['state']}: {f['reason']}" for name, f in full["folders"].items() if f["reason"]]
+    if full["refused"]:
+        wrong.append(f"configuration refused: {full['refused']}")
+    return "; ".join([", ".join(words), *wrong])
