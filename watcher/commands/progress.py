@@ -8,7 +8,10 @@ from typing import Any, Self
 
 from rich.console import Console
 from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+from watcher.domain import Failure, Outcome, printable
 
 
 class RunLine:
@@ -58,3 +61,46 @@ class RunLine:
         self._marks = [mark for mark in self._marks if now - mark[0] < 10.0] + [(now, done)]
         (then, before) = self._marks[0]
         return (done - before) / (now - then) if now > then else 0.0
+
+
+class Bar:
+    """A progress bar on a terminal, a line a photo elsewhere; failures are always said."""
+
+    def __init__(self, total: int, *, quiet: bool) -> None:
+        self._console = Console(stderr=True)
+        self._quiet = quiet
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=quiet or not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("mattes", total=total)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def done(self, name: str, outcome: Outcome) -> None:
+        self._bar.advance(self._task)
+        if self._quiet:
+            return
+        words = [printable(file.path) for file in outcome.files]
+        flags = f"  ({', '.join(outcome.review.flags)})" if outcome.review.flags else ""
+        warnings = "".join(f"\n    {warning}" for warning in outcome.warnings)
+        self._say(f"{name} -> {', '.join(words) or 'nothing'}{flags}{warnings}")
+
+    def failed(self, name: str, failure: Failure) -> None:
+        self._bar.advance(self._task)
+        self._say(f"FAILED {name}: {failure.reason}. {failure.remedy}")
+
+    def _say(self, line: str) -> None:
+        self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,206 @@
+"""Make mattes of photos or whole folders now, without a daemon.
+
+  hotmatte matte photo.jpg                    results in ./results
+  hotmatte matte -i photo.jpg -d out          the same, as BSHM's script spells it
+  hotmatte matte shoot/ -d out                every photo below shoot/, sub-folders kept
+
+The exit status is 0 if every photo worked and 65 if one did not; the photos stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+from watcher import log
+from watcher.assembly import MEGA, Engines, build_runner
+from watcher.commands.models import pull_missing
+from watcher.commands.progress import Bar
+from watcher.config import IMAGES, Folder, Profile, Settings
+from watcher.dispatch import failure_of
+from watcher.domain import Job, Outcome, Source, Stamp, printable
+from watcher.engine.card import card_folders, load_card
+from watcher.errors import Action, ConfigError, InputError, RetryPolicy, disposition
+from watcher.exits import OK, SOME_FAILED
+from watcher.intake.names import Rules
+from watcher.intake.scan import walk
+from watcher.pipeline.budget import PixelBudget
+from watcher.pipeline.finish import report
+from watcher.pipeline.naming import Names
+from watcher.pipeline.publish import sweep
+from watcher.pipeline.recipe import Recipe
+from watcher.pipeline.runner import Runner
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("inputs", nargs="*", metavar="FILE|DIR", help="photos, or folders of photos")
+    parser.add_argument("-i", "--input", action="append", default=[], metavar="FILE|DIR", help="the same")
+    parser.add_argument(
+        "-d", "--output_dir", type=Path, default=Path("results"), metavar="DIR", help="default: ./results"
+    )
+    parser.add_argument("--profile", metavar="NAME", help="a recipe of the configuration; default: the first")
+    parser.add_argument("--model", metavar="NAME", help="another model than the profile's")
+    parser.add_argument("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--no-recursive", action="store_true", help="not the sub-folders of a folder")
+    parser.add_argument("--quiet", action="store_true", help="say only what failed")
+
+
+@dataclass(frozen=True, slots=True)
+class _Root:
+    """A folder that photos are taken from; the job's `folder` is its path."""
+
+    folder: Folder
+    relpaths: tuple[str, ...]
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    log.set_up("text", "warning")
+    profile_name, profile = _profile(args, settings)
+    roots, missing = _roots(args)
+    for path in missing:
+        print(f"hotmatte: {printable(path)}: no such file or folder", file=sys.stderr)
+    total = sum(len(root.relpaths) for root in roots)
+    if not total:
+        print("hotmatte: there is no photo to work on", file=sys.stderr)
+        return SOME_FAILED
+    swept = settings.model_copy(
+        update={"profiles": {profile_name: profile}, "folders": _folders(roots, profile_name)}
+    )
+    failed = _work(swept, profile_name, roots, Bar(total, quiet=args.quiet))
+    return SOME_FAILED if failed or missing else OK
+
+
+def _profile(args: argparse.Namespace, settings: Settings) -> tuple[str, Profile]:
+    name = args.profile or next(iter(settings.profiles))
+    if name not in settings.profiles:
+        raise ConfigError(
+            [f"no profile is called {name!r}"], remedy=f"There are: {', '.join(settings.profiles)}."
+        )
+    chosen = {key: value for key in ("model", "device") if (value := getattr(args, key))}
+    return name, Profile.model_validate(settings.profiles[name].model_dump() | chosen)
+
+
+def _roots(args: argparse.Namespace) -> tuple[list[_Root], list[str]]:
+    """What to work on by folder, and the names that lead nowhere."""
+    found: dict[Path, list[str]] = {}
+    missing = []
+    for name in [*args.inputs, *args.input]:
+        path = Path(os.path.abspath(name))  # noqa: PTH100  (resolve() would follow links out of the folder)
+        if path.is_dir():
+            found.setdefault(path, []).extend(_photos(_folder(path, args), path))
+        elif path.exists():
+            found.setdefault(path.parent, []).append(path.name)
+        else:
+            missing.append(name)
+    roots = [_Root(_folder(path, args), tuple(dict.fromkeys(names))) for path, names in found.items()]
+    return [root for root in roots if root.relpaths], missing
+
+
+def _folder(path: Path, args: argparse.Namespace) -> Folder:
+    return Folder(
+        path=path,
+        output=Path(os.path.abspath(args.output_dir)),  # noqa: PTH100
+        recursive=not args.no_recursive,
+        include=IMAGES,
+        profile="matte",
+    )
+
+
+def _photos(folder: Folder, path: Path) -> Iterator[str]:
+    """By name, so that two runs number duplicates alike."""
+    yield from sorted(relpath for relpath, _ in walk(path, Rules(folder)))
+
+
+def _folders(roots: list[_Root], profile: str) -> dict[str, Folder]:
+    return {str(root.folder.path): root.folder.model_copy(update={"profile": profile}) for root in roots}
+
+
+def _work(settings: Settings, profile_name: str, roots: list[_Root], bar: Bar) -> int:
+    """Do it all; returns how many failed. Raises what ends the command as a whole."""
+    profile = settings.profiles[profile_name]
+    card = load_card(profile.model, card_folders(settings.models.cards))
+    if not settings.models.offline:
+        pull_missing([card], settings)
+    engines, names = Engines(), Names()
+    try:
+        engines.boot(settings)
+        supervisor = engines.get(card, profile.device)
+        recipes = {
+            name: Recipe(name, folder, profile_name, profile, supervisor.told, names)
+            for name, folder in settings.folders.items()
+        }
+        for output in {folder.output for folder in settings.folders.values()}:
+            sweep(output)
+        budget = PixelBudget(int(settings.limits.max_in_flight_mp * MEGA))
+        runner = build_runner(card, supervisor, recipes, settings, budget)
+        try:
+            with bar:
+                batch = _Batch(runner, recipes, settings.retry.policy, bar)
+                return batch.run(_jobs(roots), limit=settings.limits.max_in_flight)
+        finally:
+            runner.close()
+    finally:
+        engines.close()
+
+
+def _jobs(roots: list[_Root]) -> Iterator[Job]:
+    ids = itertools.count(1)
+    for root in roots:
+        for relpath in root.relpaths:
+            path = root.folder.path / relpath
+            try:
+                stamp = Stamp.of(path.lstat())
+            except OSError:
+                stamp = Stamp(0, 0)  # gone since it was listed: decoding will say so
+            yield Job(next(ids), Source(str(root.folder.path), relpath, stamp), 1, 1)
+
+
+class _Batch:
+    """Keeps the runner busy with a list of jobs. Errors are met as the daemon meets them."""
+
+    def __init__(self, runner: Runner, recipes: dict[str, Recipe], policy: RetryPolicy, bar: Bar) -> None:
+        self._runner = runner
+        self._recipes = recipes
+        self._policy = policy
+        self._bar = bar
+        self._failed = 0
+        self._pending: dict[Future[Outcome], Job] = {}
+
+    def run(self, jobs: Iterator[Job], *, limit: int) -> int:
+        for job in jobs:
+            self._pending[self._runner.submit(job)] = job
+            if len(self._pending) >= limit:
+                self._collect()
+        while self._pending:
+            self._collect()
+        return self._failed
+
+    def _collect(self) -> None:
+        done, _ = wait(self._pending, return_when=FIRST_COMPLETED)
+        for result in done:
+            job = self._pending.pop(result)
+            if error := result.exception():
+                self._fail(job, error)
+            else:
+                self._bar.done(printable(job.source.relpath), result.result())
+
+    def _fail(self, job: Job, error: BaseException) -> None:
+        verdict = disposition(error, attempts=job.attempts, policy=self._policy)
+        match verdict.action:
+            # A file that nobody is writing does not get whole by waiting; an engine may recover.
+            case Action.RETRY if not isinstance(error, InputError):
+                again = Job(job.id, job.source, job.attempts + 1, job.fence)
+                self._pending[self._runner.submit(again)] = again
+                return
+            case Action.PAUSE | Action.HALT:
+                raise error
+        self._failed += 1
+        failure = failure_of(error)
+        report(job, failure, self._recipes[job.source.folder])
+        self._bar.failed(printable(job.source.relpath), failure)
