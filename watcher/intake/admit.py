@@ -1,0 +1,120 @@
+"""What becomes of paths: noted, settled, examined, admitted; or gone. Owns no thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from watcher.domain import JobState, Source, Stamp
+from watcher.intake import candidate
+from watcher.intake.complete import Verdict
+from watcher.intake.scan import Difference
+from watcher.intake.settle import Ripe, Settler
+
+# Files that enter the journal in one transaction.
+BATCH = 512
+
+
+class JournalPort(Protocol):
+    """What the intake needs of the journal."""
+
+    def admit_many(self, sources: Sequence[Source]) -> Sequence[bool]:
+        """Queue each source, unless it is known; True where it was newly queued."""
+
+    def known(self, folder: str) -> dict[str, tuple[Stamp, JobState]]:
+        """The newest version of each path that is still present."""
+
+    def mark_gone(self, folder: str, relpaths: Iterable[str]) -> int: ...
+
+    def folder_identity(self, folder: str) -> str | None: ...
+
+    def remember_folder(self, folder: str, identity: str) -> None: ...
+
+
+class Admission:
+    """Leads the files of the hot folder `name` at `path` into the journal.
+
+    `still_there` raises HostError unless the folder is the one that was opened; it is
+    asked before anything counts as gone, because the files of an unmounted share are not.
+    `on_admit` is called when jobs were queued; `beat` before each file that is touched.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        path: str,
+        *,
+        journal: JournalPort,
+        settler: Settler,
+        still_there: Callable[[], None],
+        on_admit: Callable[[], None],
+        beat: Callable[[float], None],
+    ) -> None:
+        self._name = name
+        self._path = path
+        self._journal = journal
+        self._settler = settler
+        self._still_there = still_there
+        self._on_admit = on_admit
+        self._beat = beat
+
+    def look_at(self, relpaths: Iterable[str], now: float) -> None:
+        """Follow hints: note what is there, and what is there no more."""
+        gone = []
+        for relpath in relpaths:
+            try:
+                stamp = candidate.look(self._place(relpath))
+            except OSError:
+                continue  # nothing can be said of it; a scan will ask again
+            self._settler.note(relpath, stamp, now)
+            if stamp is None:
+                gone.append(relpath)
+        self._mark_gone(gone)
+
+    def take(self, difference: Difference, now: float) -> None:
+        """Follow a listing."""
+        for relpath, stamp in difference.fresh:
+            self._settler.note(relpath, stamp, now)
+        # Renamed during the listing, it may have slipped through: look once more.
+        gone = [relpath for relpath in difference.absent if candidate.is_gone(self._place(relpath))]
+        for relpath in gone:
+            self._settler.note(relpath, None, now)
+        self._mark_gone(gone)
+
+    def admit_ripe(self, now: float) -> None:
+        """Admit what is ripe, whole and unchanged."""
+        ripe = self._settler.pop_ripe(now)
+        for start in range(0, len(ripe), BATCH):
+            gone: list[str] = []
+            settled = (self._settled(item, gone) for item in ripe[start : start + BATCH])
+            sources = [source for source in settled if source is not None]
+            self._mark_gone(gone)
+            if sources and any(self._journal.admit_many(sources)):
+                self._on_admit()
+
+    def _settled(self, ripe: Ripe, gone: list[str]) -> Source | None:
+        """The source to admit; None where it is gone, has changed or is not whole yet."""
+        now = time.monotonic()
+        self._beat(now)
+        path = self._place(ripe.relpath)
+        try:
+            stamp = candidate.look(path)
+        except OSError:
+            self._settler.put_back(ripe, ripe.stamp, now)
+            return None
+        if stamp is None:
+            gone.append(ripe.relpath)
+            return None
+        if stamp != ripe.stamp or (not ripe.overdue and candidate.judge(path) is Verdict.INCOMPLETE):
+            self._settler.put_back(ripe, stamp, now)
+            return None
+        return Source(self._name, ripe.relpath, stamp)
+
+    def _mark_gone(self, relpaths: Sequence[str]) -> None:
+        if relpaths:
+            self._still_there()
+            self._journal.mark_gone(self._name, relpaths)
+
+    def _place(self, relpath: str) -> str:
+        return f"{self._path}/{relpath}"

@@ -1,0 +1,51 @@
+"""One file of a hot folder: its stamp, and whether its end is there. Reads a few bytes at most."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from watcher.domain import Stamp
+from watcher.intake.complete import Verdict, examine
+
+# Nothing there, or vanished between two steps of ours.
+GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
+
+
+def look(path: str) -> Stamp | None:
+    """The stamp of the regular file at `path`; None where there is none, which includes links.
+
+    Raises OSError where nothing can be said of it.
+    """
+    try:
+        status = os.lstat(path)
+    except OSError as error:
+        if error.errno in GONE:
+            return None
+        raise
+    return Stamp.of(status) if stat.S_ISREG(status.st_mode) else None
+
+
+def is_gone(path: str) -> bool:
+    """Whether `path` is certainly no regular file any more."""
+    try:
+        return look(path) is None
+    except OSError:
+        return False
+
+
+def judge(path: str) -> Verdict:
+    """Whether the file at `path` is structurally whole.
+
+    What cannot be opened or read is incomplete: servers set permissions and writers
+    release locks when they are done; and one bad sector must not stop a whole folder.
+    """
+    try:
+        # It may have become a pipe or a link since it was listed: neither wait nor follow.
+        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        with os.fdopen(number, "rb", buffering=0) as file:
+            regular = stat.S_ISREG(os.fstat(number).st_mode)
+            return examine(file) if regular else Verdict.INCOMPLETE
+    except OSError:
+        return Verdict.INCOMPLETE

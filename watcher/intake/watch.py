@@ -1,0 +1,268 @@
+"""One thread per hot folder: hints and scans in, settled files out to the journal.
+
+A hung share stops its own folder only. An absent folder is not an empty one: it goes
+offline, nothing in it counts as gone, and it comes back by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from watcher.config import Folder
+from watcher.domain import Source, Stamp, printable
+from watcher.errors import HostError, WatcherError
+from watcher.intake import root, scan
+from watcher.intake.admit import Admission, JournalPort
+from watcher.intake.inbox import Inbox
+from watcher.intake.names import Rules
+from watcher.intake.observer import Observation, observe
+from watcher.intake.pace import SHARE, Pace
+from watcher.intake.settle import Settler
+from watcher.intake.standing import FolderStatus, Standing
+
+logger = logging.getLogger(__name__)
+
+# How often the folder itself is looked at, where hints tell nothing.
+PROBE_S = 5.0
+# Deadlines closer together than this are met in one turn.
+TURN_S = 0.05
+
+
+class FolderWatch:
+    """Watches one hot folder until it is stopped.
+
+    `on_admit` is called when jobs were queued; `on_source_done` for a source that is done
+    but was not retired, because its holder died in between. Both run in the folder's
+    thread. `ready` is set once the folder has been listed, or found to be absent: another
+    folder must not wait for a share that is down.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Folder,
+        journal: JournalPort,
+        *,
+        on_admit: Callable[[], None],
+        on_source_done: Callable[[Source], None],
+        probe_s: float = PROBE_S,
+    ) -> None:
+        self.name = name
+        self.ready = threading.Event()
+        self._folder = folder
+        self._path = str(folder.path)
+        self._journal = journal
+        self._on_source_done = on_source_done
+        self._probe_s = probe_s
+        self._rules = Rules(folder)
+        self._inbox = Inbox()
+        self._settler = Settler(folder.quiet_s, give_up=folder.incomplete_s)
+        self._pace = Pace(folder.scan_interval_s)
+        self._anchor: root.Anchor | None = None
+        self._observation: Observation | None = None
+        self._listed: dict[str, Stamp] = {}  # the last listing, kept for polls only
+        self._next_poll = 0.0
+        self._next_probe = 0.0
+        self._standing = Standing(name)
+        self._admission = Admission(
+            name,
+            self._path,
+            journal=journal,
+            settler=self._settler,
+            still_there=self._probe,
+            on_admit=on_admit,
+            beat=self._standing.beat,
+        )
+        self._stopping = threading.Event()
+        # A daemon thread: a dead share may hold it in a call that nothing interrupts.
+        self._thread = threading.Thread(target=self._run, name=f"intake-{name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float) -> bool:
+        """Ask the thread to end and wait; False if it hangs in the file system."""
+        self._stopping.set()
+        self._inbox.close()
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def rescan(self) -> None:
+        """List the folder soon."""
+        self._inbox.put("")
+
+    def status(self) -> FolderStatus:
+        """Never blocks, whatever the file system does."""
+        return self._standing.report(time.monotonic())
+
+    # --- The thread -----------------------------------------------------------------------
+
+    def _run(self) -> None:
+        if self._folder.create:
+            self._create()
+        while not self._stopping.is_set():
+            try:
+                self._open()
+                while not self._stopping.is_set():
+                    self._turn()
+            except WatcherError as error:
+                self._go_offline(error)
+            except Exception:
+                logger.exception("intake of folder=%s failed and starts again", self.name)
+                self._go_offline(WatcherError("intake failed: a bug, see the log"))
+            self._stopping.wait(self._probe_s)
+        self._close()
+
+    def _create(self) -> None:
+        try:
+            self._folder.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            logger.warning("cannot create %s: %s", self._path, error.strerror or error)
+
+    def _open(self) -> None:
+        """Find the folder, observe it, list it. Raises HostError."""
+        self._standing.beat(time.monotonic())
+        anchor = root.anchor(self._folder.path)
+        self._recognise(anchor.identity)
+        self._anchor = anchor
+        self._next_probe = time.monotonic() + self._probe_s
+        self._observe()
+        self._scan(opening=True)
+        if not self._stopping.is_set():
+            self._standing.came_online()
+            logger.info("watching folder=%s path=%s", self.name, printable(self._path))
+            self.ready.set()
+
+    def _recognise(self, identity: str) -> None:
+        remembered = self._journal.folder_identity(self.name)
+        if remembered == identity:
+            return
+        # With nothing to lose, a share that was first seen unmounted may still come.
+        if remembered is not None and self._journal.known(self.name):
+            raise root.stranger(self._folder.path, expected=remembered, found=identity)
+        self._journal.remember_folder(self.name, identity)
+
+    def _observe(self) -> None:
+        """Begin to observe, or begin anew: a new observer sees all that its predecessor missed."""
+        before = self._observation
+        try:
+            self._observation = observe(self._folder, self._rules, self._inbox.put)
+        except OSError as error:
+            raise HostError(f"cannot observe {self._path}: {error.strerror or error}") from error
+        if before is not None:
+            before.stop()
+        self._standing.observed(self._observation.kind, self._observation.reason)
+
+    def _go_offline(self, error: WatcherError) -> None:
+        if self._standing.went_offline(f"{error}. {error.remedy}"):
+            logger.warning("offline folder=%s: %s. %s", self.name, error, error.remedy)
+        self._close()
+        self.ready.set()
+
+    def _close(self) -> None:
+        if self._observation is not None:
+            self._observation.stop()
+            self._observation = None
+        self._listed = {}
+
+    def _turn(self) -> None:
+        self._standing.rest(waiting=len(self._settler), oldest=self._settler.oldest())
+        hints = self._inbox.take(self._patience())
+        now = time.monotonic()
+        self._standing.beat(now)
+        if hints.rescan or now >= self._next_probe:
+            self._probe()
+        self._pace.hinted(hints.count, now)
+        if hints.rescan:
+            self._pace.want(now)
+        self._admission.look_at(hints.relpaths, now)
+        self._admission.admit_ripe(now)
+        if now >= self._pace.deadline():
+            self._scan()
+        elif self._polls() and now >= self._next_poll:
+            self._poll()
+
+    def _patience(self) -> float:
+        """Seconds until something is due."""
+        deadlines = [self._next_probe, self._pace.deadline()]
+        if (ripe := self._settler.next_deadline()) is not None:
+            deadlines.append(ripe)
+        if self._polls():
+            deadlines.append(self._next_poll)
+        return max(TURN_S, min(deadlines) - time.monotonic())
+
+    def _polls(self) -> bool:
+        return self._observation is not None and self._observation.kind == "polling"
+
+    def _probe(self) -> None:
+        """Is this still the folder we opened? Raises HostError."""
+        found = root.anchor(self._folder.path)
+        if found != self._anchor:
+            raise root.FolderAbsent(f"{self._path} has been replaced or mounted again")
+        # Also after a root was deleted and made anew with the same inode.
+        if self._observation is not None and not self._observation.is_alive():
+            logger.warning("the observer of folder=%s has ended and is replaced", self.name)
+            self._observe()
+            self._pace.want(time.monotonic())
+        self._next_probe = time.monotonic() + self._probe_s
+
+    # --- Scans ----------------------------------------------------------------------------
+
+    def _scan(self, *, opening: bool = False) -> None:
+        """List the folder, compare with the journal, note what is new."""
+        began = time.monotonic()
+        asked = self._pace.is_wanted
+        if not opening and (asked or (self._observation is not None and self._observation.degraded)):
+            self._observe()
+        # Read before listing: a job that finishes meanwhile is being retired by its holder.
+        known = self._journal.known(self.name)
+        walk = scan.walk(self._path, self._rules)
+        listing = self._list(walk)
+        if listing is None:
+            return
+        difference = scan.reconcile(listing, known, unreadable=walk.unreadable)
+        unheard = any(relpath not in self._settler for relpath, _ in difference.fresh)
+        self._admission.take(difference, time.monotonic())
+        if self._folder.source != "leave":
+            for relpath, stamp in difference.done:
+                self._on_source_done(Source(self.name, relpath, stamp))
+        self._pace.scanned(began, time.monotonic())
+        if unheard and not (opening or asked or self._polls()):
+            # Observers go blind in silence, such as after a remount. A new one is cheap.
+            self._pace.want(time.monotonic())
+
+    def _poll(self) -> None:
+        """List the folder, compare with the last time: asks no journal, so that it costs little."""
+        walk = scan.walk(self._path, self._rules)
+        before = self._listed
+        listing = self._list(walk)
+        if listing is not None:
+            difference = scan.compare(listing, before, unreadable=walk.unreadable)
+            self._admission.take(difference, time.monotonic())
+
+    def _list(self, walk: scan.Walk) -> dict[str, Stamp] | None:
+        """Everything that is there now. None where we were stopped half-way."""
+        began = now = time.monotonic()
+        listing = {}
+        for relpath, stamp in walk:
+            listing[relpath] = stamp
+            now = time.monotonic()
+            self._standing.beat(now)
+            if self._stopping.is_set():
+                return None
+        now = time.monotonic()
+        self._standing.listed(
+            files=len(listing),
+            seconds=now - began,
+            symlinks=walk.symlinks,
+            ignored=walk.ignored,
+            unreadable=tuple(walk.unreadable),
+        )
+        if self._polls():
+            self._listed = listing
+            self._next_poll = now + max(self._folder.poll_interval_s, (now - began) / SHARE)
+        return listing
