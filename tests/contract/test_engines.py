@@ -1,0 +1,192 @@
+"""One suite over every engine: whatever framework is inside, a batch of proxies becomes alphas."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from watcher.engine import weights
+from watcher.engine.card import card_folders, load_card, proxy_size
+from watcher.engine.client import EngineClient
+from watcher.engine.launch import prepare
+from watcher.errors import EngineOutOfMemory, EngineUnavailable
+
+FOLDERS = [*card_folders(None), Path(__file__).parents[1] / "cards"]
+MODELS = ("fake", "modnet", "u2netp")
+
+
+def at_hand(card):
+    """The weights, from the user's cache or the network; CI may not do without."""
+    try:
+        return weights.ensure(card, weights.cache_folder(None))
+    except EngineUnavailable as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(error))
+
+
+def booted(name, *, python=None, device="cpu", **options):
+    card = load_card(name, FOLDERS)
+    launch = prepare(card, at_hand(card), device=device, threads=1)
+    client = EngineClient(
+        python or launch.python, launch.engine_file, arena_bytes=max(launch.arena_bytes, 1 << 28)
+    )
+    try:
+        hello = dict(launch.hello, options={**launch.hello["options"], **options})
+        return card, client, client.boot(hello, timeout=60)
+    except BaseException:
+        client.close()
+        raise
+
+
+class Bench:
+    """One engine for all its tests: booting dominates otherwise."""
+
+    def __init__(self, name):
+        self.name = name
+        self.card, self.client, self.about = booted(name)
+
+    def proxy(self, width, height, paint):
+        wide, high = proxy_size(width, height, self.card)
+        return paint(high, wide)
+
+    def infer(self, *proxies):
+        return self.client.infer(list(proxies), timeout=60)
+
+
+@pytest.fixture(params=MODELS)
+def bench(request):
+    bench = Bench(request.param)
+    yield bench
+    bench.client.close()
+
+
+def flat(value):
+    return lambda high, wide: np.full((high, wide, 3), value, np.uint8)
+
+
+def noise(high, wide):
+    return np.random.default_rng(5).integers(0, 256, (high, wide, 3), np.uint8)
+
+
+def assert_is_alpha(alpha, proxy):
+    assert alpha.shape == proxy.shape[:2]
+    assert alpha.dtype == np.float32
+    assert np.isfinite(alpha).all()
+    assert alpha.min() >= 0.0
+    assert alpha.max() <= 1.0
+
+
+def test_any_photo_becomes_an_alpha_of_its_proxys_size(bench):
+    for width, height in ((1, 1), (641, 479), (1080, 1920), (3, 9000), (9000, 3)):
+        proxy = bench.proxy(width, height, noise)
+        assert_is_alpha(bench.infer(proxy)[0], proxy)
+
+
+def test_nobody_in_the_picture_is_no_reason_to_fail(bench):
+    for paint in (flat(0), flat(255), flat(128), noise):
+        proxy = bench.proxy(400, 300, paint)
+        assert_is_alpha(bench.infer(proxy)[0], proxy)
+
+
+def test_a_batch_gives_what_its_members_give_alone(bench):
+    proxies = [bench.proxy(512, 512, paint) for paint in (noise, flat(200), flat(3))]
+    proxies.insert(1, bench.proxy(768, 512, noise))
+    together = bench.infer(*proxies)
+    alone = [bench.infer(proxy)[0] for proxy in proxies]
+    for one, other in zip(together, alone, strict=True):
+        assert np.allclose(one, other, atol=2e-5)
+
+
+def test_the_same_input_gives_the_same_bytes(bench):
+    proxy = bench.proxy(700, 500, noise)
+    assert bench.infer(proxy)[0].tobytes() == bench.infer(proxy)[0].tobytes()
+
+
+def test_an_engine_says_who_it_is(bench):
+    assert bench.about["engine"] == bench.card.engine
+    assert bench.about["device"] == "cpu"
+    assert bench.about["framework"].split()[1][0].isdigit()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_asked_for_a_gpu_that_is_not_there_an_engine_fails(model):
+    with pytest.raises(EngineUnavailable, match="GPU"):
+        booted(model, device="cuda")
+
+
+def test_auto_falls_back_and_says_so(caplog):
+    caplog.set_level("DEBUG", "hotmatte.engine")
+    _, client, about = booted("modnet", device="auto")
+    client.close()
+    assert about["device"] == "cpu"
+    assert "no usable GPU" in caplog.text
+
+
+@pytest.mark.parametrize("model", ["modnet", "u2netp"])
+def test_nobody_is_not_stretched_into_somebody(model):
+    bench = Bench(model)
+    try:
+        for value in (0, 128, 255):
+            assert bench.infer(bench.proxy(512, 512, flat(value)))[0].mean() < 0.5
+    finally:
+        bench.client.close()
+
+
+def test_modnet_finds_a_person_in_a_drawing_of_one():
+    """Coarse on purpose: that normalisation and channel order are right, quality is measured elsewhere."""
+    bench = Bench("modnet")
+    high, wide = 512, 512
+    y, x = np.mgrid[:high, :wide]
+    picture = np.full((high, wide, 3), (90, 130, 180), np.uint8)
+    body = ((x - 256) / 170) ** 2 + ((y - 520) / 220) ** 2 < 1
+    head = ((x - 256) / 75) ** 2 + ((y - 200) / 100) ** 2 < 1
+    picture[body] = (40, 40, 60)
+    picture[head] = (224, 172, 140)
+    try:
+        alpha = bench.infer(picture)[0]
+    finally:
+        bench.client.close()
+    assert alpha[head].mean() > 0.9
+    assert alpha[:60].mean() < 0.1
+
+
+def test_logits_get_their_sigmoid():
+    # The sigmoid of an alpha in 0..1 lies in 0.5..0.74: that is how we see it applied.
+    card, client, _ = booted("u2netp", output="logits")
+    try:
+        alpha = client.infer([noise(*card.input.size)], timeout=60)[0]
+    finally:
+        client.close()
+    assert 0.5 <= alpha.min() <= alpha.max() <= 0.7311
+
+
+def test_what_onnx_runtime_cannot_allocate_is_out_of_memory(tmp_path):
+    """A real shortage: the worker lives in a small address space, the proxy is huge."""
+    narrow = tmp_path / "python"
+    narrow.write_text(f'#!/bin/sh\nulimit -v 3000000\nexec {shlex.quote(sys.executable)} "$@"\n')
+    narrow.chmod(0o755)
+    _, client, _ = booted("modnet", python=str(narrow))
+    try:
+        with pytest.raises(EngineOutOfMemory):
+            client.infer([flat(9)(4096, 4096)], timeout=60)
+        assert client.infer([flat(9)(64, 64)], timeout=60)
+    finally:
+        client.close()
+
+
+def test_the_fake_engine_takes_as_long_as_it_is_told():
+    import time
+
+    _, client, _ = booted("fake", latency_s=0.2)
+    try:
+        began = time.monotonic()
+        client.infer([flat(1)(8, 8)], timeout=10)
+        assert time.monotonic() - began >= 0.2
+    finally:
+        client.close()

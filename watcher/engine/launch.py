@@ -1,0 +1,66 @@
+"""A model card with its weights at hand, as what a worker is started with. Pure but for path look-ups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from watcher.domain import EngineAbout
+from watcher.engine.arena import BYTES_A_PIXEL
+from watcher.engine.card import Card, engine_file
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How to start one worker. `boot_timeout` in seconds, `hello` as engines expect it."""
+
+    model: str
+    engine: str
+    engine_file: Path
+    python: str
+    hello: Mapping[str, Any]
+    arena_bytes: int
+    boot_timeout: float
+    weights_sha256: str | None
+
+    def about(self, said: Mapping[str, Any]) -> EngineAbout:
+        """Who computes, from what the engine says of itself."""
+        return EngineAbout(
+            model=self.model,
+            engine=self.engine,
+            framework=str(said.get("framework", "unknown")),
+            device=str(said.get("device", "unknown")),
+            weights_sha256=self.weights_sha256,
+        )
+
+
+def prepare(card: Card, weights: Path | None, *, device: str = "auto", threads: int = 0) -> Launch:
+    """`weights` as `weights.ensure` returned it; `threads` 0 means every core. Raises ConfigError."""
+    options = {
+        "mean": list(card.input.mean),
+        "std": list(card.input.std),
+        "output": card.output.kind,
+        "threads": threads,
+        "latency_s": card.latency_s,
+        **card.options,
+    }
+    height, width = card.input.size or card.warmup
+    batch = max(card.max_batch, card.max_batch_cpu)
+    return Launch(
+        model=card.name,
+        engine=card.engine,
+        engine_file=engine_file(card.engine),
+        python=card.interpreter,
+        hello={
+            "model": str(weights or ""),
+            "device": device,
+            "options": options,
+            "warmup": [height, width],
+        },
+        # A little more for the alignment of each part.
+        arena_bytes=batch * (card.input.largest * BYTES_A_PIXEL + 128),
+        boot_timeout=card.boot_timeout_s,
+        weights_sha256=card.weights.sha256 if card.weights else None,
+    )

@@ -1,0 +1,164 @@
+"""Worker main loop. Started as `python -u <this directory> <engine file> <arena fd>`.
+
+Reads batches from the daemon, hands them to one engine, checks what comes back. Python 3.7 syntax.
+"""
+
+import ctypes
+import importlib.util
+import mmap
+import os
+import select
+import signal
+import sys
+import traceback
+
+import numpy as np
+import wire
+
+_PR_SET_PDEATHSIG = 1
+
+
+def claim_channel():
+    """Keep fds 0 and 1 for the daemon; let stray prints go to the log."""
+    inbox, outbox = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    return inbox, outbox
+
+
+def leave_with_the_daemon(inbox):
+    """Die when the daemon does, even inside a call that never returns to Python."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Had it died before the line above, nobody would tell us: but its end of the pipe is closed.
+    poller = select.poll()
+    poller.register(inbox, select.POLLIN)
+    if any(event & select.POLLHUP for _, event in poller.poll(0)):
+        os._exit(0)
+
+
+def load_engine(path):
+    spec = importlib.util.spec_from_file_location("engine", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def place(arena, item, name, size):
+    """Where `item` keeps its pixels ("in") or its alpha ("out"); `size` in bytes."""
+    offset = item[name]
+    if not isinstance(offset, int) or offset < 0 or offset + size > len(arena):
+        raise LookupError("{} bytes at {} are not in the arena".format(size, offset))
+    return offset
+
+
+def views(arena, item):
+    """The HxWx3 uint8 pixels and the HxW float32 alpha of one item."""
+    height, width = item["height"], item["width"]
+    if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
+        raise LookupError("an image of {} x {}".format(width, height))
+    area = height * width
+    pixels = np.ndarray((height, width, 3), np.uint8, arena, place(arena, item, "in", area * 3))
+    alpha = np.ndarray((height, width), np.float32, arena, place(arena, item, "out", area * 4))
+    return pixels, alpha
+
+
+def checked(session, images):
+    """Alphas as the contract wants them: one an image, its size, finite, within 0..1."""
+    alphas = session.infer(images)
+    if len(alphas) != len(images):
+        raise RuntimeError("{} alphas for {} images".format(len(alphas), len(images)))
+    checked_alphas = []
+    for image, alpha in zip(images, alphas):
+        values = np.asarray(alpha, np.float32)
+        if values.shape != image.shape[:2]:
+            raise RuntimeError("alpha of shape {} for {}".format(values.shape, image.shape))
+        if not np.isfinite(values).all():
+            raise RuntimeError("alpha with values that are not finite")
+        checked_alphas.append(np.clip(values, 0.0, 1.0))
+    return checked_alphas
+
+
+def infer(session, arena, items):
+    pairs = [views(arena, item) for item in items]
+    alphas = checked(session, [pixels for pixels, _ in pairs])
+    for (_, out), alpha in zip(pairs, alphas):
+        out[:] = alpha
+
+
+def warm_up(session, height, width):
+    """One real inference, so that ready means ready. The picture is a ramp, not a constant."""
+    ramp = np.arange(height * width * 3) % 251
+    checked(session, [ramp.astype(np.uint8).reshape(height, width, 3)])
+
+
+def boot(inbox, outbox, engine_path):
+    """Load and warm up; None where that failed, after telling the daemon why."""
+    hello = wire.receive(inbox)
+    if hello is None:
+        return None
+    try:
+        session = load_engine(engine_path).load(hello["model"], hello["device"], hello["options"])
+        warm_up(session, *hello["warmup"])
+    except Exception as error:
+        traceback.print_exc()
+        why = "memory" if isinstance(error, MemoryError) else "load"
+        detail = "{}: {}".format(type(error).__name__, error)
+        wire.send(outbox, "failed", {"why": why, "detail": detail[:4000]})
+        return None
+    wire.send(outbox, "ready", {"protocol": wire.PROTOCOL, "about": session.about})
+    return session
+
+
+def answer(session, arena, message):
+    """The reply to one message: its kind and fields."""
+    if message["kind"] != "infer":
+        return "failed", {"why": "bug", "detail": "asked to {!r}".format(message["kind"])}
+    try:
+        infer(session, arena, message["items"])
+    except MemoryError as error:
+        return "failed", {"why": "memory", "detail": str(error)[:4000]}
+    except ValueError as error:
+        return "failed", {"why": "input", "detail": str(error)[:4000]}
+    except Exception:
+        return "failed", {"why": "bug", "detail": traceback.format_exc()[-4000:]}
+    return "done", {}
+
+
+def serve(inbox, outbox, engine_path, arena):
+    """Answer until the daemon hangs up. Returns the exit status."""
+    session = boot(inbox, outbox, engine_path)
+    if session is None:
+        return 1
+    while True:
+        message = wire.receive(inbox)
+        if message is None:
+            return 0
+        wire.send(outbox, *answer(session, arena, message))
+
+
+def main():
+    # Ctrl-C reaches the whole process group; when to stop is the daemon's decision.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    inbox, outbox = claim_channel()
+    leave_with_the_daemon(inbox)
+    arena_fd = int(sys.argv[2])
+    arena = mmap.mmap(arena_fd, 0)
+    os.close(arena_fd)
+    status = 1
+    try:
+        status = serve(inbox, outbox, sys.argv[1], arena)
+    except BrokenPipeError:
+        status = 0
+    except Exception:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Not sys.exit: the exit hooks of a framework with a broken driver may never end.
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

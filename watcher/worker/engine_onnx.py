@@ -1,0 +1,135 @@
+"""ONNX Runtime: graphs with one NCHW float32 image input and one alpha. Python 3.7 syntax.
+
+Options: `mean`, `std` (three numbers each, after division by 255), `output` ("alpha": the graph gives
+0..1; "logits": a sigmoid is missing), `threads` (0: every core we may use). Input and output are the
+graph's first. Alpha is never stretched to its own minimum and maximum: that turns nobody into somebody.
+"""
+
+import os
+import sys
+
+import numpy as np
+import onnxruntime
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+# What ONNX Runtime and CUDA say when memory is short; there is no exception class for it.
+_TOO_BIG = ("allocate memory", "bad_alloc", "bad allocation", "out of memory", "cuda failure 2:")
+
+
+class Session:
+    def __init__(self, session, options):
+        self._session = session
+        self._input = session.get_inputs()[0]
+        self._output = session.get_outputs()[0].name
+        # x/255 normalised in one multiplication and one addition.
+        mean = np.array(options.get("mean", [0.0] * 3), np.float32)
+        std = np.array(options.get("std", [1.0] * 3), np.float32)
+        self._scale = (1.0 / (255.0 * std)).astype(np.float32)
+        self._shift = (-mean / std).astype(np.float32)
+        self._logits = options.get("output", "alpha") == "logits"
+        self.about = {
+            "engine": "onnx",
+            "framework": "onnxruntime " + onnxruntime.__version__,
+            "device": _device_of(session),
+            "providers": session.get_providers(),
+        }
+
+    def infer(self, images):
+        alphas = []
+        for batch in _alike(images, single=self._input.shape[0] == 1):
+            alphas.extend(self._run(batch))
+        return alphas
+
+    def _run(self, images):
+        pixels = np.stack(images)
+        planes = np.empty((len(images), 3) + pixels.shape[1:3], np.float32)
+        for channel in range(3):
+            np.multiply(pixels[..., channel], self._scale[channel], out=planes[:, channel])
+            planes[:, channel] += self._shift[channel]
+        try:
+            (out,) = self._session.run([self._output], {self._input.name: planes})
+        except Exception as error:
+            if _is_shortage(error):
+                raise MemoryError(str(error)) from error
+            raise
+        alphas = out.reshape((len(images),) + pixels.shape[1:3])
+        return list(_sigmoid(alphas) if self._logits else alphas)
+
+
+def _alike(images, single):
+    """Neighbours of one shape together, in order; each alone where the graph takes only one."""
+    groups = []
+    for image in images:
+        if groups and not single and groups[-1][0].shape == image.shape:
+            groups[-1].append(image)
+        else:
+            groups.append([image])
+    return groups
+
+
+def _sigmoid(values):
+    # exp of a large number overflows to infinity and gives 0, which is right.
+    with np.errstate(over="ignore"):
+        return 1.0 / (1.0 + np.exp(-values))
+
+
+def _is_shortage(error):
+    said = str(error).lower()
+    return any(words in said for words in _TOO_BIG)
+
+
+def _device_of(session):
+    if session.get_providers()[0] != CUDA:
+        return "cpu"
+    return "cuda:" + str(session.get_provider_options()[CUDA].get("device_id", "0"))
+
+
+def _providers(device):
+    """What to ask for: CUDA first where it may be used, the CPU always (some operators have no other)."""
+    if device == "cpu" or (device == "auto" and CUDA not in onnxruntime.get_available_providers()):
+        return [CPU]
+    index = device.partition(":")[2] or "0"
+    return [(CUDA, {"device_id": index, "arena_extend_strategy": "kSameAsRequested"}), CPU]
+
+
+def _demand_cuda():
+    if CUDA not in onnxruntime.get_available_providers():
+        raise RuntimeError(
+            "asked for a GPU, but this onnxruntime {} has no CUDA: install onnxruntime-gpu".format(
+                onnxruntime.__version__
+            )
+        )
+
+
+def _options(options):
+    chosen = onnxruntime.SessionOptions()
+    # Counted by affinity, not by what the machine has: containers and taskset are respected.
+    chosen.intra_op_num_threads = int(options.get("threads", 0)) or len(os.sched_getaffinity(0))
+    # Waiting threads that spin take the cores that decode the next photo.
+    chosen.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return chosen
+
+
+def _open(model, providers, options):
+    try:
+        return onnxruntime.InferenceSession(model, _options(options), providers=providers)
+    except Exception as error:
+        if _is_shortage(error):
+            raise MemoryError(str(error)) from error
+        raise
+
+
+def load(model, device, options):
+    if device.startswith("cuda"):
+        _demand_cuda()
+    providers = _providers(device)
+    if len(providers) > 1 and hasattr(onnxruntime, "preload_dlls"):
+        # CUDA and cuDNN from wheels lie where the loader does not look.
+        onnxruntime.preload_dlls()
+    session = Session(_open(model, providers, options), options)
+    used = session.about["device"]
+    if device.startswith("cuda") and not used.startswith("cuda"):
+        raise RuntimeError("asked for a GPU, but CUDA could not be started: see the lines above")
+    if device == "auto" and used == "cpu":
+        sys.stderr.write("device auto: no usable GPU, computing on the CPU\n")
+    return session
