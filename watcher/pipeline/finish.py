@@ -1,0 +1,181 @@
+"""From an alpha to published results: refine, encode, name, publish. No policy about errors."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from watcher.config import Output
+from watcher.domain import Failure, Frame, Job, Outcome, Published, Stamp
+from watcher.errors import InputChanged
+from watcher.pipeline import decode, encode, naming, publish, sidecar
+from watcher.pipeline.naming import Owner, Place
+from watcher.pipeline.recipe import Recipe
+from watcher.pipeline.refine import refine
+from watcher.pipeline.review import review
+from watcher.pipeline.scale import resized, unit
+
+Content = tuple[Output, bytes]
+
+
+def finish(
+    frame: Frame,
+    alpha: NDArray[np.float32],
+    recipe: Recipe,
+    *,
+    timings: Mapping[str, float] | None = None,
+    clock: Callable[[], float] = time.time,
+) -> Outcome:
+    """Everything after the engine. `alpha`: hxw, the proxy's size; `timings`: stages so far, in seconds.
+
+    An Outcome without files means that `duplicates: skip` left the name to another photo:
+    nothing was written, and the source must not be retired. Raises InputChanged,
+    InputRejected or HostError.
+    """
+    spent = dict(timings or {})
+    with _timed(spent, "refine"):
+        found = review(_limited(alpha, frame))
+        refined = refine(
+            frame, alpha, method=recipe.profile.refine, decontaminate=recipe.profile.decontaminate
+        )
+    with _timed(spent, "encode"):
+        contents = [(output, encode.encode(output, refined, frame)) for output in recipe.profile.outputs]
+    owner = Owner(recipe.folder_name, frame.job.source.relpath)
+    with _place(owner, recipe) as place:
+        if place.taken:
+            words = f"skipped: {place.sidecar.name} is the result of another photo"
+            return Outcome(frame.job, (), place.sidecar, found, spent, (*frame.warnings, words))
+        _check_source(frame)
+        outcome = _described(
+            frame, contents, place, recipe, Outcome(frame.job, (), place.sidecar, found, spent)
+        )
+        with _timed(spent, "publish"):
+            _publish(frame, contents, outcome, place, recipe, now=clock())
+        _withdraw_report(owner, place, recipe)
+    return outcome
+
+
+def report(job: Job, failure: Failure, recipe: Recipe, *, clock: Callable[[], float] = time.time) -> Path:
+    """Write the error report of a job that was given up, and say where. Raises HostError."""
+    folder, base = _report_place(job.source.relpath, recipe)
+    owner = Owner(recipe.folder_name, job.source.relpath)
+    path = folder / (base + sidecar.REPORT)
+    with _held(recipe, path, owner):
+        path = naming.report_of(folder, base, owner)
+        publish.publish_one(path, sidecar.report(job, failure, now=clock()), job_id=job.id)
+    return path
+
+
+@contextmanager
+def _held(recipe: Recipe, path: Path, owner: Owner) -> Iterator[None]:
+    recipe.names.reserve([path], owner, wait=True)
+    try:
+        yield
+    finally:
+        recipe.names.release([path])
+
+
+@contextmanager
+def _timed(spent: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    spent[stage] = time.perf_counter() - start
+
+
+def _limited(alpha: NDArray[np.float32], frame: Frame) -> NDArray[np.float32]:
+    """The engine's alpha within the source's own, for counting."""
+    alpha = np.clip(np.nan_to_num(alpha, nan=0.0), 0, 1)
+    if frame.opacity is None:
+        return alpha
+    return np.minimum(alpha, unit(resized(frame.opacity, (alpha.shape[1], alpha.shape[0]))))
+
+
+def _suffixes(recipe: Recipe) -> tuple[str, ...]:
+    return tuple(output.suffix for output in recipe.profile.outputs)
+
+
+@contextmanager
+def _place(owner: Owner, recipe: Recipe) -> Iterator[Place]:
+    folder = recipe.folder
+    with naming.claimed(
+        recipe.names,
+        owner,
+        output=folder.output,
+        tree=folder.tree,
+        suffixes=_suffixes(recipe),
+        duplicates=folder.duplicates,
+    ) as place:
+        yield place
+
+
+def _check_source(frame: Frame) -> None:
+    """Nobody wants the matte of a photo that has been replaced meanwhile."""
+    try:
+        unchanged = Stamp.of(frame.path.lstat()) == frame.job.source.stamp
+    except OSError as error:
+        raise decode.translated(error, frame.path) from error
+    if not unchanged:
+        raise InputChanged("the file changed while it was worked on")
+
+
+def _described(
+    frame: Frame, contents: list[Content], place: Place, recipe: Recipe, outcome: Outcome
+) -> Outcome:
+    files = []
+    for output, content in contents:
+        path = str(place.path(output.suffix).relative_to(recipe.folder.output))
+        digest = hashlib.sha256(content).hexdigest()
+        files.append(
+            Published(output.kind, path, output.format, frame.width, frame.height, len(content), digest)
+        )
+    return Outcome(
+        outcome.job, tuple(files), outcome.sidecar, outcome.review, outcome.timings, frame.warnings
+    )
+
+
+def _publish(
+    frame: Frame, contents: list[Content], outcome: Outcome, place: Place, recipe: Recipe, *, now: float
+) -> None:
+    suffixes = _suffixes(recipe)
+    older = sidecar.record_in(_content(place.sidecar))
+    gone = [] if older is None else [old.suffix for old in older.outputs if old.suffix not in suffixes]
+    told = sidecar.sidecar(
+        frame,
+        zip(outcome.files, suffixes, strict=True),
+        engine=recipe.about(),
+        profile=(recipe.profile_name, recipe.profile),
+        review=outcome.review,
+        timings=outcome.timings,
+        warnings=outcome.warnings,
+        supersedes=gone,
+        now=now,
+    )
+    outputs = [(output.suffix, content) for output, content in contents]
+    publish.publish_all(place.folder, place.base, outputs, sidecar=told, job_id=frame.job.id, supersedes=gone)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise publish.translated(error, path.parent) from error
+
+
+def _report_place(relpath: str, recipe: Recipe) -> tuple[Path, str]:
+    root = recipe.folder.quarantine or recipe.folder.output
+    return naming.place_of(relpath, output=root, tree=recipe.folder.tree, suffixes=_suffixes(recipe))
+
+
+def _withdraw_report(owner: Owner, place: Place, recipe: Recipe) -> None:
+    """A report of an earlier failure is no longer true."""
+    path = naming.report_of(*_report_place(owner.relpath, recipe), owner)
+    with suppress(OSError):
+        path.unlink()

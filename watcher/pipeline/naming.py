@@ -1,0 +1,220 @@
+"""Under which names results go. Looks at the output folder; writes nothing.
+
+A sidecar, and before its rename its temporary, tells whom a name belongs to. A file that
+none of ours names is somebody's own, and only `duplicates: replace` overwrites it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import unicodedata
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from watcher.errors import InputRejected
+from watcher.pipeline import publish, sidecar
+from watcher.pipeline.sidecar import REPORT, SIDECAR
+
+# What every Linux file system allows for one name.
+_NAME_BYTES = 255
+# "." and ".<job id>.hotmatte.tmp" around a temporary's name, and "_9999" in it.
+_ROOM = 1 + len(".999999999999.hotmatte.tmp") + len("_9999")
+
+Duplicates = Literal["number", "replace", "skip", "quarantine"]
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose result it is: one source, in any of its versions."""
+
+    folder: str
+    relpath: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one job's results go: `folder`/`base` plus a suffix. `taken`: leave it to its owner."""
+
+    folder: Path
+    base: str
+    taken: bool = False
+
+    def path(self, suffix: str) -> Path:
+        return self.folder / (self.base + suffix)
+
+    @property
+    def sidecar(self) -> Path:
+        return self.path(SIDECAR)
+
+
+class Names:
+    """The names that jobs in flight are about to write. Thread-safe.
+
+    Compared as a case-insensitive, Unicode-normalising client of the share would: two
+    results that differ in less must not be under way at the same time.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._reserved: dict[str, Owner] = {}
+
+    def reserve(self, paths: Iterable[Path], owner: Owner, *, wait: bool) -> bool:
+        """Reserve all of `paths`, or none and return False.
+
+        Waits for them if `wait` says so, or if they are in the hands of another version of
+        the same source.
+        """
+        keys = {_folded(path) for path in paths}
+        with self._changed:
+            while holders := {self._reserved[key] for key in keys if key in self._reserved}:
+                if not wait and holders != {owner}:
+                    return False
+                self._changed.wait()
+            self._reserved.update(dict.fromkeys(keys, owner))
+        return True
+
+    def release(self, paths: Iterable[Path]) -> None:
+        with self._changed:
+            for path in paths:
+                self._reserved.pop(_folded(path), None)
+            self._changed.notify_all()
+
+
+def _folded(path: Path) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).casefold())
+
+
+@contextmanager
+def claimed(
+    names: Names,
+    owner: Owner,
+    *,
+    output: Path,
+    tree: Literal["mirror", "flatten"],
+    suffixes: tuple[str, ...],
+    duplicates: Duplicates,
+) -> Iterator[Place]:
+    """The place for the results of `owner`, held until the block ends.
+
+    `suffixes` are those of the outputs; the sidecar's is added. Raises InputRejected where
+    the name is another's and `duplicates` is "quarantine".
+    """
+    folder, first = place_of(owner.relpath, output=output, tree=tree, suffixes=suffixes)
+    all_suffixes = (*suffixes, SIDECAR)
+    reserved: list[Path] = []
+    try:
+        for base in _candidates(owner, folder, first, all_suffixes, duplicates):
+            paths = [folder / (base + suffix) for suffix in all_suffixes]
+            if not names.reserve(paths, owner, wait=duplicates != "number"):
+                continue
+            reserved = paths
+            whose = holder(folder, base, all_suffixes)
+            if whose in (owner, None) or duplicates == "replace":
+                yield Place(folder, base)
+                return
+            if duplicates == "skip":
+                yield Place(folder, base, taken=True)
+                return
+            if duplicates == "quarantine":
+                raise InputRejected(
+                    f"its result would overwrite {base + SIDECAR}, which belongs to {_named(whose)}",
+                    remedy="Rename one of the two photos, or set `duplicates` for this hot folder.",
+                )
+            names.release(reserved)
+            reserved = []
+    finally:
+        names.release(reserved)
+
+
+def _named(whose: Owner | Stranger | None) -> str:
+    return f"{whose.relpath} in hot folder {whose.folder}" if isinstance(whose, Owner) else "somebody else"
+
+
+class Stranger:
+    """Whoever put a file there that no sidecar of ours names."""
+
+
+def holder(folder: Path, base: str, suffixes: Iterable[str]) -> Owner | Stranger | None:
+    """Whose the name is; None if it is free."""
+    path = folder / (base + SIDECAR)
+    if path.is_file() and (whose := sidecar.owner_in(path.read_bytes())) is not None:
+        return Owner(*whose)
+    if not any(_exists(folder / (base + suffix)) for suffix in suffixes):
+        return None
+    # Outputs without a sidecar: somebody's own, or ours from a publication that was cut short.
+    records = [record for _, _, record in publish.records(folder, base)]
+    return Owner(*records[0].owner) if records else Stranger()
+
+
+def _exists(path: Path) -> bool:
+    return path.exists() or path.is_symlink()
+
+
+def _candidates(
+    owner: Owner, folder: Path, first: str, suffixes: tuple[str, ...], duplicates: Duplicates
+) -> Iterator[str]:
+    """The owner's own name, if it has one; else each free one, in order."""
+    if duplicates != "number":
+        yield first
+        return
+    free = []
+    for number in range(1, 10_000):
+        base = first if number == 1 else f"{first}_{number}"
+        whose = holder(folder, base, suffixes)
+        if whose == owner:
+            yield base
+            return
+        if whose is None:
+            free.append(base)
+        # One gap may be where a neighbour's results were removed; two are the end.
+        if len(free) == 2:
+            break
+    yield from free
+    start = number + 1
+    yield from (f"{first}_{number}" for number in range(start, 10_000))
+
+
+def place_of(
+    relpath: str, *, output: Path, tree: Literal["mirror", "flatten"], suffixes: Iterable[str]
+) -> tuple[Path, str]:
+    """(folder, base) that a source's results would have if nobody else wanted them."""
+    path = PurePosixPath(relpath)
+    if path.is_absolute() or ".." in path.parts or not path.name:
+        raise InputRejected(f"{relpath} does not lie in its hot folder")
+    folder = output if tree == "flatten" else output / path.parent
+    longest = max(len(_bytes(suffix)) for suffix in (*suffixes, SIDECAR, REPORT))
+    return folder, shortened(path.stem, relpath, room=_NAME_BYTES - _ROOM - longest)
+
+
+def shortened(base: str, relpath: str, *, room: int) -> str:
+    """`base` if it fits into `room` bytes, else its beginning, `~` and 8 hex digits of `relpath`'s SHA-1."""
+    if len(_bytes(base)) <= room:
+        return base
+    mark = "~" + hashlib.sha1(_bytes(relpath), usedforsecurity=False).hexdigest()[:8]
+    kept = ""
+    left = room - len(mark)
+    for char in base:
+        left -= len(_bytes(char))
+        if left < 0:
+            break
+        kept += char
+    return kept + mark
+
+
+def _bytes(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
+
+
+def report_of(folder: Path, base: str, owner: Owner) -> Path:
+    """The report that is `owner`'s, or where it may go without touching anybody else's."""
+    for number in range(1, 10_000):
+        path = folder / ((base if number == 1 else f"{base}_{number}") + REPORT)
+        if not _exists(path):
+            return path
+        if sidecar.owner_in(path.read_bytes()) == (owner.folder, owner.relpath):
+            return path
+    raise InputRejected(f"there are 9999 reports named {base} already")

@@ -1,0 +1,250 @@
+"""Make results appear under their final names, whole, the sidecar last.
+
+The order is a small redo log. All temporaries are durable before anything visible
+changes; the sidecar's temporary says which outputs with which bytes belong together.
+From the removal of an older sidecar to the rename of the new one, a death (or an error)
+leaves that record behind, and `recover` carries the publication through: an older
+version's outputs that were overwritten cannot be brought back, so forward is the only
+way to a whole set. Before that, and where the record does not add up, it is undone.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from watcher.errors import HostError, InputRejected, WatcherError
+from watcher.pipeline.sidecar import SIDECAR, Record, Written, record_in
+
+# Module-level so that tests can replace each durable step by sudden death.
+fsync = os.fsync
+rename = os.replace
+unlink = os.unlink
+
+TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<job>\d+)\.hotmatte\.tmp", re.DOTALL)
+# Not the machine's fault but the name's: something else is where this result has to go.
+_IN_THE_WAY = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP})
+
+
+def publish_all(
+    folder: Path,
+    base: str,
+    outputs: Sequence[tuple[str, bytes]],
+    *,
+    sidecar: bytes,
+    job_id: int,
+    supersedes: Sequence[str] = (),
+) -> None:
+    """Publish `outputs` (suffix, content) and then their sidecar as `folder`/`base` + suffix.
+
+    `supersedes`: suffixes of an older version's outputs that vanish with it. Doing it again,
+    after a death at any point, ends in the same state. Raises HostError, or InputRejected
+    where a name cannot be had; then nothing has changed, or `recover` will finish it.
+    """
+    try:
+        _make(folder)
+        if not (folder / (base + SIDECAR)).exists() and _any_exists(folder, base, outputs):
+            recover(folder, base)
+        files = [*outputs, (SIDECAR, sidecar)]
+        _prepare(folder, base, files, job_id)
+        _commit(folder, base, [suffix for suffix, _ in outputs], supersedes, job_id)
+    except OSError as error:
+        raise translated(error, folder) from error
+
+
+def publish_one(path: Path, content: bytes, *, job_id: int) -> None:
+    """One file by itself, such as a report. Raises as publish_all does."""
+    try:
+        _make(path.parent)
+        temporary = temporary_of(path, job_id)
+        _write(temporary, content)
+        rename(temporary, path)
+        fsync_directory(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            unlink(temporary_of(path, job_id))
+        raise translated(error, path.parent) from error
+
+
+def temporary_of(path: Path, job_id: int) -> Path:
+    return path.with_name(f".{path.name}.{job_id}.hotmatte.tmp")
+
+
+def translated(error: OSError, folder: Path) -> WatcherError:
+    """What an OSError under `folder`, an output, quarantine or archive folder, means."""
+    if error.errno in _IN_THE_WAY:
+        return InputRejected(
+            f"its result cannot be written: {error.filename or folder}: {error.strerror or error}",
+            remedy="Rename the photo or clear what is in the way, then `hotmatte retry`.",
+        )
+    # Permission, too, is about the folder: every other photo would meet it as well.
+    return HostError(f"cannot write to {folder}: {error.strerror or error}")
+
+
+def fsync_directory(folder: Path) -> None:
+    """Make the names in `folder` durable. Some network file systems have nothing like it."""
+    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fsync(place)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(place)
+
+
+# --- The steps -----------------------------------------------------------------------------
+
+
+def _prepare(folder: Path, base: str, files: Sequence[tuple[str, bytes]], job_id: int) -> None:
+    """All temporaries, durable, the record last; or none."""
+    try:
+        for suffix, content in files:
+            _write(temporary_of(folder / (base + suffix), job_id), content)
+        fsync_directory(folder)
+    except OSError:
+        # The record first: without the others it would promise too much.
+        for suffix, _ in reversed(files):
+            with suppress(OSError):
+                unlink(temporary_of(folder / (base + suffix), job_id))
+        raise
+
+
+def _commit(folder: Path, base: str, suffixes: Sequence[str], supersedes: Sequence[str], job_id: int) -> None:
+    """From durable temporaries to a published set; each step may have been done before."""
+    whole = folder / (base + SIDECAR)
+    if _remove(whole):
+        # Durable before any output changes, or an old sidecar could vouch for new files.
+        fsync_directory(folder)
+    for suffix in supersedes:
+        if suffix not in suffixes:
+            _remove(folder / (base + suffix))
+    for suffix in suffixes:
+        target = folder / (base + suffix)
+        with suppress(FileNotFoundError):  # renamed already, before a death
+            rename(temporary_of(target, job_id), target)
+    fsync_directory(folder)
+    rename(temporary_of(whole, job_id), whole)
+    fsync_directory(folder)
+
+
+def _write(path: Path, content: bytes) -> None:
+    _remove(path)
+    # O_EXCL: never through a link that somebody left under our name.
+    place = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    with os.fdopen(place, "wb", buffering=0) as file:
+        left = memoryview(content)
+        while left:
+            left = left[file.write(left) :]
+        fsync(place)
+
+
+def _remove(path: Path) -> bool:
+    try:
+        unlink(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _make(folder: Path) -> None:
+    """`folder` and what is missing above it, durably."""
+    if folder.is_dir():
+        return
+    _make(folder.parent)
+    with suppress(FileExistsError):
+        folder.mkdir()
+        fsync_directory(folder.parent)
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(folder))
+
+
+def _any_exists(folder: Path, base: str, outputs: Sequence[tuple[str, bytes]]) -> bool:
+    return any((folder / (base + suffix)).exists() for suffix, _ in outputs)
+
+
+# --- After a death -------------------------------------------------------------------------
+
+
+def sweep(root: Path) -> int:
+    """Carry through or undo what an earlier run left under `root`; the number of files dealt with.
+
+    To be called before any job of this run: it takes every temporary for a leftover.
+    Touches nothing but files named as our temporaries are, and what their records list.
+    """
+    count = 0
+    try:
+        for place, _, names in os.walk(root, onerror=_complain):
+            folder = Path(place)
+            leftovers = [match for name in names if (match := TEMPORARY.fullmatch(name))]
+            for match in leftovers:
+                if match["name"].endswith(SIDECAR):
+                    recover(folder, match["name"].removesuffix(SIDECAR))
+            for match in leftovers:
+                _remove(folder / match[0])
+            count += len(leftovers)
+            if leftovers:
+                fsync_directory(folder)
+    except OSError as error:
+        raise translated(error, root) from error
+    return count
+
+
+def _complain(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def records(folder: Path, base: str) -> Iterator[tuple[Path, int, Record]]:
+    """The records that publications of `base` left unfinished: temporary, job id, content."""
+    name = base + SIDECAR
+    with os.scandir(folder) as entries:
+        found = [match for entry in entries if (match := TEMPORARY.fullmatch(entry.name))]
+    for match in found:
+        path = folder / match[0]
+        if match["name"] == name and (record := record_in(path.read_bytes())) is not None:
+            yield path, int(match["job"]), record
+
+
+def recover(folder: Path, base: str) -> None:
+    """Finish the publication of `base` that was cut short, or undo it. Raises OSError.
+
+    With a sidecar in place nothing visible had changed yet. Without, every output must be
+    there with the bytes the record says, under its final or its temporary name.
+    """
+    for path, job_id, record in list(records(folder, base)):
+        suffixes = [output.suffix for output in record.outputs]
+        if (folder / (base + SIDECAR)).exists():
+            pass
+        elif all(_has(folder, base, output, job_id) for output in record.outputs):
+            _commit(folder, base, suffixes, record.supersedes, job_id)
+            continue
+        else:
+            for output in record.outputs:
+                if _is(folder / (base + output.suffix), output):
+                    _remove(folder / (base + output.suffix))
+        for suffix in suffixes:
+            _remove(temporary_of(folder / (base + suffix), job_id))
+        # Last: it alone tells what the others are.
+        _remove(path)
+
+
+def _has(folder: Path, base: str, output: Written, job_id: int) -> bool:
+    target = folder / (base + output.suffix)
+    return _is(temporary_of(target, job_id), output) or _is(target, output)
+
+
+def _is(path: Path, output: Written) -> bool:
+    """Whether these are the very bytes."""
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size != output.size:
+                return False
+            return hashlib.file_digest(file, "sha256").hexdigest() == output.sha256
+    except OSError:
+        return False

@@ -1,0 +1,198 @@
+"""An engine's alpha and a frame to a full-size cutout. Pure; no file, no clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from watcher.domain import Frame, Pixels
+from watcher.pipeline import foreground
+from watcher.pipeline.compiled import compiled
+from watcher.pipeline.scale import resized, unit
+
+Field = NDArray[np.float32]
+
+# Measured with MODNet's alpha on six pictures with truth, against bilinear: 7 % less absolute and
+# 13 % less gradient error. Radius 2 gains 3 and 6 %, 3 nothing; a wider band is worse throughout.
+_RADIUS = 1
+_EPSILON = np.float32(1e-5)
+# Where an engine is sure, texture must not leak into its alpha.
+_SURE = 0.02
+# What an engine calls 0.4 % is noise of its last layer, and a veil over the whole picture.
+_FLOOR = np.float32(1 / 255)
+_LUMA = (np.float32(0.299), np.float32(0.587), np.float32(0.114))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Refined:
+    """`cutout`: HxWx4 RGB and straight alpha, in the frame's depth and colour space.
+
+    Where alpha is full the colours are the source's own, bit for bit; where it is 0 they are 0.
+    """
+
+    cutout: Pixels
+
+    @property
+    def alpha(self) -> Pixels:
+        return self.cutout[..., 3]
+
+
+def refine(
+    frame: Frame, alpha: Field, *, method: Literal["guided", "bilinear"], decontaminate: bool
+) -> Refined:
+    """The cutout of `frame`, given `alpha` (hxw, 0..1, the proxy's size).
+
+    A source's own alpha limits the result: the smaller of both counts, since their edges
+    coincide and a product would thin them twice.
+    Peak: the cutout (4 or 8 bytes a pixel) on top of the frame, and about 150 bytes for each
+    pixel of the proxy.
+    """
+    height, width = alpha.shape
+    reduced = unit(resized(frame.pixels, (width, height)))
+    alpha = np.clip(np.nan_to_num(alpha, nan=0.0), 0, 1).astype(np.float32)
+    if method == "guided":
+        slope, offset = _guided(reduced, alpha)
+    else:
+        slope, offset = np.zeros_like(alpha), alpha
+    cutout = cast(Pixels, np.empty((*frame.pixels.shape[:2], 4), frame.pixels.dtype))
+    paint(
+        frame.pixels,
+        slope,
+        offset,
+        _colours(reduced, alpha) if decontaminate else np.zeros((1, 1, 6), np.float32),
+        np.zeros((0, 0), frame.pixels.dtype) if frame.opacity is None else frame.opacity,
+        decontaminate,
+        cutout,
+    )
+    return Refined(cutout)
+
+
+def warm_up() -> None:
+    """Compile what `refine` needs, so that the first photo need not wait for it."""
+    for dtype in (np.uint8, np.uint16):
+        pixels = np.zeros((2, 2, 3), dtype)
+        field, colours = np.zeros((2, 2), np.float32), np.zeros((1, 1, 6), np.float32)
+        empty = np.zeros((0, 0), dtype)
+        paint(pixels, field, field, colours, empty, True, np.empty((2, 2, 4), dtype))
+    foreground.estimate(np.zeros((2, 2, 3), np.float32), np.zeros((2, 2), np.float32))
+
+
+def _guided(image: Field, alpha: Field) -> tuple[Field, Field]:
+    """Slope and offset of alpha over grey, around each proxy pixel: alpha = slope * grey + offset.
+
+    K. He, J. Sun, X. Tang: "Guided Image Filtering", PAMI 2013, equations (5), (6) and (8); that
+    these may be computed small and used large is K. He, J. Sun: "Fast Guided Filter", 2015.
+    """
+    grey = np.asarray(image @ np.array(_LUMA), np.float32)
+    grey_mean, alpha_mean = _mean(grey), _mean(alpha)
+    variance = _mean(grey * grey) - grey_mean * grey_mean
+    covariance = _mean(grey * alpha) - grey_mean * alpha_mean
+    slope = covariance / (np.maximum(variance, 0) + _EPSILON)
+    offset = alpha_mean - slope * grey_mean
+    share = _uncertain_band(alpha)
+    return _mean(slope) * share, _mean(offset) * share + alpha * (1 - share)
+
+
+def _uncertain_band(alpha: Field) -> Field:
+    """1 among soft pixels, 0 among sure ones, with a ramp between."""
+    return _mean(((alpha > _SURE) & (alpha < 1 - _SURE)).astype(np.float32))
+
+
+def _mean(field: Field) -> Field:
+    size = 2 * _RADIUS + 1
+    return cv2.blur(field, (size, size), borderType=cv2.BORDER_REPLICATE)  # type: ignore[return-value]
+
+
+def _colours(image: Field, alpha: Field) -> Field:
+    """Foreground and background at half the proxy's size, where colours are smooth anyway."""
+    size = max(1, alpha.shape[1] // 2), max(1, alpha.shape[0] // 2)
+    return foreground.estimate(resized(image, size), resized(alpha, size))
+
+
+@compiled
+def taps(wanted: int, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Field]:
+    """Bilinear interpolation from `length` samples to `wanted`: left index, right index, right weight."""
+    left = np.empty(wanted, np.int64)
+    right = np.empty(wanted, np.int64)
+    weight = np.empty(wanted, np.float32)
+    for i in range(wanted):
+        place = min(max((i + 0.5) * length / wanted - 0.5, 0.0), length - 1.0)
+        left[i] = int(place)
+        right[i] = min(length - 1, left[i] + 1)
+        weight[i] = place - left[i]
+    return left, right, weight
+
+
+@compiled
+def paint(
+    pixels: Pixels,
+    slope: Field,
+    offset: Field,
+    colours: Field,
+    opacity: Pixels,
+    decontaminate: bool,
+    out: Pixels,
+) -> None:
+    """Everything at full size in one pass: alpha, foreground, rounding. `out` is HxWx4.
+
+    `colours` HxWx6 is the smooth estimate of F and B; the detail they lack, I - aF - (1-a)B,
+    is shared out between them by least squares: F gets a / (a^2 + (1-a)^2) of it.
+    """
+    height, width = pixels.shape[:2]
+    top = np.float32(255 if pixels.itemsize == 1 else 65535)
+    one, half, zero = np.float32(1), np.float32(0.5), np.float32(0)
+    shrink = one / (one - 2 * _FLOOR)
+    x0, x1, tx = taps(width, slope.shape[1])
+    y0, y1, ty = taps(height, slope.shape[0])
+    cx0, cx1, ctx = taps(width, colours.shape[1])
+    cy0, cy1, cty = taps(height, colours.shape[0])
+    row_slope = np.empty(slope.shape[1], np.float32)
+    row_offset = np.empty(slope.shape[1], np.float32)
+    for y in range(height):
+        for i in range(slope.shape[1]):
+            row_slope[i] = slope[y0[y], i] + ty[y] * (slope[y1[y], i] - slope[y0[y], i])
+            row_offset[i] = offset[y0[y], i] + ty[y] * (offset[y1[y], i] - offset[y0[y], i])
+        for x in range(width):
+            i, j, t = x0[x], x1[x], tx[x]
+            red, green, blue = pixels[y, x, 0], pixels[y, x, 1], pixels[y, x, 2]
+            a = row_offset[i] + t * (row_offset[j] - row_offset[i])
+            if row_slope[i] != zero or row_slope[j] != zero:
+                grey = (_LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue) / top
+                a += (row_slope[i] + t * (row_slope[j] - row_slope[i])) * grey
+            a = min(one, max(zero, (a - _FLOOR) * shrink))
+            level = int(a * top + half)
+            own = int(top)
+            if opacity.size:
+                own = int(opacity[y, x])
+                level = min(level, own)
+            out[y, x, 3] = level
+            if level == 0:
+                out[y, x, 0] = out[y, x, 1] = out[y, x, 2] = 0
+            elif level == top or own < top or not decontaminate:
+                # Colours under the source's own soft alpha are clean already.
+                out[y, x, 0], out[y, x, 1], out[y, x, 2] = red, green, blue
+            else:
+                b = one - a
+                gain = a / (a * a + b * b)
+                p, q, u = cx0[x], cx1[x], ctx[x]
+                r, s, v = cy0[y], cy1[y], cty[y]
+                w00, w01, w10, w11 = (one - v) * (one - u), (one - v) * u, v * (one - u), v * u
+                for c in range(3):
+                    front = (
+                        w00 * colours[r, p, c]
+                        + w01 * colours[r, q, c]
+                        + w10 * colours[s, p, c]
+                        + w11 * colours[s, q, c]
+                    )
+                    back = (
+                        w00 * colours[r, p, c + 3]
+                        + w01 * colours[r, q, c + 3]
+                        + w10 * colours[s, p, c + 3]
+                        + w11 * colours[s, q, c + 3]
+                    )
+                    rest = pixels[y, x, c] / top - (a * front + b * back)
+                    out[y, x, c] = int(min(one, max(zero, front + gain * rest)) * top + half)

@@ -1,0 +1,35 @@
+"""Other sizes and depths of an array of pixels. Pure."""
+
+from __future__ import annotations
+
+from typing import TypeVar, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from watcher.domain import Pixels
+
+_Array = TypeVar("_Array", NDArray[np.float32], Pixels)
+
+
+def resized(image: _Array, size: tuple[int, int]) -> _Array:
+    """`image` at `size` (width, height): area averages, or bilinear where it has to grow."""
+    width, height = size
+    grows = width > image.shape[1] and height > image.shape[0]
+    way = cv2.INTER_LINEAR if grows else cv2.INTER_AREA
+    return cast(
+        _Array, cv2.resize(image, (width, height), interpolation=way).reshape(height, width, *image.shape[2:])
+    )
+
+
+def eight_bits(levels: Pixels) -> NDArray[np.uint8]:
+    """0..65535 to 0..255, rounded; 8-bit levels as they are. Contiguous."""
+    if levels.dtype == np.uint16:
+        levels = ((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return np.ascontiguousarray(levels, np.uint8)
+
+
+def unit(levels: Pixels) -> NDArray[np.float32]:
+    """Levels of any depth as 0..1."""
+    return levels.astype(np.float32) / np.float32(np.iinfo(levels.dtype).max)
