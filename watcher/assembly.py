@@ -6,6 +6,7 @@ of model and device that some profile names.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import threading
@@ -16,7 +17,7 @@ from functools import partial
 
 from watcher.config import Settings
 from watcher.dispatch import Dispatcher
-from watcher.domain import Failure, Job, Outcome, Source
+from watcher.domain import EngineAbout, Failure, Job, JobState, Outcome, Source
 from watcher.engine import weights
 from watcher.engine.card import Card, card_folders, load_card, proxy_size
 from watcher.engine.launch import prepare
@@ -124,6 +125,12 @@ def cards_of(settings: Settings) -> dict[str, Card]:
     return cards
 
 
+def about_of(supervisor: Supervisor) -> EngineAbout:
+    """Who computes; to be asked of a supervisor that has computed something."""
+    assert supervisor.about is not None
+    return supervisor.about
+
+
 def build_runner(
     card: Card, supervisor: Supervisor, recipes: Mapping[str, Recipe], settings: Settings, budget: PixelBudget
 ) -> Runner:
@@ -161,7 +168,10 @@ class _FileEnds:
         self._recipes = recipes
 
     def done(self, outcome: Outcome) -> None:
-        retire(outcome.job.source, self._recipes[outcome.job.source.folder])
+        # Without files the name was left to another photo (`duplicates: skip`): keep the source.
+        if outcome.files:
+            job = outcome.job
+            retire(job.source, self._recipes[job.source.folder].folder, job_id=job.id)
 
     def quarantined(self, job: Job, failure: Failure) -> None:
         report(job, failure, self._recipes[job.source.folder])
@@ -198,7 +208,7 @@ class Assembly:
             card, profile = cards[folder.profile], self.settings.profile_of(folder)
             supervisor = engines.get(card, profile.device)
             key = EngineKey.of(card, profile.device)
-            recipe = Recipe(name, folder, folder.profile, profile, lambda s=supervisor: s.about, names)
+            recipe = Recipe(name, folder, folder.profile, profile, partial(about_of, supervisor), names)
             groups.setdefault(key, (card, supervisor, {}))[2][name] = recipe
         return [self._lane(*group, budget) for group in groups.values()]
 
@@ -271,7 +281,13 @@ class Assembly:
             lane.dispatcher.wake()
 
     def _retire(self, source: Source) -> None:
+        """A scan found a source that is done and should have been retired: a crash came between."""
+        record = self._journal.find(source.folder, source.relpath)
+        if record is None or record.state is not JobState.DONE or record.job.source != source:
+            return
+        if not json.loads(record.outcome or "{}").get("outputs"):
+            return
         try:
-            retire(source, self._recipes[source.folder])
+            retire(source, self.settings.folders[source.folder], job_id=record.job.id)
         except WatcherError as error:
             event(logging.WARNING, f"source not retired: {error}", folder=source.folder, file=source.relpath)

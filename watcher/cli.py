@@ -72,7 +72,7 @@ def _module(command: str) -> ModuleType:
 
 
 def _parser(chosen: str | None, module: ModuleType | None) -> Parser:
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument(
         "--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="configuration file to use"
     )

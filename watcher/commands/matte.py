@@ -16,10 +16,11 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from watcher import log
-from watcher.assembly import MEGA, Engines, build_runner
+from watcher.assembly import MEGA, Engines, about_of, build_runner
 from watcher.commands.models import pull_missing
 from watcher.commands.progress import Bar
 from watcher.config import IMAGES, Folder, Profile, Settings
@@ -114,7 +115,7 @@ def _folder(path: Path, args: argparse.Namespace) -> Folder:
 
 def _photos(folder: Folder, path: Path) -> Iterator[str]:
     """By name, so that two runs number duplicates alike."""
-    yield from sorted(relpath for relpath, _ in walk(path, Rules(folder)))
+    yield from sorted(relpath for relpath, _ in walk(str(path), Rules(folder)))
 
 
 def _folders(roots: list[_Root], profile: str) -> dict[str, Folder]:
@@ -132,7 +133,7 @@ def _work(settings: Settings, profile_name: str, roots: list[_Root], bar: Bar) -
         engines.boot(settings)
         supervisor = engines.get(card, profile.device)
         recipes = {
-            name: Recipe(name, folder, profile_name, profile, supervisor.told, names)
+            name: Recipe(name, folder, profile_name, profile, partial(about_of, supervisor), names)
             for name, folder in settings.folders.items()
         }
         for output in {folder.output for folder in settings.folders.values()}:

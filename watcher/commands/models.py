@@ -100,6 +100,14 @@ def _pull(cards: list[Card], cache: Path, offline: bool) -> int:
     return status
 
 
+def pull_missing(cards: list[Card], settings: Settings) -> None:
+    """Fetch the weights that are not there yet, and say so. Raises EngineUnavailable, HostError."""
+    cache = weights.cache_folder(settings.models.cache)
+    for card in cards:
+        with _progress(card.name) as progress:
+            weights.ensure(card, cache, offline=settings.models.offline, progress=progress)
+
+
 def _verify(names: list[str], folders: list[Path], cache: Path) -> int:
     if names:
         cards = [load_card(name, folders) for name in names]
