@@ -332,11 +332,11 @@ def test_a_root_that_is_a_symbolic_link_is_watched(rig, tmp_path, eventually):
 
 
 def test_a_file_that_may_not_be_read_waits(rig, eventually):
-    if os.geteuid() == 0:
-        pytest.skip("root reads everything")
     watch = rig.watch()
     (rig.hot / "a.jpg").write_bytes(PHOTO)
     (rig.hot / "a.jpg").chmod(0)
+    if os.access(rig.hot / "a.jpg", os.R_OK):
+        pytest.skip("this user may read everything")
     eventually(lambda: watch.status().oldest_s > 4 * QUIET_S)
     assert rig.journal.names() == []
     (rig.hot / "a.jpg").chmod(0o600)

@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,10 @@ from watcher.intake.names import Rules
 from watcher.mounts import mount_of
 
 logger = logging.getLogger(__name__)
+
+# watchdog 7 meets new folders twice, by listing and by event, and then warns with a list of all its
+# watches: harmless, but megabytes of log for a tree that is copied in.
+warnings.filterwarnings("ignore", message="Callback with id", category=RuntimeWarning)
 
 # What our own reading causes (opened, closed without writing) is not among them, nor is every
 # write: a file that still grows is found out when its quiet period is over.
