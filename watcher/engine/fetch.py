@@ -212,7 +212,7 @@ def _pip_download(requirement: str, folder: Path) -> Path:
     """One wheel by pip, which knows the user's index, proxy and certificates. Runs none of its code."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
     command += ["--disable-pip-version-check", "--only-binary=:all:", "--ignore-requires-python"]
-    command += ["--dest", str(folder), "--", requirement]
+    command += ["--retries=2", "--dest", str(folder), "--", requirement]
     try:
         done = subprocess.run(
             command,
