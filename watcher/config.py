@@ -419,9 +419,14 @@ def _check_places(base: Path, owner: str, root: Path, name: str, folder: Folder)
 
 
 def excluded(folder: Folder) -> tuple[Path, ...]:
-    """Sub-folders of a hot folder that hold its own results and are never watched."""
+    """Sub-folders of a hot folder that hold its own results and are never watched.
+
+    Links are followed first: a result that arrives by a detour is a result all the same.
+    """
+    root = Path(os.path.realpath(folder.path))
     places = (folder.output, folder.archive, folder.quarantine)
-    return tuple(place for place in places if place is not None and _inside(place, folder.path))
+    real = [Path(os.path.realpath(place)) for place in places if place is not None]
+    return tuple(folder.path / place.relative_to(root) for place in real if _inside(place, root))
 
 
 def _inside(path: Path, outer: Path) -> bool:

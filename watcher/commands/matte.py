@@ -34,7 +34,6 @@ from watcher.intake.scan import walk
 from watcher.pipeline.budget import PixelBudget
 from watcher.pipeline.finish import report
 from watcher.pipeline.naming import Names
-from watcher.pipeline.publish import sweep
 from watcher.pipeline.recipe import Recipe
 from watcher.pipeline.runner import Runner
 
@@ -70,10 +69,10 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     if not total:
         print("hotmatte: there is no photo to work on", file=sys.stderr)
         return SOME_FAILED
-    swept = settings.model_copy(
+    chosen = settings.model_copy(
         update={"profiles": {profile_name: profile}, "folders": _folders(roots, profile_name)}
     )
-    failed = _work(swept, profile_name, roots, Bar(total, quiet=args.quiet))
+    failed = _work(chosen, profile_name, roots, Bar(total, quiet=args.quiet))
     return SOME_FAILED if failed or missing else OK
 
 
@@ -136,8 +135,6 @@ def _work(settings: Settings, profile_name: str, roots: list[_Root], bar: Bar) -
             name: Recipe(name, folder, profile_name, profile, partial(about_of, supervisor), names)
             for name, folder in settings.folders.items()
         }
-        for output in {folder.output for folder in settings.folders.values()}:
-            sweep(output)
         budget = PixelBudget(int(settings.limits.max_in_flight_mp * MEGA))
         runner = build_runner(card, supervisor, recipes, settings, budget)
         try:

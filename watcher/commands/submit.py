@@ -62,7 +62,7 @@ def place(file: Path, folder: Folder) -> Path:
 
     Never overwrites: where the name is taken, a number is added. Raises HostError.
     """
-    temporary = folder.path / f".{file.name[:200]}.{os.getpid()}.tmp"
+    temporary = folder.path / f".{file.name[:50]}.{os.getpid()}.submit.tmp"
     try:
         with file.open("rb") as source, temporary.open("wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
