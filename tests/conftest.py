@@ -5,9 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from daemonrig import DaemonRig
 
 
 @pytest.fixture
@@ -40,3 +43,17 @@ def _nothing_is_left_running() -> Iterator[None]:
             return
         time.sleep(0.02)
     pytest.fail(f"left running: threads {more_threads}, processes {more_children}")
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Callable[..., DaemonRig]]:
+    """Makes rigs for real daemons under the test's folder; takes down whatever is left of them."""
+    made: list[DaemonRig] = []
+
+    def make(name: str = "rig", **settings: Any) -> DaemonRig:
+        made.append(DaemonRig(tmp_path / name, **settings))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
