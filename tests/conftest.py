@@ -57,3 +57,9 @@ def rig(tmp_path: Path) -> Iterator[Callable[..., DaemonRig]]:
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def photos() -> Path:
+    """Photos that may be redistributed; see LICENCES.md beside them."""
+    return Path(__file__).parent / "data"

@@ -55,7 +55,9 @@ def test_the_built_in_names_can_be_had_back(tmp_path):
     assert rules.enters("@eaDir")
 
 
-@pytest.mark.parametrize("name", [".a.cutout.png.17.hotmatte.tmp", ".a.jpg.4711.submit.tmp", "a.matte.json", "sub/A.ERROR.JSON"])
+@pytest.mark.parametrize(
+    "name", [".a.cutout.png.17.hotmatte.tmp", ".a.jpg.4711.submit.tmp", "a.matte.json", "sub/A.ERROR.JSON"]
+)
 def test_our_own_files_are_never_work(tmp_path, name):
     assert not _rules(tmp_path, default_ignores=False, include=["*"]).wants(name)
 

@@ -1,0 +1,307 @@
+"""The daemon from outside: a real process, real folders, the journal as its commands read it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from daemonrig import check_set, drop, jpeg, sha256, write_card
+
+from watcher.domain import JobState
+
+
+def only_sidecar(rig, name="in"):
+    [(path, content)] = rig.sidecars(name).items()
+    check_set(path, content, rig.out(name))
+    return content
+
+
+def test_a_photo_becomes_a_whole_set_of_results_and_stays(rig):
+    daemon = rig()
+    daemon.start()
+    content = jpeg(1)
+    drop(daemon.hot() / "shoot" / "a.jpg", content)
+    daemon.wait_done("shoot/a.jpg")
+    sidecar = only_sidecar(daemon)
+    assert sidecar["source"]["sha256"] == sha256(content)
+    assert sidecar["source"]["path"] == "shoot/a.jpg"
+    assert {item["kind"] for item in sidecar["outputs"]} == {"cutout", "matte"}
+    assert sidecar["attempts"] == 1
+    assert {"decode", "infer", "refine", "encode"} <= set(sidecar["timings_ms"])
+    assert (daemon.hot() / "shoot" / "a.jpg").read_bytes() == content
+    assert daemon.stop() == 0
+    assert daemon.leftovers() == []
+
+
+def test_a_second_start_does_nothing_again(rig):
+    daemon = rig()
+    daemon.start()
+    drop(daemon.hot() / "a.jpg", jpeg(1))
+    daemon.wait_done("a.jpg")
+    before = only_sidecar(daemon)
+    daemon.stop()
+    daemon.start()
+    drop(daemon.hot() / "b.jpg", jpeg(2))
+    daemon.wait_done("b.jpg")
+    assert daemon.sidecars()[daemon.out() / "a.matte.json"] == before
+
+
+def test_a_photo_that_changes_is_done_anew_and_its_results_replaced_as_a_whole(rig):
+    daemon = rig()
+    daemon.start()
+    drop(daemon.hot() / "a.jpg", jpeg(1))
+    daemon.wait_done("a.jpg")
+    newer = jpeg(2, width=40, height=30)
+    drop(daemon.hot() / "a.jpg", newer)
+    daemon.wait(lambda: daemon.record("a.jpg").job.source.stamp.size == len(newer), timeout=20)
+    daemon.wait_done("a.jpg")
+    assert only_sidecar(daemon)["source"]["sha256"] == sha256(newer)
+    assert {path.name for path in daemon.out().iterdir()} == {"a.cutout.png", "a.matte.png", "a.matte.json"}
+
+
+def test_sources_are_archived_or_deleted_only_when_their_results_are_safe(rig):
+    daemon = rig(folders={"keep": {"source": "archive"}, "drop": {"source": "delete"}})
+    daemon.start()
+    for name in ("keep", "drop"):
+        drop(daemon.hot(name) / "sub" / "a.jpg", jpeg(1))
+        daemon.wait(lambda name=name: not (daemon.hot(name) / "sub" / "a.jpg").exists(), timeout=20)
+        only_sidecar(daemon, name)
+    assert (daemon.archive("keep") / "sub" / "a.jpg").read_bytes() == jpeg(1)
+    # The same photo again is new work, and overwrites nothing in the archive.
+    drop(daemon.hot("keep") / "sub" / "a.jpg", jpeg(1))
+    daemon.wait(lambda: len(list((daemon.archive("keep") / "sub").iterdir())) == 2, timeout=20)
+
+
+def test_two_photos_of_one_name_keep_both_results(rig):
+    daemon = rig()
+    daemon.start()
+    drop(daemon.hot() / "a.jpg", jpeg(1))
+    daemon.wait_done("a.jpg")
+    png = cv2.imencode(".png", np.full((9, 9, 3), 77, np.uint8))[1]
+    drop(daemon.hot() / "a.png", png.tobytes())
+    daemon.wait_done("a.png")
+    assert {content["source"]["path"] for content in daemon.sidecars().values()} == {"a.jpg", "a.png"}
+    assert {path.name for path in daemon.sidecars()} == {"a.matte.json", "a_2.matte.json"}
+
+
+def test_reload_applies_new_folders_and_loses_no_job(rig):
+    daemon = rig(folders={"in": {}}, profile={}, card="slow", cards=slow_cards(rig))
+    daemon.start()
+    for i in range(12):
+        drop(daemon.hot() / f"{i}.jpg", jpeg(i))
+    daemon.wait(lambda: daemon.counts().get("running"), timeout=10)
+    daemon.settings["folders"]["more"] = daemon._folder("more", {})
+    daemon.configure()
+    answer = daemon.hotmatte("reload")
+    assert answer.returncode == 0, answer.stderr
+    assert "2 folders" in answer.stdout
+    drop(daemon.hot("more") / "new.jpg", jpeg(99))
+    daemon.wait_done("new.jpg", "more", timeout=30)
+    daemon.wait(lambda: daemon.counts() == {"done": 13}, timeout=30)
+    # Draining charged nobody: each was claimed once.
+    with daemon.journal() as journal:
+        assert {record.job.attempts for record in journal.records(JobState.DONE)} == {1}
+
+
+def slow_cards(rig, latency_s: float = 0.2) -> Path:
+    folder = rig("cards").root
+    write_card(folder, "slow", latency_s=latency_s, max_batch=1, max_batch_cpu=1)
+    return folder
+
+
+def test_a_broken_configuration_is_refused_and_the_old_one_stays_in_force(rig):
+    daemon = rig()
+    daemon.start()
+    daemon.config.write_text(daemon.config.read_text() + "typo: true\n")
+    answer = daemon.hotmatte("reload")
+    assert answer.returncode == 78
+    assert "typo: unknown setting" in answer.stderr
+    daemon.signal(signal.SIGHUP)
+    daemon.wait(lambda: daemon.status().get("refused"), timeout=10)
+    drop(daemon.hot() / "a.jpg", jpeg(1))
+    daemon.wait_done("a.jpg")
+    daemon.configure()
+    answer = daemon.hotmatte("reload")
+    assert answer.returncode == 0
+    assert not daemon.status()["refused"]
+
+
+def test_stopping_drains_what_runs_and_keeps_what_waits(rig):
+    daemon = rig(card="slow", cards=slow_cards(rig), limits={"max_in_flight": 2})
+    daemon.start()
+    for i in range(10):
+        drop(daemon.hot() / f"{i}.jpg", jpeg(i))
+    daemon.wait(lambda: daemon.counts().get("done"), timeout=20)
+    assert daemon.stop() == 0
+    counts = daemon.counts()
+    assert "running" not in counts
+    assert counts["queued"] + counts["done"] == 10
+    assert len(daemon.sidecars()) == counts["done"]
+    daemon.start()
+    daemon.wait(lambda: daemon.counts() == {"done": 10}, timeout=20)
+
+
+def test_a_drain_that_takes_too_long_hands_its_jobs_back_uncharged(rig):
+    daemon = rig(card="slow", cards=slow_cards(rig, latency_s=3.0), limits={"drain_timeout_s": 0.2})
+    daemon.start()
+    drop(daemon.hot() / "a.jpg", jpeg(1))
+    daemon.wait(lambda: daemon.counts().get("running"), timeout=20)
+    began = time.monotonic()
+    assert daemon.stop() == 0
+    assert time.monotonic() - began < 2.5
+    assert daemon.counts() == {"queued": 1}
+    assert daemon.record("a.jpg").job.attempts == 0
+
+
+def test_a_second_signal_leaves_at_once_and_loses_nothing(rig):
+    daemon = rig(card="slow", cards=slow_cards(rig))
+    daemon.start()
+    for i in range(10):
+        drop(daemon.hot() / f"{i}.jpg", jpeg(i))
+    daemon.wait(lambda: daemon.counts().get("running"), timeout=20)
+    daemon.signal(signal.SIGTERM)
+    daemon.wait(lambda: "stopping" in daemon.log(), timeout=5)
+    began = time.monotonic()
+    daemon.signal(signal.SIGTERM)
+    daemon.wait_exit(timeout=5)
+    assert time.monotonic() - began < 2.0
+    daemon.start()
+    daemon.wait(lambda: daemon.counts() == {"done": 10}, timeout=20)
+
+
+def test_a_second_daemon_on_one_state_folder_is_refused(rig):
+    daemon = rig()
+    daemon.start()
+    answer = daemon.hotmatte("run")
+    assert answer.returncode == 78
+    assert f"process {daemon.pid}" in answer.stderr
+    assert daemon.is_alive()
+
+
+def test_a_folder_that_goes_away_takes_nothing_with_it_and_comes_back(rig):
+    daemon = rig(folders={"in": {"create": False}, "other": {}})
+    daemon.hot().mkdir(parents=True)
+    daemon.start()
+    drop(daemon.hot() / "a.jpg", jpeg(1))
+    daemon.wait_done("a.jpg")
+    aside = daemon.root / "aside"
+    daemon.hot().rename(aside)
+    daemon.wait(lambda: daemon.status()["folders"]["in"]["state"] == "offline", timeout=20)
+    answer = daemon.hotmatte("status")
+    assert "OFFLINE" in answer.stdout
+    drop(daemon.hot("other") / "b.jpg", jpeg(2))
+    daemon.wait_done("b.jpg", "other")
+    drop(aside / "c.jpg", jpeg(3))
+    aside.rename(daemon.hot())
+    daemon.wait_done("c.jpg", timeout=30)
+    assert daemon.record("a.jpg").job.attempts == 1
+    assert daemon.counts() == {"done": 3}
+
+
+def test_what_failed_is_listed_with_its_reason_and_can_be_tried_again(rig):
+    daemon = rig()
+    daemon.start()
+    drop(daemon.hot() / "notes.jpg", b"these are not the photos you are looking for")
+    record = daemon.wait_quarantined("notes.jpg")
+    report = json.loads((daemon.out() / "notes.error.json").read_bytes())
+    assert report["reason"]
+    assert report["remedy"]
+    listed = json.loads(daemon.hotmatte("failed", "--json").stdout)
+    assert [item["file"] for item in listed] == ["notes.jpg"]
+    assert report["reason"] in daemon.hotmatte("failed").stdout
+    assert daemon.hotmatte("retry", "in/nobody.jpg").returncode == 65
+    assert "queued again" in daemon.hotmatte("retry", str(record.job.id)).stdout
+    daemon.wait(lambda: daemon.record("notes.jpg").job.fence == 2, timeout=10)
+    daemon.wait_quarantined("notes.jpg")
+    # Mended: the same name with a photo in it is done, and its report is withdrawn.
+    drop(daemon.hot() / "notes.jpg", jpeg(5))
+    daemon.wait_done("notes.jpg")
+    assert daemon.reports() == {}
+    assert daemon.hotmatte("failed").stdout == "nothing failed\n"
+
+
+def test_submit_is_durable_before_it_returns_even_without_a_daemon(rig, tmp_path):
+    daemon = rig()
+    photo = tmp_path / "mine.jpg"
+    photo.write_bytes(jpeg(7))
+    (tmp_path / "notes.txt").write_text("no")
+    for _ in range(2):
+        answer = daemon.hotmatte("submit", str(photo))
+        assert answer.returncode == 0, answer.stderr
+    refused = daemon.hotmatte("submit", str(tmp_path / "notes.txt"))
+    assert refused.returncode == 65
+    assert "nothing was copied" in refused.stderr
+    assert daemon.counts() == {"queued": 2}
+    assert sorted(path.name for path in daemon.hot().iterdir()) == ["mine.jpg", "mine_2.jpg"]
+    daemon.start()
+    daemon.wait(lambda: daemon.counts() == {"done": 2}, timeout=20)
+
+
+def test_status_tells_people_and_programs_the_same(rig):
+    daemon = rig()
+    assert daemon.hotmatte("status").returncode == 69
+    daemon.start()
+    drop(daemon.hot() / "a.jpg", jpeg(1))
+    daemon.wait_done("a.jpg")
+    facts = json.loads(daemon.hotmatte("status", "--json").stdout)
+    assert facts["running_pid"] == daemon.pid
+    assert facts["counts"]["in"]["done"] == 1
+    assert facts["folders"]["in"]["observer"] == "native"
+    assert facts["engines"][0]["model"] == "fake"
+    words = daemon.hotmatte("status").stdout
+    assert "1 done" in words
+    assert str(daemon.hot()) in words
+
+
+@pytest.mark.parametrize("kind", ["composite"])
+def test_a_composite_is_one_of_the_outputs_a_profile_can_have(rig, kind):
+    outputs = [{"kind": kind, "suffix": ".web.jpg", "background": "#3366cc"}]
+    daemon = rig(profile={"outputs": outputs})
+    daemon.start()
+    drop(daemon.hot() / "dark.jpg", jpeg(0, width=64, height=64))
+    daemon.wait_done("dark.jpg")
+    only_sidecar(daemon)
+    pixels = cv2.imread(str(daemon.out() / "dark.web.jpg"))
+    # The fake engine's alpha is luminance: black is background.
+    assert np.abs(pixels[8, 8].astype(int) - [0xCC, 0x66, 0x33]).max() < 12
+
+
+def test_the_real_model_cuts_out_a_real_person(rig, photos):
+    daemon = rig(card="modnet", models={})
+    daemon.start()
+    shutil.copy(photos / "astronaut.png", daemon.hot())
+    daemon.wait_done("astronaut.png", timeout=60)
+    sidecar = only_sidecar(daemon)
+    assert 0.4 < sidecar["coverage"] < 0.65
+    assert sidecar["review"]["flags"] == []
+    cutout = cv2.imread(str(daemon.out() / "astronaut.cutout.png"), cv2.IMREAD_UNCHANGED)
+    source = cv2.imread(str(photos / "astronaut.png"))
+    alpha = cutout[..., 3]
+    assert alpha[200, 230] == 255  # her face
+    assert alpha[100, 20] == 0  # the flag
+    assert np.array_equal(cutout[alpha == 255][:, :3], source[alpha == 255])
+
+
+def test_no_ml_framework_is_in_the_daemon(rig):
+    daemon = rig()
+    daemon.start()
+    mapped = Path(f"/proc/{daemon.pid}/maps").read_text()
+    assert "onnxruntime" not in mapped
+    assert "tensorflow" not in mapped
+
+
+def test_the_worker_does_not_outlive_the_daemon(rig, eventually):
+    daemon = rig()
+    daemon.start()
+    workers = daemon.workers()
+    assert workers
+    os.kill(daemon.pid, signal.SIGKILL)
+    daemon.child.wait()
+    eventually(lambda: not any(worker.is_running() for worker in workers), timeout=3)
