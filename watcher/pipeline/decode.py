@@ -91,14 +91,17 @@ def _read(path: Path, job: Job, limits: DecodeLimits) -> bytes:
     """The very bytes that were admitted, or an error that says what came instead."""
     try:
         file = _open(path, job.source.relpath)
-        with os.fdopen(file, "rb") as stream:
+        try:
             _check(os.fstat(file), job.source.stamp, limits)
-            content = stream.read(job.source.stamp.size + 1)
+            with os.fdopen(file, "rb", closefd=False) as stream:
+                content = stream.read(job.source.stamp.size + 1)
             if Stamp.of(os.fstat(file)) != job.source.stamp or len(content) != job.source.stamp.size:
                 raise InputChanged("the file changed while it was read")
             # The name may meanwhile stand for another file than the one still open.
             if Stamp.of(path.lstat()) != job.source.stamp:
                 raise InputChanged("the file was replaced while it was read")
+        finally:
+            os.close(file)
     except OSError as error:
         raise translated(error, path) from error
     return content

@@ -18,7 +18,7 @@ _ENTRY = 12
 # ImageDescription, Make, Model, Software, DateTime, Artist, Copyright; the Exif and GPS directories.
 _DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
 _DIRECTORIES = (0x8769, 0x8825)
-_XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|\s*>\s*))[2-8]")
+_XMP_ORIENTATION = re.compile(rb"(?<!/)(tiff:Orientation(?:\s*=\s*[\"']|\s*>\s*))[2-8]")
 
 
 def upright(block: bytes) -> tuple[int, bytes | None]:

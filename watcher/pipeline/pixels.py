@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -20,7 +21,8 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 _PNG_PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 # Complaints of libjpeg that mean lost pixels; others are about oddities cameras are known for.
-_LOST_PIXELS = ("premature end", "bad huffman", "instead of rst")
+# A few bytes too many before a marker are such an oddity; a hundred are a scan that broke off.
+_LOST_PIXELS = re.compile(r"premature end|bad huffman|instead of rst|\d{3,} extraneous", re.IGNORECASE)
 _WIDE_GREY = ("I;16", "I;16L", "I;16B", "I")
 _NO_CMYK_PROFILE = "CMYK without a usable colour profile: its colours are a guess"
 _BAD_PROFILE = "its colour profile is damaged or does not fit and was ignored; taken for sRGB"
@@ -36,7 +38,6 @@ class Picture:
     exif: bytes | None = None
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
-    orientation: int = 1
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -55,16 +56,16 @@ def read(content: bytes, kind: str) -> Picture:
 
 
 def _stand_up(picture: Picture) -> None:
+    orientation = 1
     if picture.exif is not None:
         orientation, picture.exif = exif.upright(picture.exif)
-        picture.orientation = picture.orientation if picture.orientation != 1 else orientation
         if picture.exif is None:
             picture.warnings.append("its EXIF block is damaged and was dropped")
     if picture.xmp is not None:
         picture.xmp = exif.upright_xmp(picture.xmp)
-    picture.pixels = turned(picture.pixels, picture.orientation)
+    picture.pixels = turned(picture.pixels, orientation)
     if picture.opacity is not None:
-        picture.opacity = turned(picture.opacity, picture.orientation)
+        picture.opacity = turned(picture.opacity, orientation)
 
 
 def turned(image: Pixels, orientation: int) -> Pixels:
@@ -117,7 +118,7 @@ def _jpeg(content: bytes, kind: str) -> Picture:
             # strict: without it a file cut in half comes back half grey, and no error.
             pixels = simplejpeg.decode_jpeg(content, space, strict=True)
         except ValueError as error:
-            if any(sign in str(error).lower() for sign in _LOST_PIXELS):
+            if _LOST_PIXELS.search(str(error)):
                 raise
             picture = _by_pillow(content, kind)
             picture.warnings.append(f"the JPEG is not quite regular: {error}")
@@ -173,7 +174,6 @@ def _tiff(content: bytes, kind: str) -> Picture:
     picture = _coloured(_by_opencv(content), tags.get(34675))
     if 1 in tuple(tags.get(338, ())):
         _divide_by_opacity(picture)
-    picture.orientation = _WIDE_TIFF_TURNS.get(tags.get(274, 1), 1)
     with sniff.opened(content, kind) as image:
         picture.exif, picture.xmp, picture.dpi = exif.of_tiff(image), tags.get(700), _dpi(image)
         if getattr(image, "n_frames", 1) > 1:
@@ -181,12 +181,8 @@ def _tiff(content: bytes, kind: str) -> Picture:
     return picture
 
 
-# OpenCV leaves the pixels of a 16-bit TIFF as they are stored.
-_WIDE_TIFF_TURNS = {turn: turn for turn in range(1, 9)}
-
-
 def _by_opencv(content: bytes) -> Pixels:
-    """HxW, HxWx3 RGB or HxWx4 RGBA at native depth, as stored."""
+    """HxW, HxWx3 RGB or HxWx4 RGBA at native depth: TIFF upright already, PNG as stored."""
     image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise ValueError("its pixels cannot be decoded")

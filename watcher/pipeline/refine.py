@@ -59,12 +59,13 @@ def refine(
     else:
         slope, offset = np.zeros_like(alpha), alpha
     cutout = cast(Pixels, np.empty((*frame.pixels.shape[:2], 4), frame.pixels.dtype))
+    opaque = cast(Pixels, np.empty((0, 0), frame.pixels.dtype))
     paint(
         frame.pixels,
         slope,
         offset,
         _colours(reduced, alpha) if decontaminate else np.zeros((1, 1, 6), np.float32),
-        np.zeros((0, 0), frame.pixels.dtype) if frame.opacity is None else frame.opacity,
+        opaque if frame.opacity is None else frame.opacity,
         decontaminate,
         cutout,
     )
@@ -91,7 +92,7 @@ def _guided(image: Field, alpha: Field) -> tuple[Field, Field]:
     grey_mean, alpha_mean = _mean(grey), _mean(alpha)
     variance = _mean(grey * grey) - grey_mean * grey_mean
     covariance = _mean(grey * alpha) - grey_mean * alpha_mean
-    slope = covariance / (np.maximum(variance, 0) + _EPSILON)
+    slope = np.asarray(covariance / (np.maximum(variance, 0) + _EPSILON), np.float32)
     offset = alpha_mean - slope * grey_mean
     share = _uncertain_band(alpha)
     return _mean(slope) * share, _mean(offset) * share + alpha * (1 - share)

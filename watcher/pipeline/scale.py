@@ -32,4 +32,4 @@ def eight_bits(levels: Pixels) -> NDArray[np.uint8]:
 
 def unit(levels: Pixels) -> NDArray[np.float32]:
     """Levels of any depth as 0..1."""
-    return levels.astype(np.float32) / np.float32(np.iinfo(levels.dtype).max)
+    return np.asarray(levels / np.float32(np.iinfo(levels.dtype).max), np.float32)

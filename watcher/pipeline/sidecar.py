@@ -145,7 +145,7 @@ def record_in(content: bytes) -> Record | None:
         )
         supersedes = tuple(_plain(suffix) for suffix in parsed.get("supersedes", ()))
         return Record(_owner(parsed["source"]), outputs, supersedes)
-    except (ValueError, TypeError, LookupError, AttributeError):
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None
 
 

@@ -1,0 +1,197 @@
+"""Errors while publishing, leftovers, and the whole way from alpha to files."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from watcher.config import Folder, Output, Profile
+from watcher.domain import EngineAbout, Failure
+from watcher.errors import HostError, InputChanged, InputRejected
+from watcher.pipeline import publish
+from watcher.pipeline.finish import finish, report
+from watcher.pipeline.naming import Names
+from watcher.pipeline.recipe import Recipe
+
+OUTPUTS = [(".cutout.png", b"cutout" * 100), (".matte.png", b"matte" * 100)]
+ABOUT = EngineAbout("modnet", "onnx", "onnxruntime", "cpu", None)
+
+
+def publishing(folder: Path, number: int = 7) -> None:
+    outputs = [
+        {"suffix": suffix, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for suffix, content in OUTPUTS
+    ]
+    told = {"schema": 1, "source": {"folder": "hot", "path": "a.jpg"}, "outputs": outputs}
+    publish.publish_all(folder, "a", OUTPUTS, sidecar=json.dumps(told).encode(), job_id=number)
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM]
+)
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_a_full_or_forbidden_folder_is_the_machines_fault_and_nothing_stays(
+    tmp_path, monkeypatch, number, after
+):
+    left = [after]
+
+    def failing(place: int) -> None:
+        if left[0] == 0:
+            raise OSError(number, os.strerror(number))
+        left[0] -= 1
+
+    monkeypatch.setattr(publish, "fsync", failing)
+    with pytest.raises(HostError, match="cannot write"):
+        publishing(tmp_path)
+    assert names_in(tmp_path) == set()
+
+
+def test_a_failed_rename_is_carried_through_next_time(tmp_path, monkeypatch):
+    real, calls = os.replace, []
+
+    def failing(source, target):
+        calls.append(target)
+        if len(calls) == 2:
+            raise OSError(errno.EIO, "Input/output error")
+        real(source, target)
+
+    monkeypatch.setattr(publish, "rename", failing)
+    with pytest.raises(HostError):
+        publishing(tmp_path)
+    assert "a.matte.json" not in names_in(tmp_path)
+    publishing(tmp_path, number=8)
+    assert names_in(tmp_path) == {"a.cutout.png", "a.matte.png", "a.matte.json"}
+
+
+def test_a_file_in_the_way_of_a_sub_folder_is_that_photos_trouble(tmp_path):
+    (tmp_path / "sub").write_bytes(b"a file")
+    with pytest.raises(InputRejected, match="cannot be written"):
+        publishing(tmp_path / "sub" / "deeper")
+
+
+def test_a_file_system_without_directory_sync_is_good_enough(tmp_path, monkeypatch):
+    def only_files(place: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{place}"):
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(publish, "fsync", only_files)
+    publishing(tmp_path)
+    assert len(names_in(tmp_path)) == 3
+
+
+def test_nothing_is_written_through_a_link_left_under_a_temporarys_name(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    publish.temporary_of(folder / "a.matte.png", 7).symlink_to(victim)
+    publishing(folder)
+    assert victim.read_bytes() == b"precious" and not (folder / "a.matte.png").is_symlink()
+
+
+def test_sweeping_removes_our_leftovers_and_nothing_else(tmp_path):
+    ours = [".a.matte.png.12.hotmatte.tmp", ".a.matte.json.12.hotmatte.tmp", ".x.error.json.3.hotmatte.tmp"]
+    others = ["a.png", ".a.tmp", ".a.12.tmp", "a.12.hotmatte.tmp", ".a.x.hotmatte.tmp", ".hotmatte.tmp"]
+    deep = tmp_path / "s" / "t"
+    deep.mkdir(parents=True)
+    for name in [*ours, *others]:
+        (deep / name).write_bytes(b"")
+    assert publish.sweep(tmp_path) == len(ours)
+    assert names_in(deep) == set(others)
+
+
+def test_sweeping_a_folder_that_is_not_there_is_no_error(tmp_path):
+    assert publish.sweep(tmp_path / "absent") == 0
+
+
+# --- From alpha to files ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def recipe(tmp_path) -> Recipe:
+    folder = Folder(path=tmp_path / "hot", output=tmp_path / "out", quarantine=tmp_path / "bad")
+    return Recipe("hot", folder, "portrait", Profile(), lambda: ABOUT, Names())
+
+
+@pytest.fixture
+def disc() -> np.ndarray:
+    y, x = np.mgrid[:64, :48].astype(np.float32)
+    return np.clip((20 - np.hypot(x - 24, y - 32)) / 3 + 0.5, 0, 1)
+
+
+@pytest.fixture
+def photo() -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (128, 96, 3), dtype=np.uint8)
+
+
+def test_an_alpha_becomes_files_and_a_sidecar_that_tells_of_them(frame_of, recipe, disc, photo):
+    frame = frame_of(photo, name="sub/a.jpg", warnings=("odd",))
+    outcome = finish(frame, disc, recipe, timings={"decode": 0.5}, clock=lambda: 1e9)
+    out = recipe.folder.output
+    assert names_in(out / "sub") == {"a.cutout.png", "a.matte.png", "a.matte.json"}
+    told = json.loads(outcome.sidecar.read_bytes())
+    for published, item in zip(outcome.files, told["outputs"], strict=True):
+        content = (out / published.path).read_bytes()
+        assert (len(content), item["path"], item["size"]) == (published.size, published.path, published.size)
+        assert cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED).shape[:2] == (128, 96)
+    assert told["warnings"] == ["odd"] and told["timings_ms"]["decode"] == 500
+    assert set(outcome.timings) == {"decode", "refine", "encode", "publish"}
+    assert outcome.review.coverage == pytest.approx(disc.mean(), abs=1e-4)
+
+
+def test_a_source_that_changed_meanwhile_gets_no_matte(frame_of, recipe, disc, photo):
+    frame = frame_of(photo)
+    frame.path.write_bytes(b"another photo")
+    with pytest.raises(InputChanged):
+        finish(frame, disc, recipe)
+    frame.path.unlink()
+    with pytest.raises(InputChanged):
+        finish(frame, disc, recipe)
+    assert not recipe.folder.output.exists()
+
+
+def test_a_new_version_replaces_its_results_and_outdated_outputs_vanish(frame_of, recipe, disc, photo):
+    finish(frame_of(photo), disc, recipe)
+    leaner = replace(recipe, profile=Profile(outputs=(Output(kind="matte", suffix=".matte.png"),)))
+    outcome = finish(frame_of(photo, number=2), disc, leaner)
+    assert names_in(recipe.folder.output) == {"a.matte.png", "a.matte.json"}
+    assert json.loads(outcome.sidecar.read_bytes())["supersedes"] == [".cutout.png"]
+
+
+def test_skipping_writes_nothing_and_says_so(frame_of, recipe, disc, photo):
+    finish(frame_of(photo, name="a.jpg"), disc, recipe)
+    careful = replace(recipe, folder=recipe.folder.model_copy(update={"duplicates": "skip"}))
+    outcome = finish(frame_of(photo, name="a.tif"), disc, careful)
+    assert outcome.files == () and any("skipped" in words for words in outcome.warnings)
+    assert len(names_in(recipe.folder.output)) == 3
+
+
+def test_a_report_is_withdrawn_once_the_photo_succeeds(frame_of, recipe, disc, photo):
+    frame, other = frame_of(photo, name="a.jpg"), frame_of(photo, name="a.tif")
+    failure = Failure("InputNotReady", "cut off", "Copy it again.")
+    mine = report(frame.job, failure, recipe)
+    theirs = report(other.job, failure, recipe)
+    assert mine != theirs and mine.parent == recipe.folder.quarantine
+    assert report(frame.job, failure, recipe) == mine, "a second failure does not make a second report"
+    finish(frame, disc, recipe)
+    assert not mine.exists() and theirs.exists()
+
+
+def test_the_same_photo_gives_the_same_bytes(frame_of, recipe, disc, photo):
+    contents = []
+    for _ in range(2):
+        finish(frame_of(photo), disc, recipe)
+        contents.append((recipe.folder.output / "a.cutout.png").read_bytes())
+    assert contents[0] == contents[1]

@@ -1,0 +1,138 @@
+"""Full-size alpha and foreground: exact where they can be, close where they must be estimated."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from watcher.pipeline import foreground
+from watcher.pipeline.refine import refine
+
+HEIGHT, WIDTH = 240, 200
+
+
+def scene(dtype=np.uint8, *, blur: float = 3.0):
+    """(pixels, alpha, F): a soft red disc with a fine texture before green; exact by construction."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
+    alpha = cv2.GaussianBlur((np.hypot(x - 100, y - 120) < 70).astype(np.float32), (0, 0), blur)
+    alpha = np.clip((alpha - 0.02) / 0.96, 0, 1)
+    front = np.dstack([0.8 + 0.05 * np.sin(x), 0.3 + 0.05 * np.cos(y), np.full_like(x, 0.2)])
+    back = np.dstack([np.full_like(x, 0.05), 0.3 + 0.1 * y / HEIGHT, np.full_like(x, 0.1)])
+    mixed = alpha[..., None] * front + (1 - alpha[..., None]) * back
+    top = np.iinfo(dtype).max
+    return np.round(mixed * top).astype(dtype), alpha, front
+
+
+def small(alpha: np.ndarray) -> np.ndarray:
+    return cv2.resize(alpha, (100, 120), interpolation=cv2.INTER_AREA)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("decontaminate", [True, False])
+@pytest.mark.parametrize("method", ["guided", "bilinear"])
+def test_full_alpha_keeps_the_sources_pixels_bit_for_bit_and_none_leaves_none(
+    dtype, decontaminate, method, frame_of
+):
+    pixels, alpha, _ = scene(dtype)
+    cutout = refine(frame_of(pixels), small(alpha), method=method, decontaminate=decontaminate).cutout
+    full, none = cutout[..., 3] == np.iinfo(dtype).max, cutout[..., 3] == 0
+    assert cutout.dtype == dtype and full.sum() > 5000 and none.sum() > 5000
+    assert np.array_equal(cutout[full][:, :3], pixels[full])
+    assert not cutout[none].any()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("method", ["guided", "bilinear"])
+def test_alpha_comes_back_at_full_size(dtype, method, frame_of):
+    pixels, alpha, _ = scene(dtype)
+    refined = refine(frame_of(pixels), small(alpha), method=method, decontaminate=True)
+    error = np.abs(refined.alpha / np.iinfo(dtype).max - alpha)
+    assert error.mean() < 0.004 and error.max() < 0.2
+
+
+def test_the_guided_filter_finds_the_edge_again_that_the_proxy_lost(frame_of):
+    pixels, alpha, _ = scene(blur=0.7)
+    blurred = cv2.GaussianBlur(small(alpha), (0, 0), 1.2)
+    errors = {}
+    for method in ("guided", "bilinear"):
+        found = refine(frame_of(pixels), blurred, method=method, decontaminate=False).alpha / 255
+        errors[method] = np.abs(found - alpha).sum()
+    assert errors["guided"] < 0.8 * errors["bilinear"]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_decontamination_removes_the_backgrounds_colour_from_soft_edges(dtype, frame_of):
+    pixels, alpha, front = scene(dtype)
+    soft = (alpha > 0.1) & (alpha < 0.9)
+    errors = {}
+    for decontaminate in (True, False):
+        frame = frame_of(pixels)
+        cutout = refine(frame, small(alpha), method="bilinear", decontaminate=decontaminate).cutout
+        errors[decontaminate] = np.abs(cutout[..., :3] / np.iinfo(dtype).max - front)[soft].mean()
+    assert errors[True] < 0.03 and errors[False] > 0.15
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0])
+@pytest.mark.parametrize("colour", [0, 255])
+def test_flat_pictures_stay_flat(level, colour, frame_of):
+    pixels = np.full((40, 60, 3), colour, np.uint8)
+    refined = refine(
+        frame_of(pixels), np.full((32, 48), level, np.float32), method="guided", decontaminate=True
+    )
+    assert np.all(refined.alpha == round(255 * level))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 2), (7, 900), (900, 7)])
+@pytest.mark.parametrize("proxy", [(1, 1), (32, 32), (33, 65)])
+def test_any_shape_has_a_cutout(shape, proxy, frame_of):
+    chance = np.random.default_rng(3)
+    pixels = chance.integers(0, 256, (*shape, 3), dtype=np.uint8)
+    alpha = chance.random(proxy, dtype=np.float32)
+    refined = refine(frame_of(pixels), alpha, method="guided", decontaminate=True)
+    assert refined.cutout.shape == (*shape, 4)
+
+
+def test_what_an_engine_must_not_say_does_no_harm(frame_of):
+    alpha = np.array([[np.nan, np.inf], [-np.inf, 7]], np.float32)
+    refined = refine(frame_of(np.full((2, 2, 3), 9, np.uint8)), alpha, method="bilinear", decontaminate=True)
+    assert refined.alpha.tolist() == [[0, 255], [0, 255]]
+
+
+def test_noise_below_one_level_is_no_veil(frame_of):
+    alpha = np.full((32, 32), 0.0038, np.float32)
+    refined = refine(
+        frame_of(np.full((64, 64, 3), 200, np.uint16)), alpha, method="bilinear", decontaminate=True
+    )
+    assert not refined.cutout.any()
+
+
+def test_a_sources_own_alpha_is_neither_lost_nor_doubled(frame_of):
+    pixels, alpha, _ = scene()
+    own = np.round(alpha * 255).astype(np.uint8)
+    frame = frame_of(pixels, opacity=own)
+    same = refine(frame, small(alpha), method="bilinear", decontaminate=True).cutout
+    assert np.abs(same[..., 3].astype(int) - own).max() <= 12
+    everything = refine(frame, np.ones((120, 100), np.float32), method="guided", decontaminate=True).cutout
+    assert np.array_equal(everything[..., 3], own)
+    seen = own > 0
+    assert np.array_equal(everything[seen][:, :3], pixels[seen]), "straight colours are clean already"
+
+
+def test_refining_twice_gives_the_same_bytes(frame_of):
+    pixels, alpha, _ = scene()
+    first, second = (
+        refine(frame_of(pixels), small(alpha), method="guided", decontaminate=True).cutout.tobytes()
+        for _ in range(2)
+    )
+    assert first == second
+
+
+def test_the_estimate_explains_the_picture():
+    pixels, alpha, front = scene()
+    image = pixels.astype(np.float32) / 255
+    colours = foreground.estimate(image, alpha)
+    mixed = alpha[..., None] * colours[..., :3] + (1 - alpha[..., None]) * colours[..., 3:]
+    assert np.abs(mixed - image).mean() < 0.01
+    assert np.abs(colours[..., :3] - front)[alpha > 0.1].mean() < 0.02
+    assert colours.min() >= 0 and colours.max() <= 1
