@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,25 @@ import psutil
 import pytest
 from daemonrig import DaemonRig
 from rootless import permissions_count
+
+
+@pytest.fixture(scope="session")
+def real_part() -> Callable[[str, object, str], None]:
+    """`real_part(name, available, reason)`: go on only where a real part is there.
+
+    Such as systemd, Samba or Python 3.7. On a laptop the test is skipped with the reason. In
+    CI, which has to bring every part along, its absence is a failure: a test that never runs
+    tests nothing.
+    """
+
+    def check(name: str, available: object, reason: str) -> None:
+        if available:
+            return
+        if os.environ.get("CI", "").lower() in ("1", "true", "yes"):
+            pytest.fail(f"{name} is missing in CI: {reason}")
+        pytest.skip(f"without {name}: {reason}")
+
+    return check
 
 
 @pytest.fixture

@@ -7,21 +7,41 @@ file (the embedded default), to the working directory.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from watcher import lined_yaml, places
 from watcher.errors import ConfigError, RetryPolicy
-from watcher.mounts import mount_of
+from watcher.places import Problem
 
 Seconds = Annotated[float, Field(ge=0, le=86_400 * 365, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, le=86_400 * 365, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10_000)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
+
+
+def _possible(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("no path can hold a NUL character")
+    return path
+
+
+Place = Annotated[Path, AfterValidator(_possible)]
 
 ENDINGS = ("jpg", "jpeg", "jpe", "png", "tif", "tiff", "webp", "bmp", "gif", "heic", "heif", "avif", "psd")
 IMAGES = tuple(f"*.{ending}" for ending in ENDINGS)
@@ -100,8 +120,8 @@ class Profile(Strict):
 class Folder(Strict):
     """A hot folder: files dropped there are work."""
 
-    path: Path = Field(description="the folder to watch")
-    output: Path = Field(description="where mattes and sidecars go")
+    path: Place = Field(description="the folder to watch")
+    output: Place = Field(description="where mattes and sidecars go")
     profile: Name = Field("portrait", description="which recipe")
     create: bool = Field(
         False, description="make `path` at start; leave it off for a share that may be absent"
@@ -133,8 +153,8 @@ class Folder(Strict):
     source: Literal["leave", "archive", "delete"] = Field(
         "leave", description="what happens to a photo once its matte is safe on disk"
     )
-    archive: Path | None = Field(None, description="where `source: archive` moves photos")
-    quarantine: Path | None = Field(
+    archive: Place | None = Field(None, description="where `source: archive` moves photos")
+    quarantine: Place | None = Field(
         None,
         description="where the reports of failures go; the output folder if unset. Photos stay where they are",
     )
@@ -180,8 +200,8 @@ class Retry(Strict):
 class Models(Strict):
     """Where model cards and weights are."""
 
-    cards: Path | None = Field(None, description="a folder with more model cards (*.yaml)")
-    cache: Path | None = Field(None, description="where weights are kept; ~/.cache/hotmatte if unset")
+    cards: Place | None = Field(None, description="a folder with more model cards (*.yaml)")
+    cache: Place | None = Field(None, description="where weights are kept; ~/.cache/hotmatte if unset")
     offline: bool = Field(False, description="never fetch weights; use what is there")
 
 
@@ -197,7 +217,7 @@ class Log(Strict):
 class Settings(Strict):
     """The whole configuration."""
 
-    state_dir: Path = Field(
+    state_dir: Place = Field(
         Path(".hotmatte"), description="journal, status and lock; must be on a local disk"
     )
     folders: dict[Name, Folder] = Field(min_length=1, description="the hot folders, by name")
@@ -232,190 +252,110 @@ def find() -> Path | None:
 def load(path: Path | None) -> Settings:
     """Settings from `path`, or the embedded default. Raises ConfigError with every problem."""
     if path is None:
-        return _absolute(Settings.model_validate(EMBEDDED_DEFAULT), Path.cwd())
-    raw, lines, problems = _read(path)
-    settings, more = _validate(raw, path, lines)
-    problems += more
-    base = path.absolute().parent
-    for where, problem in _check(_parts(raw, settings), base):
-        problems.append(f"{path}:{_line(lines, where)}: {'.'.join(where)}: {problem}")
-    if problems or settings is None:
-        raise ConfigError(sorted(set(problems), key=problems.index))
+        return _embedded(Path.cwd())
+    document, base = lined_yaml.read(path), path.absolute().parent
+    settings, problems = _validate(document.raw)
+    problems += _check(_parts(document.raw, settings), base)
+    told = [*document.problems, *((document.line(where), where, words) for where, words in problems)]
+    if told or settings is None:
+        raise ConfigError(
+            [
+                f"{path}:{line}: {'.'.join(where) or 'configuration'}: {words}"
+                for line, where, words in sorted(dict.fromkeys(told), key=itemgetter(0))
+            ]
+        )
     return _absolute(settings, base)
 
 
-# --- YAML with lines -----------------------------------------------------------------------
-
-Lines = dict[tuple[str, ...], int]
-
-
-def _read(path: Path) -> tuple[Any, Lines, list[str]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}: cannot be read: {error}"]) from error
-    loader = yaml.SafeLoader(text)
-    try:
-        node = loader.get_single_node()
-        lines: Lines = {}
-        problems: list[str] = []
-        if node is not None:
-            for where, line, problem in _walk(node, ()):
-                lines.setdefault(where, line)
-                if problem:
-                    problems.append(f"{path}:{line}: {'.'.join(where)}: {problem}")
-        # get_single_node built no Python object: construct_document does, safely.
-        raw = {} if node is None else loader.construct_document(node)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 1
-        what = getattr(error, "problem", None) or str(error)
-        raise ConfigError([f"{path}:{line}: not valid YAML: {what}"]) from error
-    finally:
-        loader.dispose()
-    return raw, lines, problems
-
-
-def _walk(node: yaml.Node, where: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int, str | None]]:
-    """Every path in the document with its line, and a word about keys given twice."""
-    yield where, node.start_mark.line + 1, None
-    if isinstance(node, yaml.MappingNode):
-        seen = set()
-        for key, value in node.value:
-            inner = (*where, str(key.value))
-            twice = "given twice" if inner in seen else None
-            seen.add(inner)
-            yield inner, key.start_mark.line + 1, twice
-            yield from _walk(value, inner)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            yield from _walk(value, (*where, str(index)))
-
-
-def _line(lines: Lines, where: tuple[str, ...]) -> int:
-    """The line of the nearest thing that is in the file."""
-    while where and where not in lines:
-        where = where[:-1]
-    return lines.get(where, 1)
+def _embedded(base: Path) -> Settings:
+    settings = Settings.model_validate(EMBEDDED_DEFAULT)
+    problems = list(_check(_parts({}, settings), base))
+    if problems:
+        raise ConfigError(
+            [f"embedded default: {'.'.join(where)}: {words}" for where, words in problems],
+            remedy="Start in another folder, or write a hotmatte.yaml (see config/hotmatte.yaml).",
+        )
+    return _absolute(settings, base)
 
 
 # --- Validation ----------------------------------------------------------------------------
 
 
-def _validate(raw: Any, path: Path, lines: Lines) -> tuple[Settings | None, list[str]]:
+def _validate(raw: Any) -> tuple[Settings | None, list[Problem]]:
     if not isinstance(raw, dict):
-        return None, [f"{path}:1: the configuration must be a mapping of settings"]
+        return None, [((), "must be a mapping of settings")]
     try:
         return Settings.model_validate(raw), []
     except ValidationError as error:
-        return None, [_sentence(path, lines, item) for item in error.errors()]
+        items = error.errors()
+        places = [item["loc"] for item in items]
+        return None, [
+            _sentence(item)
+            for item in items
+            # What is short only because its parts are wrong is not a problem of its own.
+            if not (item["type"] == "too_short" and any(_deeper(place, item["loc"]) for place in places))
+        ]
 
 
-def _sentence(path: Path, lines: Lines, item: Mapping[str, Any]) -> str:
+def _deeper(place: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:
+    return len(place) > len(outer) and place[: len(outer)] == outer
+
+
+def _sentence(item: Mapping[str, Any]) -> Problem:
     where = tuple(str(part) for part in item["loc"] if part != "[key]")
-    problem = item["msg"].removeprefix("Value error, ")
-    if item["type"] == "extra_forbidden":
-        problem = "unknown setting"
-    elif item["type"] == "missing":
-        problem = "must be set"
-    return f"{path}:{_line(lines, where)}: {'.'.join(where) or 'configuration'}: {problem}"
+    problem = item["msg"].removeprefix("Value error, ").replace(" after validation", "")
+    match item["type"]:
+        case "extra_forbidden":
+            problem = "unknown setting"
+        case "missing":
+            problem = "must be set"
+        case "string_type" if item["input"] is None:
+            problem += " (what begins with # is a comment unless quoted)"
+    return where, problem
 
 
-class _Parts(BaseModel):
+@dataclass(frozen=True, slots=True)
+class _Parts:
     """Those parts of the configuration that are valid by themselves."""
 
     state_dir: Path
-    folders: dict[str, Folder]
-    profiles: Iterable[str]
+    folders: Mapping[str, Folder]
+    profiles: tuple[str, ...]
 
 
 def _parts(raw: Any, settings: Settings | None) -> _Parts:
     """So that one wrong line does not hide the problems of all the others."""
     if settings is not None:
-        return _Parts(
-            state_dir=settings.state_dir, folders=settings.folders, profiles=list(settings.profiles)
-        )
-    sections = raw if isinstance(raw, dict) else {}
+        return _Parts(settings.state_dir, settings.folders, tuple(settings.profiles))
+    sections = _mapping(raw)
     folders = {}
     for name, value in _mapping(sections.get("folders")).items():
         try:
             folders[str(name)] = Folder.model_validate(value)
         except ValidationError:
             continue  # said already
-    state_dir = sections.get("state_dir")
+    try:
+        state_dir = _STATE_DIR.validate_python(sections.get("state_dir", ".hotmatte"))
+    except ValidationError:
+        state_dir = Path(".hotmatte")
     profiles = _mapping(sections.get("profiles")) or {"portrait": None}
-    return _Parts(
-        state_dir=Path(state_dir if isinstance(state_dir, str) else ".hotmatte"),
-        folders=folders,
-        profiles=[str(name) for name in profiles],
-    )
+    return _Parts(state_dir, folders, tuple(str(name) for name in profiles))
+
+
+_STATE_DIR = TypeAdapter(Place)
 
 
 def _mapping(value: Any) -> Mapping[Any, Any]:
     return value if isinstance(value, dict) else {}
 
 
-Problem = tuple[tuple[str, ...], str]
-
-
 def _check(parts: _Parts, base: Path) -> Iterator[Problem]:
     """What no single value shows: names that must exist, places that must not meet."""
-    profiles = list(parts.profiles)
     for name, folder in parts.folders.items():
-        if folder.profile not in profiles:
-            yield (
-                ("folders", name, "profile"),
-                f"no profile {folder.profile!r} (there are: {', '.join(profiles)})",
-            )
-    roots = {name: _real(base, folder.path) for name, folder in parts.folders.items()}
-    yield from _check_roots(roots, parts.folders)
-    state = _real(base, parts.state_dir)
-    mount = mount_of(state)
-    if mount.is_network:
-        yield (
-            ("state_dir",),
-            (
-                f"{state} is on a network file system ({mount.kind}), where SQLite's locks are not safe; "
-                "name a folder on a local disk"
-            ),
-        )
-    for owner, root in roots.items():
-        if _inside(state, root):
-            yield ("state_dir",), f"{state} lies in hot folder {owner!r}"
-        for name, folder in parts.folders.items():
-            yield from _check_places(base, owner, root, name, folder)
-
-
-def _check_roots(roots: Mapping[str, Path], folders: Mapping[str, Folder]) -> Iterator[Problem]:
-    for name, root in roots.items():
-        for other, outer in roots.items():
-            if name == other:
-                continue
-            if root == outer and name > other:
-                yield ("folders", name, "path"), f"{root} is hot folder {other!r} already"
-            elif root != outer and _inside(root, outer) and folders[other].recursive:
-                yield (
-                    ("folders", name, "path"),
-                    f"{root} lies in hot folder {other!r}, which watches sub-folders",
-                )
-
-
-def _check_places(base: Path, owner: str, root: Path, name: str, folder: Folder) -> Iterator[Problem]:
-    """Results must never become work: see `excluded` for what a sub-folder may be."""
-    for key in ("output", "archive", "quarantine"):
-        value: Path | None = getattr(folder, key)
-        if value is None:
-            continue
-        place = _real(base, value)
-        if place == root:
-            yield ("folders", name, key), f"{place} is hot folder {owner!r} itself: results would become work"
-        elif _inside(place, root) and owner != name:
-            yield ("folders", name, key), f"{place} lies in hot folder {owner!r}: results would become work"
-        elif _inside(root, place):
-            yield (
-                ("folders", name, key),
-                f"hot folder {owner!r} ({root}) lies in {place}: results could become work",
-            )
+        if folder.profile not in parts.profiles:
+            known = ", ".join(parts.profiles) or "none"
+            yield ("folders", name, "profile"), f"no profile {folder.profile!r} (there are: {known})"
+    yield from places.check(base, parts.state_dir, parts.folders)
 
 
 def excluded(folder: Folder) -> tuple[Path, ...]:
@@ -423,25 +363,19 @@ def excluded(folder: Folder) -> tuple[Path, ...]:
 
     Links are followed first: a result that arrives by a detour is a result all the same.
     """
-    root = Path(os.path.realpath(folder.path))
-    places = (folder.output, folder.archive, folder.quarantine)
-    real = [Path(os.path.realpath(place)) for place in places if place is not None]
-    return tuple(folder.path / place.relative_to(root) for place in real if _inside(place, root))
-
-
-def _inside(path: Path, outer: Path) -> bool:
-    return path == outer or outer in path.parents
-
-
-def _real(base: Path, path: Path) -> Path:
-    return Path(os.path.realpath(base / path.expanduser()))
+    own = [place for _, place in places.own_places(folder)]
+    real = places.resolve([folder.path, *own])
+    root = real[folder.path]
+    return tuple(
+        folder.path / real[place].relative_to(root) for place in own if places.within(real[place], root)
+    )
 
 
 def _absolute(settings: Settings, base: Path) -> Settings:
     """Every path absolute, so that nothing depends on the working directory later."""
 
     def place(path: Path | None) -> Path | None:
-        return None if path is None else Path(os.path.normpath(base / path.expanduser()))
+        return None if path is None else places.absolute(base, path)
 
     folders = {
         name: folder.model_copy(

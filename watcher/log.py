@@ -33,9 +33,11 @@ def event(level: int, message: str, **fields: object) -> None:
 def set_up(shape: Shape, level: str) -> None:
     """Point the logger at stderr or at the journal. Replaces what was set up before."""
     target = _target(shape)
-    LOGGER.handlers[:] = [target]
-    LOGGER.setLevel(level.upper())
-    LOGGER.propagate = False
+    # Modules that log by their own name are heard as well.
+    for logger in (LOGGER, logging.getLogger("watcher")):
+        logger.handlers[:] = [target]
+        logger.setLevel(level.upper())
+        logger.propagate = False
 
 
 def shape_of(shape: Shape) -> Shape:
@@ -101,15 +103,36 @@ def _plain(value: object) -> object:
     return printable(str(value))
 
 
+def _message(record: logging.LogRecord) -> str:
+    """On one line. Unlike `printable` it leaves backslashes: names in it may be escaped already."""
+    return _one_line(record.getMessage())
+
+
+def _one_line(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else printable(c) for c in text)
+
+
+def _traceback(record: logging.LogRecord) -> str:
+    """As text that any target can encode; empty without an exception."""
+    if not record.exc_info:
+        return ""
+    lines = logging.Formatter().formatException(record.exc_info).split("\n")
+    return "\n".join(_one_line(line) for line in lines)
+
+
 class _Text(logging.Formatter):
     """`2026-01-31 12:00:00 INFO done job=17 file=a.jpg`, a traceback on the lines below."""
 
     def format(self, record: logging.LogRecord) -> str:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
-        words = [when, record.levelname, record.getMessage()]
-        words += [f"{name}={_quoted(_plain(value))}" for name, value in _fields(record).items()]
-        line = " ".join(words)
-        return line if record.exc_info is None else f"{line}\n{self.formatException(record.exc_info)}"
+        lines = [f"{when} {record.levelname} {_sentence(record)}", _traceback(record)]
+        return "\n".join(filter(None, lines))
+
+
+def _sentence(record: logging.LogRecord) -> str:
+    """The message, then `name=value` for each field."""
+    words = [f"{name}={_quoted(_plain(value))}" for name, value in _fields(record).items()]
+    return " ".join([_message(record), *words])
 
 
 def _quoted(value: object) -> str:
@@ -125,11 +148,11 @@ class _Json(logging.Formatter):
         entry = {
             "time": f"{when}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
-            "message": record.getMessage(),
+            "message": _message(record),
         }
         entry |= {name: _plain(value) for name, value in _fields(record).items()}  # type: ignore[misc]
-        if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
+        if traceback := _traceback(record):
+            entry["traceback"] = traceback
         return json.dumps(entry, ensure_ascii=False)
 
 
@@ -139,14 +162,13 @@ class _Journal(logging.Handler):
     def __init__(self, send: Any) -> None:
         super().__init__()
         self._send = send
-        self.setFormatter(_Text())
 
     def emit(self, record: logging.LogRecord) -> None:
-        fields = {name: _plain(value) for name, value in _fields(record).items()}
-        words = [record.getMessage(), *(f"{name}={_quoted(value)}" for name, value in fields.items())]
-        message = " ".join(words)
-        if record.exc_info:
-            message += "\n" + logging.Formatter().formatException(record.exc_info)
+        message = "\n".join(filter(None, [_sentence(record), _traceback(record)]))
         priority = PRIORITIES.get(record.levelno, 6)
-        named = {f"HOTMATTE_{name.upper()}": str(value) for name, value in fields.items()}
-        self._send(message, PRIORITY=priority, SYSLOG_IDENTIFIER="hotmatte", **named)
+        named = {f"HOTMATTE_{name.upper()}": str(_plain(value)) for name, value in _fields(record).items()}
+        try:
+            self._send(message, PRIORITY=priority, SYSLOG_IDENTIFIER="hotmatte", **named)
+        except OSError:
+            # A journal that refuses must not stop the thread that had something to say.
+            self.handleError(record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 MOUNTINFO = Path("/proc/self/mountinfo")
 
@@ -33,7 +33,8 @@ class Mount:
 def parse(text: str) -> list[Mount]:
     """See proc(5): id parent dev root point options [optional...] - type source super-options."""
     mounts = []
-    for line in text.splitlines():
+    # Not splitlines(): a name may hold what Unicode takes for the end of a line.
+    for line in text.split("\n"):
         left, _, right = line.partition(" - ")
         before, after = left.split(" "), right.split(" ")
         if len(before) >= 5 and len(after) >= 2:
@@ -44,7 +45,8 @@ def parse(text: str) -> list[Mount]:
 def mount_of(path: Path, mounts: list[Mount] | None = None) -> Mount:
     """The mount that `path` lies on, existing or not; the last one mounted wins."""
     if mounts is None:
-        mounts = parse(MOUNTINFO.read_text(encoding="utf-8", errors="surrogateescape"))
+        # Not read_text(), which would make a new line of the \r in a name.
+        mounts = parse(os.fsdecode(MOUNTINFO.read_bytes()))
     # Not resolve(): it stats every part, and a dead share would hang the caller.
     target = os.path.normpath(path.absolute())
     found = Mount("/", "unknown", "unknown", "/")
@@ -60,7 +62,7 @@ def identity(path: Path, mounts: list[Mount] | None = None) -> str:
     Device numbers do not: network and FUSE mounts get a new one each time.
     """
     mount = mount_of(path, mounts)
-    inner = os.path.normpath(mount.root + "/" + os.path.relpath(path.absolute(), mount.point))
+    inner = PurePosixPath(mount.root, os.path.relpath(path.absolute(), mount.point))
     return f"{mount.kind} {mount.source} {inner}"
 
 

@@ -1,0 +1,67 @@
+# make run     watch ./hot, write mattes to ./mattes (or as hotmatte.yaml says)
+# make test    all tests
+# make check   what CI runs: format, lint, types, imports, tests with coverage
+# make faults  the fault tests only
+# make bench   throughput and latency, with machine and date
+# make format  put the source into shape
+#
+# Everything is installed into .venv, which may be deleted at any time. Needed: Python 3.11 or
+# newer, make, and a package index. Another interpreter: make run PYTHON=/opt/python3.13/bin/python3
+
+PYTHON := $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(shell \
+    $(name) -c 'import sys; print(sys.executable if sys.version_info >= (3, 11) else "")' 2>/dev/null)))
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check faults bench format again
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+
+# A stamp for each set of extras: a second start asks no index. After an upgrade of the
+# distribution the old interpreter is gone, or finds nothing: then everything is made anew.
+READY := setup.cfg pyproject.toml deploy/bootstrap.py
+ifeq ($(shell $(BIN)/python -c 'import pip; print(1)' 2>/dev/null),)
+READY += again
+endif
+again:
+
+.venv/ready-run: $(READY)
+	@$(call set-up)
+
+.venv/ready-test: $(READY)
+	@$(call set-up,test)
+
+define set-up
+if [ -z "$(PYTHON)" ]; then \
+    echo "hotmatte: needs Python 3.11 or newer; found: $$(python3 --version 2>&1 || true)" >&2; \
+    echo "On Debian 12, Ubuntu 24.04 and later: apt install python3. Or: make PYTHON=/path/to/python3" >&2; \
+    exit 1; \
+fi; \
+"$(PYTHON)" deploy/bootstrap.py .venv $(1) && touch $@
+endef
+
+# The lightest set-up that is there will do.
+run: $(if $(wildcard .venv/ready-test),.venv/ready-test,.venv/ready-run)
+	@$(BIN)/hotmatte run
+
+test: .venv/ready-test
+	$(BIN)/pytest
+
+check: .venv/ready-test
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest --cov --cov-report=term:skip-covered
+
+faults: .venv/ready-test
+	$(BIN)/pytest tests/faults
+
+bench: .venv/ready-test
+	$(BIN)/python -m benchmarks
+
+format: .venv/ready-test
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix

@@ -1,0 +1,442 @@
+from __future__ import annotations
+
+import os
+import re
+import textwrap
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from watcher import config, mounts, places
+from watcher.config import Folder, excluded, load
+from watcher.errors import ConfigError
+
+LEAST = "folders:\n  in:\n    path: in\n    output: out\n"
+
+
+@pytest.fixture
+def problems(tmp_path: Path) -> Callable[[str], list[str]]:
+    """The problems of a configuration, without the path in front: `3: folders.in.path: ...`."""
+
+    def of(text: str) -> list[str]:
+        file = tmp_path / "hotmatte.yaml"
+        file.write_text(textwrap.dedent(text), encoding="utf-8")
+        with pytest.raises(ConfigError) as caught:
+            load(file)
+        assert all(problem.startswith(f"{file}:") for problem in caught.value.problems)
+        return [problem.removeprefix(f"{file}:") for problem in caught.value.problems]
+
+    return of
+
+
+def written(tmp_path: Path, text: str = LEAST) -> Path:
+    file = tmp_path / "hotmatte.yaml"
+    file.write_text(textwrap.dedent(text), encoding="utf-8")
+    return file
+
+
+# --- What is read --------------------------------------------------------------------------
+
+
+def test_the_least_configuration_gets_every_default(tmp_path: Path) -> None:
+    settings = load(written(tmp_path))
+    assert settings.folders["in"] == Folder(path=tmp_path / "in", output=tmp_path / "out")
+    assert [output.suffix for output in settings.profiles["portrait"].outputs] == [
+        ".cutout.png",
+        ".matte.png",
+    ]
+    assert settings.state_dir == tmp_path / ".hotmatte"
+
+
+def test_relative_paths_start_at_the_folder_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    written(tmp_path, LEAST + "    archive: ../archive\nmodels:\n  cards: cards\n")
+    monkeypatch.chdir(elsewhere)
+    settings = load(Path("../hotmatte.yaml"))
+    assert settings.folders["in"].path == tmp_path / "in"
+    assert settings.folders["in"].archive == tmp_path.parent / "archive"
+    assert settings.models.cards == tmp_path / "cards"
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    settings = load(written(tmp_path, "folders: {in: {path: ~/in, output: ~nobody-of-that-name/out}}"))
+    assert settings.folders["in"].path == tmp_path / "home" / "in"
+    assert settings.folders["in"].output == tmp_path / "~nobody-of-that-name" / "out"
+
+
+def test_the_embedded_default_lies_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = load(None).folders["hot"]
+    assert (folder.path, folder.output, folder.create) == (tmp_path / "hot", tmp_path / "mattes", True)
+
+
+def test_anchors_and_merge_keys_are_understood(tmp_path: Path) -> None:
+    text = """\
+        folders:
+          a: &usual {path: a, output: out, quiet_s: 7}
+          b: {<<: *usual, path: b}
+        """
+    settings = load(written(tmp_path, text))
+    assert settings.folders["b"].quiet_s == 7
+    assert settings.folders["b"].path == tmp_path / "b"
+
+
+def test_the_named_file_comes_before_the_local_one_and_that_before_the_system_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = tmp_path / "etc" / "hotmatte.yaml"
+    system.parent.mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(config, "SYSTEM_CONFIG", system)
+    monkeypatch.delenv("HOTMATTE_CONFIG", raising=False)
+    assert config.find() is None
+    system.touch()
+    assert config.find() == system
+    written(tmp_path)
+    assert config.find() == Path("hotmatte.yaml")
+    monkeypatch.setenv("HOTMATTE_CONFIG", "/named/although/missing.yaml")
+    assert config.find() == Path("/named/although/missing.yaml")
+
+
+# --- Every problem, with its line ----------------------------------------------------------
+
+
+def test_all_problems_are_reported_at_once_in_the_order_of_the_file(
+    problems: Callable[[str], list[str]],
+) -> None:
+    text = """\
+        folders:
+          in:
+            path: in
+            output: in
+            quiet_s: -1
+          other:
+            path: other
+            output: in/results
+            profile: landscape
+        profiles:
+          portrait:
+            outputs:
+              - kind: matte
+                suffix: .matte.jpg
+        treads: 3
+        limits:
+          threads: many
+        """
+    said = problems(text)
+    assert [line.split(": ")[0:2] for line in said] == [
+        ["5", "folders.in.quiet_s"],
+        ["9", "folders.other.profile"],
+        ["13", "profiles.portrait.outputs.0"],
+        ["15", "treads"],
+        ["17", "limits.threads"],
+    ]
+    assert "unknown setting" in said[3]
+
+
+def test_a_wrong_folder_does_not_hide_the_overlaps_of_the_others(
+    problems: Callable[[str], list[str]],
+) -> None:
+    text = """\
+        folders:
+          wrong: {path: 3, output: x}
+          in: {path: in, output: in}
+        """
+    said = problems(text)
+    assert len(said) == 2
+    assert said[0].startswith("2: folders.wrong.path: ")
+    assert said[1].startswith("3: folders.in.output: ")
+    assert "results would become work" in said[1]
+
+
+def test_a_key_given_twice_is_reported_where_it_stands_again(problems: Callable[[str], list[str]]) -> None:
+    text = """\
+        folders:
+          in:
+            path: in
+            output: out
+            path: elsewhere
+          in:
+            path: in
+            output: out
+        """
+    assert problems(text) == [
+        "5: folders.in.path: given twice, first in line 3",
+        "6: folders.in: given twice, first in line 2",
+    ]
+
+
+def test_a_list_that_is_short_because_its_parts_are_wrong_is_one_problem(
+    problems: Callable[[str], list[str]],
+) -> None:
+    said = problems(LEAST + "profiles:\n  portrait:\n    outputs:\n      - {kind: matt, suffix: .png}\n")
+    assert len(said) == 1
+    assert said[0].startswith("8: profiles.portrait.outputs.0.kind: ")
+
+
+def test_an_empty_list_of_outputs_is_a_problem(problems: Callable[[str], list[str]]) -> None:
+    said = problems(LEAST + "profiles:\n  portrait:\n    outputs: []\n")
+    assert said == ["7: profiles.portrait.outputs: Tuple should have at least 1 item, not 0"]
+
+
+def test_outputs_that_would_overwrite_each_other_are_refused(problems: Callable[[str], list[str]]) -> None:
+    outputs = "[{kind: matte, suffix: .PNG}, {kind: cutout, suffix: .png}]"
+    (said,) = problems(LEAST + f"profiles: {{portrait: {{outputs: {outputs}}}}}\n")
+    assert "would overwrite each other" in said
+
+
+def test_an_output_may_not_be_named_like_a_sidecar(problems: Callable[[str], list[str]]) -> None:
+    outputs = "[{kind: composite, suffix: .matte.json}]"
+    (said,) = problems(LEAST + f"profiles: {{portrait: {{outputs: {outputs}}}}}\n")
+    assert "must end in .png or .jpeg" in said
+
+
+def test_a_colour_that_yaml_took_for_a_comment_is_explained(problems: Callable[[str], list[str]]) -> None:
+    text = """\
+        profiles:
+          portrait:
+            outputs:
+              - kind: composite
+                suffix: .jpg
+                background: #00ff00
+        folders: {in: {path: in, output: out}}
+        """
+    (said,) = problems(text)
+    assert said.startswith("6: profiles.portrait.outputs.0.background: ")
+    assert "comment unless quoted" in said
+
+
+def test_archive_without_a_folder_is_refused(problems: Callable[[str], list[str]]) -> None:
+    assert problems(LEAST + "    source: archive\n") == [
+        "2: folders.in: source: archive needs an `archive` folder"
+    ]
+
+
+def test_an_unknown_profile_names_those_there_are(problems: Callable[[str], list[str]]) -> None:
+    assert problems(LEAST + "    profile: hair\nprofiles: {soft: {}, sharp: {}}\n") == [
+        "5: folders.in.profile: no profile 'hair' (there are: soft, sharp)"
+    ]
+    assert problems(LEAST + "profiles: {}\n") == [
+        "2: folders.in.profile: no profile 'portrait' (there are: none)"
+    ]
+
+
+def test_a_folder_name_that_is_a_number_is_refused_at_its_line(problems: Callable[[str], list[str]]) -> None:
+    (said,) = problems("folders:\n  2024: {path: in, output: out}\n")
+    assert said.startswith("2: folders.2024: ")
+
+
+def test_a_nul_in_a_path_is_refused(problems: Callable[[str], list[str]]) -> None:
+    assert problems('folders: {in: {path: "i\\0n", output: out}}\nstate_dir: "\\0"\n') == [
+        "1: folders.in.path: no path can hold a NUL character",
+        "2: state_dir: no path can hold a NUL character",
+    ]
+
+
+# --- Files that are no configuration at all -------------------------------------------------
+
+
+def test_an_empty_file_lacks_its_folders(problems: Callable[[str], list[str]]) -> None:
+    assert problems("") == ["1: folders: must be set"]
+    assert problems("# nothing\n") == ["1: folders: must be set"]
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "hello\n", "3\n"])
+def test_what_is_not_a_mapping_is_refused(problems: Callable[[str], list[str]], text: str) -> None:
+    assert problems(text) == ["1: configuration: must be a mapping of settings"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("folders:\n  in: [path\n", 3),
+        ("a: b\n\tc: d\n", 2),
+        ("a: !!python/object/apply:os.system [ls]\n", 1),
+        ("a: 1\nb: \x07\n", 2),
+        ("a: 1\n---\nb: 2\n", 2),
+        ("a:\n  b: 2026-13-45\n", 2),
+        ("? [a, b]\n: c\n", 1),
+    ],
+)
+def test_what_is_not_safe_yaml_is_refused_with_its_line(
+    problems: Callable[[str], list[str]], text: str, line: int
+) -> None:
+    (said,) = problems(text)
+    assert said.startswith(f"{line}: not valid YAML: ")
+    assert "\n" not in said
+
+
+def test_yaml_that_nests_without_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nested too deeply"):
+        load(written(tmp_path, "[" * 3000))
+
+
+def test_yaml_that_contains_itself_is_refused(problems: Callable[[str], list[str]]) -> None:
+    said = problems("folders: &a\n  in: *a\n")
+    assert any("folders.in.path: must be set" in problem for problem in said)
+
+
+def test_yaml_that_unfolds_to_billions_of_parts_is_answered_at_once(
+    problems: Callable[[str], list[str]],
+) -> None:
+    levels = ["a0: &a0 [x, x]"]
+    levels += [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}, *a{n - 1}, *a{n - 1}]" for n in range(1, 20)]
+    said = problems("\n".join(levels))
+    assert "20: a19: unknown setting" in said
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gone\.yaml: cannot be read: No such file"):
+        load(tmp_path / "gone.yaml")
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load(tmp_path)
+
+
+def test_a_file_that_is_not_utf_8_is_refused_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "hotmatte.yaml"
+    file.write_bytes(b"folders:\n  k\xfcche: {}\n")
+    with pytest.raises(ConfigError, match=r"hotmatte\.yaml:2: is not text in UTF-8"):
+        load(file)
+
+
+# --- Places that must not meet --------------------------------------------------------------
+
+
+def pair(first: str, second: str) -> str:
+    return f"folders:\n  a: {{{first}}}\n  b: {{{second}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("folders:\n  a: {path: x, output: x}\n", "2: folders.a.output: .*x is hot folder 'a' itself"),
+        ("folders:\n  a: {path: x/in, output: x}\n", "2: folders.a.output: hot folder 'a' .* lies in .*x"),
+        (
+            pair("path: x, output: out", "path: y, output: x/out"),
+            "3: folders.b.output: .*x/out lies in hot folder 'a'",
+        ),
+        (
+            pair("path: x/in, output: out", "path: y, output: x"),
+            "3: folders.b.output: hot folder 'a' .* lies in .*x",
+        ),
+        (
+            pair("path: x, output: out", "path: y, output: out, quarantine: x/bad"),
+            "3: folders.b.quarantine: .*x/bad lies in hot folder 'a'",
+        ),
+        (
+            pair("path: x, output: out", "path: y, output: out, source: archive, archive: x"),
+            "3: folders.b.archive: .*x is hot folder 'a' itself",
+        ),
+        (
+            pair("path: x, output: out", "path: x, output: out"),
+            "3: folders.b.path: .*is hot folder 'a' already",
+        ),
+        (
+            pair("path: x/y, output: out", "path: x, output: out"),
+            "2: folders.a.path: .* lies in hot folder 'b'",
+        ),
+        (
+            "state_dir: x/state\nfolders:\n  a: {path: x, output: out}\n",
+            "1: state_dir: .* lies in hot folder 'a'",
+        ),
+    ],
+)
+def test_places_that_meet_are_refused(problems: Callable[[str], list[str]], text: str, expected: str) -> None:
+    (said,) = problems(text)
+    assert re.match(expected, said), said
+
+
+def test_results_in_a_sub_folder_of_their_own_hot_folder_are_fine_and_never_watched(tmp_path: Path) -> None:
+    text = "folders: {a: {path: x, output: x/out, source: archive, archive: x/_done, quarantine: bad}}"
+    folder = load(written(tmp_path, text)).folders["a"]
+    assert excluded(folder) == (tmp_path / "x/out", tmp_path / "x/_done")
+
+
+def test_a_hot_folder_within_one_that_ignores_sub_folders_is_fine(tmp_path: Path) -> None:
+    settings = load(
+        written(tmp_path, pair("path: x, output: out, recursive: false", "path: x/y, output: out2"))
+    )
+    assert set(settings.folders) == {"a", "b"}
+
+
+def test_names_that_only_begin_alike_do_not_overlap(tmp_path: Path) -> None:
+    load(written(tmp_path, pair("path: photos, output: photos-out", "path: photos2, output: photos2-out")))
+
+
+def test_an_overlap_behind_a_symbolic_link_is_found(
+    tmp_path: Path, problems: Callable[[str], list[str]]
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (said,) = problems(pair("path: real, output: out", "path: link, output: out"))
+    assert "is hot folder 'a' already" in said
+    (said,) = problems(pair("path: real, output: out", "path: y, output: link/out"))
+    assert "lies in hot folder 'a'" in said
+
+
+def test_results_that_reach_their_own_hot_folder_through_a_link_are_never_watched(tmp_path: Path) -> None:
+    # By their name they lie outside.
+    (tmp_path / "hot" / "mattes").mkdir(parents=True)
+    (tmp_path / "out").symlink_to("hot/mattes")
+    folder = load(written(tmp_path, "folders: {a: {path: hot, output: out}}")).folders["a"]
+    assert excluded(folder) == (tmp_path / "hot" / "mattes",)
+
+
+def test_results_below_a_hot_folder_that_is_itself_a_link_are_fine(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "hot").symlink_to("real")
+    folder = load(written(tmp_path, "folders: {a: {path: hot, output: hot/out}}")).folders["a"]
+    assert excluded(folder) == (tmp_path / "hot" / "out",)
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs"])
+def test_a_state_folder_on_a_network_file_system_is_refused(
+    tmp_path: Path, problems: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    mountinfo = tmp_path / "mountinfo"
+    mountinfo.write_text(
+        f"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n40 22 0:50 / {tmp_path}/share rw - {kind} nas:/share rw\n"
+    )
+    monkeypatch.setattr(mounts, "MOUNTINFO", mountinfo)
+    (said,) = problems("state_dir: share/state\n" + LEAST)
+    assert said.startswith("1: state_dir: ")
+    assert f"network file system ({kind})" in said
+
+
+def test_the_embedded_default_is_refused_on_a_network_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mountinfo = tmp_path / "mountinfo"
+    mountinfo.write_text(f"40 22 0:50 / {tmp_path} rw - nfs4 nas:/share rw\n")
+    monkeypatch.setattr(mounts, "MOUNTINFO", mountinfo)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"embedded default: state_dir: .*network file system") as caught:
+        load(None)
+    assert "hotmatte.yaml" in caught.value.remedy
+
+
+def test_a_share_that_does_not_answer_does_not_hold_up_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead, answers = threading.Event(), os.path.realpath
+
+    def realpath(path: Path) -> str:
+        if "dead" in str(path):
+            dead.wait(30.0)
+        return answers(path)
+
+    monkeypatch.setattr(places.os.path, "realpath", realpath)
+    monkeypatch.setattr(places, "PATIENCE", 0.05)
+    try:
+        settings = load(written(tmp_path, pair("path: dead/in, output: out", "path: in, output: out")))
+        assert settings.folders["a"].path == tmp_path / "dead" / "in"
+    finally:
+        dead.set()

@@ -1,0 +1,141 @@
+"""`hotmatte doctor`, on engines: model cards, interpreters, weights, GPUs. Imports no framework."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from watcher.commands.findings import Finding, fail, ok, warn
+from watcher.config import Profile, Settings
+from watcher.engine import weights
+from watcher.engine.card import Card, card_folders, load_card
+from watcher.engine.weights import State
+from watcher.errors import ConfigError
+from watcher.exits import CONFIG, UNAVAILABLE
+
+# What an engine needs its interpreter to have.
+FRAMEWORKS = {"onnx": "onnxruntime", "bshm": "tensorflow"}
+# Importing TensorFlow from a cold disk takes this long.
+PATIENCE = 120.0
+
+# Run by the worker's interpreter, Python 3.7 and later. Frameworks print: the last line counts.
+QUESTION = """
+import importlib, json, platform, sys
+said = {"python": platform.python_version()}
+try:
+    module = importlib.import_module(sys.argv[1])
+    said["version"] = module.__version__
+    if sys.argv[1] == "onnxruntime":
+        said["cuda"] = "CUDAExecutionProvider" in module.get_available_providers()
+    elif sys.argv[1] == "tensorflow":
+        said["cuda"] = bool(module.test.is_built_with_cuda())
+except Exception as error:
+    said["error"] = "%s: %s" % (type(error).__name__, error)
+print("\\n" + json.dumps(said))
+"""
+
+
+def engines(settings: Settings) -> list[Finding]:
+    """For each profile that a hot folder uses."""
+    folders = card_folders(settings.models.cards)
+    found, gpus = [], None
+    for name in sorted({folder.profile for folder in settings.folders.values()}):
+        profile, subject = settings.profiles[name], f"profiles.{name}"
+        try:
+            card = load_card(profile.model, folders)
+        except ConfigError as error:
+            found += [fail(subject, problem, error.remedy, status=CONFIG) for problem in error.problems]
+            continue
+        found += _weights(subject, card, settings)
+        said = _ask(card)
+        found += _framework(subject, card, said)
+        if profile.device != "cpu":
+            gpus = graphics_cards() if gpus is None else gpus
+            found.append(_device(subject, profile, card, gpus, cuda=bool(said.get("cuda"))))
+    return found
+
+
+def _weights(subject: str, card: Card, settings: Settings) -> list[Finding]:
+    cache = weights.cache_folder(settings.models.cache)
+    state, pull = weights.state(card, cache), f"Run `hotmatte models pull {card.name}`."
+    match state:
+        case State.OK:
+            return [ok(subject, f"the weights of {card.name} are there and verified")]
+        case State.MISSING if not settings.models.offline:
+            return [warn(subject, f"the weights of {card.name} will be fetched at start", pull)]
+        case State.MISSING | State.DAMAGED:
+            words = f"the weights of {card.name} are {state.lower()}: {weights.place(card, cache)}"
+            return [fail(subject, words, pull, status=UNAVAILABLE)]
+        case _:
+            return []
+
+
+def _ask(card: Card) -> dict[str, Any]:
+    """What the worker's interpreter says of itself and its framework; `error` where it cannot."""
+    framework = FRAMEWORKS.get(card.engine, "numpy")
+    try:
+        done = subprocess.run(
+            [card.interpreter, "-c", QUESTION, framework],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=PATIENCE,
+            check=False,
+            text=True,
+            errors="replace",
+        )
+        said: dict[str, Any] = json.loads(done.stdout.strip().rpartition("\n")[2])
+    except OSError as error:
+        return {"error": f"cannot be started: {error.strerror or error}"}
+    except subprocess.TimeoutExpired:
+        return {"error": f"gave no answer within {PATIENCE:g} s"}
+    except ValueError:
+        return {"error": f"gave no answer and exited with status {done.returncode}"}
+    return said
+
+
+def _framework(subject: str, card: Card, said: dict[str, Any]) -> list[Finding]:
+    framework = FRAMEWORKS.get(card.engine, "numpy")
+    if "error" in said:
+        remedy = f"Install {framework} for it, or name another `python` in the card {card.name}."
+        return [fail(subject, f"{card.interpreter}: {said['error']}", remedy, status=UNAVAILABLE)]
+    return [ok(subject, f"{card.interpreter} is Python {said['python']} with {framework} {said['version']}")]
+
+
+def _device(subject: str, profile: Profile, card: Card, gpus: Sequence[str], *, cuda: bool) -> Finding:
+    wants, package = profile.device, FRAMEWORKS.get(card.engine, "")
+    if not gpus:
+        if wants == "auto":
+            return ok(subject, "no NVIDIA GPU found: computes on the CPU")
+        remedy = "See whether `nvidia-smi` finds it, or set `device: auto`."
+        return fail(subject, f"device: {wants}, but no NVIDIA GPU was found", remedy, status=UNAVAILABLE)
+    if cuda or not package:
+        return ok(subject, f"GPU: {', '.join(gpus)}")
+    words = f"there is a GPU ({gpus[0]}), but this {package} was built without CUDA"
+    remedy = f"Install {package}-gpu for the worker's interpreter."
+    if wants == "auto":
+        return warn(subject, words + ": computes on the CPU", remedy)
+    return fail(subject, words, remedy, status=UNAVAILABLE)
+
+
+def graphics_cards() -> list[str]:
+    """The names of NVIDIA GPUs, as the driver gives them; empty without one."""
+    if shutil.which("nvidia-smi"):
+        try:
+            done = subprocess.run(
+                ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
+                capture_output=True,
+                timeout=20.0,
+                check=False,
+                text=True,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return []
+        return (
+            [line.strip() for line in done.stdout.splitlines() if line.strip()] if not done.returncode else []
+        )
+    driver = Path("/proc/driver/nvidia/gpus")
+    return [f"NVIDIA {gpu.name}" for gpu in sorted(driver.iterdir())] if driver.is_dir() else []
