@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 from daemonrig import DaemonRig
+from rootless import permissions_count
 
 
 @pytest.fixture(scope="session")
@@ -83,3 +84,10 @@ def rig(tmp_path: Path) -> Iterator[Callable[..., DaemonRig]]:
 def photos() -> Path:
     """Photos that may be redistributed; see LICENCES.md beside them."""
     return Path(__file__).parent / "data"
+
+
+@pytest.fixture
+def permissions() -> Iterator[None]:
+    """Permission bits hold in this test, although it may run as root."""
+    with permissions_count():
+        yield

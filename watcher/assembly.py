@@ -29,7 +29,7 @@ from watcher.log import event
 from watcher.pipeline.batch import Batcher
 from watcher.pipeline.budget import PixelBudget
 from watcher.pipeline.decode import DecodeLimits
-from watcher.pipeline.finish import report
+from watcher.pipeline.finish import report, warm_up
 from watcher.pipeline.naming import Names
 from watcher.pipeline.recipe import Recipe
 from watcher.pipeline.retire import retire
@@ -60,11 +60,12 @@ class Engines:
         self._closed = threading.Event()
 
     def boot(self, settings: Settings, *, progress: weights.Progress | None = None) -> None:
-        """Fetch weights and warm up whatever `settings` needs and is not there yet.
+        """Fetch weights and warm up whatever `settings` needs and is not warm yet.
 
         Three tries each. Raises ConfigError or EngineUnavailable; those booted before stay.
         """
         cards = cards_of(settings)
+        warm_up()
         for name, card in cards.items():
             device = settings.profiles[name].device
             key = EngineKey.of(card, device)

@@ -68,10 +68,13 @@ class Daemon:
 
     def _recover(self) -> None:
         """Put right what the last run left: its lock is ours now, so its claims are nobody's."""
-        now = time.time()
         orphans = self._journal.reap(now=float("inf"))
-        self._journal.mend_clock(now=now, longest=self._settings.retry.max_delay_s)
-        swept = sum(sweep(folder.output) for folder in self._settings.folders.values())
+        self._journal.mend_clock(now=time.time(), longest=self._settings.retry.max_delay_s)
+        folders = self._settings.folders.values()
+        roots = {
+            root for folder in folders for root in (folder.output, folder.quarantine) if root is not None
+        }
+        swept = sum(_swept(root) for root in sorted(roots))
         if orphans or swept:
             event(logging.WARNING, "recovered from a crash", jobs=orphans, leftovers=swept)
 
@@ -260,6 +263,15 @@ class Daemon:
                 # Heard, and dealt with when this is over.
                 self._inbox.put((what, value))
                 time.sleep(0.05)
+
+
+def _swept(root: Path) -> int:
+    """How many leftovers there were; a share that is away must not keep the others from starting."""
+    try:
+        return sweep(root)
+    except HostError as error:
+        event(logging.WARNING, f"leftovers not looked for: {error}", remedy=error.remedy)
+        return 0
 
 
 def leave(status: int) -> None:

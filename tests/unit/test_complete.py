@@ -1,10 +1,9 @@
 from __future__ import annotations
 
 import io
-import os
 import struct
-from pathlib import Path
 
+import collection
 import numpy as np
 import pillow_heif
 import pytest
@@ -15,7 +14,6 @@ from PIL import Image, features
 from watcher.intake.complete import Verdict, examine
 
 # A folder of many kinds of photos, where there is one; its manifest says which are broken.
-PHOTOS = Path(os.environ.get("HOTMATTE_TEST_PHOTOS", Path(__file__).parents[1] / "data" / "formats"))
 BROKEN = ("trunc", "empty", "tiff_ifd", "corrupt-header", "__x")
 
 
@@ -166,10 +164,10 @@ def test_no_damage_raises(kind, place, value):
     assert isinstance(_verdict(bytes(content)), Verdict)
 
 
-@pytest.mark.skipif(not PHOTOS.is_dir(), reason=f"no collection of photos at {PHOTOS}")
+@pytest.mark.skipif(not collection.EXISTS, reason=collection.REASON)
 def test_no_whole_file_of_a_collection_is_called_incomplete():
     wrong = []
-    for path in sorted(file for file in PHOTOS.rglob("*") if file.is_file()):
+    for path in sorted(file for file in (collection.COLLECTION / "formats").rglob("*") if file.is_file()):
         with path.open("rb", buffering=0) as file:
             incomplete = examine(file) is Verdict.INCOMPLETE
         if incomplete and not any(word in path.name for word in BROKEN):

@@ -10,6 +10,7 @@ import time
 import tracemalloc
 from pathlib import Path
 
+import collection
 import numpy as np
 import pytest
 
@@ -374,22 +375,19 @@ def test_a_dying_disk_is_the_machines_fault(tmp_path, variants, job_of, monkeypa
 
 # --- The larger collection, where it is at hand ----------------------------------------------
 
-COLLECTION = Path(os.environ.get("HOTMATTE_TEST_FORMATS", ""))
 
-
-def collection() -> list[tuple[str, str]]:
-    manifest = COLLECTION / "manifest.csv"
-    if not manifest.is_file():
+def listed() -> list[tuple[str, str]]:
+    if not collection.EXISTS:
         return []
-    with manifest.open(newline="") as file:
+    with (collection.COLLECTION / "manifest.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["file"].startswith("formats/derived/")]
     return [(row["file"], row["note"].rpartition("[expect: ")[2].rstrip("]")) for row in rows]
 
 
-@pytest.mark.skipif(not collection(), reason="HOTMATTE_TEST_FORMATS names no collection of formats")
-@pytest.mark.parametrize(("name", "expected"), collection())
+@pytest.mark.skipif(not collection.EXISTS, reason=collection.REASON)
+@pytest.mark.parametrize(("name", "expected"), listed())
 def test_the_collection_gives_what_its_manifest_expects(name, expected, job_of):
-    path = COLLECTION / name
+    path = collection.COLLECTION / name
     try:
         frame = decoded(path.absolute(), job_of(path))
     except WatcherError:

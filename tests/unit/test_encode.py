@@ -14,6 +14,7 @@ from watcher.config import Output
 from watcher.domain import Metadata
 from watcher.pipeline import colour, encode, png, sniff
 from watcher.pipeline.refine import Refined
+from watcher.pipeline.scale import eight_bits
 
 
 def picture(dtype=np.uint8, channels: int = 4, height: int = 37, width: int = 23) -> np.ndarray:
@@ -87,6 +88,11 @@ def test_a_profile_that_inflates_without_end_is_given_up():
 
     packed = zlib.compress(bytes(png.MAX_INFLATED + 1000), 9)
     assert png.profile_in(b"x\0\0" + packed) is None
+
+
+def test_sixteen_bits_are_rounded_to_eight_exactly():
+    every = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    assert np.array_equal(eight_bits(every), (every.astype(int) * 2 + 257) // 514)
 
 
 # --- Outputs -------------------------------------------------------------------------------

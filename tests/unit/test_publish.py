@@ -71,6 +71,7 @@ def test_a_failed_rename_is_carried_through_next_time(tmp_path, monkeypatch):
     with pytest.raises(HostError):
         publishing(tmp_path)
     assert "a.matte.json" not in names_in(tmp_path)
+    publish.settled(tmp_path, "a", [suffix for suffix, _ in OUTPUTS])
     publishing(tmp_path, number=8)
     assert names_in(tmp_path) == {"a.cutout.png", "a.matte.png", "a.matte.json"}
 
@@ -114,6 +115,28 @@ def test_sweeping_removes_our_leftovers_and_nothing_else(tmp_path):
 
 def test_sweeping_a_folder_that_is_not_there_is_no_error(tmp_path):
     assert publish.sweep(tmp_path / "absent") == 0
+
+
+def test_a_publication_that_cannot_be_carried_through_is_undone(tmp_path, monkeypatch):
+    def dying(source, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(publish, "rename", dying)
+    with pytest.raises(KeyboardInterrupt):
+        publishing(tmp_path)
+    monkeypatch.undo()
+    publish.temporary_of(tmp_path / "a.cutout.png", 7).rename(tmp_path / "a.cutout.png")
+    publish.temporary_of(tmp_path / "a.matte.png", 7).write_bytes(b"torn by a power cut")
+    assert publish.settled(tmp_path, "a", [suffix for suffix, _ in OUTPUTS]) is None
+    assert names_in(tmp_path) == set()
+
+
+def test_undoing_spares_what_somebody_else_put_there(tmp_path):
+    publishing(tmp_path)
+    (tmp_path / "a.matte.json").rename(publish.temporary_of(tmp_path / "a.matte.json", 7))
+    (tmp_path / "a.matte.png").write_bytes(b"mine")
+    publish.sweep(tmp_path)
+    assert names_in(tmp_path) == {"a.matte.png"}
 
 
 # --- From alpha to files ---------------------------------------------------------------------

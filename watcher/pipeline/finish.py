@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from watcher.config import Output
 from watcher.domain import Failure, Frame, Job, Outcome, Published, Stamp
 from watcher.errors import InputChanged
-from watcher.pipeline import decode, encode, naming, publish, sidecar
+from watcher.pipeline import decode, encode, naming, publish, refine, sidecar
 from watcher.pipeline.naming import Owner, Place
 from watcher.pipeline.recipe import Recipe
-from watcher.pipeline.refine import refine
 from watcher.pipeline.review import review
 from watcher.pipeline.scale import resized, unit
 
@@ -41,7 +40,7 @@ def finish(
     spent = dict(timings or {})
     with _timed(spent, "refine"):
         found = review(_limited(alpha, frame))
-        refined = refine(
+        refined = refine.refine(
             frame, alpha, method=recipe.profile.refine, decontaminate=recipe.profile.decontaminate
         )
     with _timed(spent, "encode"):
@@ -59,6 +58,13 @@ def finish(
             _publish(frame, contents, outcome, place, recipe, now=clock())
         _withdraw_report(owner, place, recipe)
     return outcome
+
+
+def warm_up() -> None:
+    """Compile every kernel, so that the first photo need not wait for it."""
+    refine.warm_up()
+    for dtype in (np.uint8, np.uint16):
+        encode.composite(np.zeros((1, 1, 4), dtype), (0, 0, 0))  # type: ignore[arg-type]
 
 
 def report(job: Job, failure: Failure, recipe: Recipe, *, clock: Callable[[], float] = time.time) -> Path:
@@ -143,7 +149,7 @@ def _publish(
     frame: Frame, contents: list[Content], outcome: Outcome, place: Place, recipe: Recipe, *, now: float
 ) -> None:
     suffixes = _suffixes(recipe)
-    older = sidecar.record_in(_content(place.sidecar))
+    older = publish.settled(place.folder, place.base, suffixes)
     gone = [] if older is None else [old.suffix for old in older.outputs if old.suffix not in suffixes]
     told = sidecar.sidecar(
         frame,
@@ -158,15 +164,6 @@ def _publish(
     )
     outputs = [(output.suffix, content) for output, content in contents]
     publish.publish_all(place.folder, place.base, outputs, sidecar=told, job_id=frame.job.id, supersedes=gone)
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
-    except OSError as error:
-        raise publish.translated(error, path.parent) from error
 
 
 def _report_place(relpath: str, recipe: Recipe) -> tuple[Path, str]:

@@ -48,8 +48,6 @@ def publish_all(
     """
     try:
         _make(folder)
-        if not (folder / (base + SIDECAR)).exists() and _any_exists(folder, base, outputs):
-            recover(folder, base)
         files = [*outputs, (SIDECAR, sidecar)]
         _prepare(folder, base, files, job_id)
         _commit(folder, base, [suffix for suffix, _ in outputs], supersedes, job_id)
@@ -164,10 +162,6 @@ def _make(folder: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(folder))
 
 
-def _any_exists(folder: Path, base: str, outputs: Sequence[tuple[str, bytes]]) -> bool:
-    return any((folder / (base + suffix)).exists() for suffix, _ in outputs)
-
-
 # --- After a death -------------------------------------------------------------------------
 
 
@@ -209,6 +203,20 @@ def records(folder: Path, base: str) -> Iterator[tuple[Path, int, Record]]:
         path = folder / match[0]
         if match["name"] == name and (record := record_in(path.read_bytes())) is not None:
             yield path, int(match["job"]), record
+
+
+def settled(folder: Path, base: str, suffixes: Sequence[str]) -> Record | None:
+    """What the sidecar in place says, once a publication that was cut short has been dealt with.
+
+    To be asked before `publish_all`. Raises as that does.
+    """
+    whole = folder / (base + SIDECAR)
+    try:
+        if not whole.exists() and any((folder / (base + suffix)).exists() for suffix in suffixes):
+            recover(folder, base)
+        return record_in(whole.read_bytes()) if whole.exists() else None
+    except OSError as error:
+        raise translated(error, folder) from error
 
 
 def recover(folder: Path, base: str) -> None:

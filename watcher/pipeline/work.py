@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import cv2
+
 from watcher.domain import Frame, Job, Outcome
 from watcher.pipeline.decode import DecodeLimits, decode
 from watcher.pipeline.finish import finish
@@ -21,6 +23,8 @@ class FolderWork:
         proxy_size: Callable[[int, int], tuple[int, int]],
         limits: DecodeLimits,
     ) -> None:
+        # Photos run side by side; threads of OpenCV's own inside each only get in the way.
+        cv2.setNumThreads(1)
         self._recipes = recipes
         self._proxy_size = proxy_size
         self._limits = limits
