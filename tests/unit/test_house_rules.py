@@ -28,6 +28,7 @@ PACKAGE = ROOT / "watcher"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 EXAMPLE = ROOT / "config" / "hotmatte.yaml"
 UNIT = ROOT / "deploy" / "systemd" / "hotmatte.service"
+OPERATING = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
 FRAMEWORKS = ("onnxruntime", "tensorflow", "torch", "modelscope")
 
 # Words that say nothing about what a thing is or does.
@@ -205,6 +206,33 @@ def test_the_make_targets_on_a_page_are_ones_there_are(page: Path) -> None:
 def test_the_links_on_a_page_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def logged_fields() -> Iterator[str]:
+    """The names of all fields that some `event(...)` is given, and those of a job."""
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "event":
+                yield from (keyword.arg for keyword in node.keywords if keyword.arg)
+    yield from ("job", "folder", "file")
+
+
+def test_every_field_of_the_log_is_documented() -> None:
+    section = OPERATING.partition("## The log")[2].partition("\n## ")[0]
+    assert sorted({name for name in logged_fields() if f"`{name}`" not in section}) == []
+
+
+def test_every_exit_status_is_documented() -> None:
+    section = OPERATING.partition("## Exit statuses")[2].partition("\n## ")[0]
+    told = {int(number) for number in re.findall(r"^\| (\d+) \|", section, flags=re.MULTILINE)}
+    assert told == {value for value in vars(exits).values() if isinstance(value, int)}
+
+
+def test_every_key_of_a_sidecar_is_documented() -> None:
+    schema = json.loads((PACKAGE / "pipeline" / "sidecar.schema.json").read_text(encoding="utf-8"))
+    section = OPERATING.partition("### Sidecar and report")[2].partition("\n## ")[0]
+    for kind in ("sidecar", "report"):
+        assert [key for key in schema["$defs"][kind]["properties"] if f"`{key}" not in section] == []
 
 
 # --- Configuration -------------------------------------------------------------------------
