@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from daemonrig import write_card
+from daemonrig import CHECKOUT, write_card
 
 from watcher import cli, mounts
 from watcher.commands import doctor, doctor_engines, doctor_places
@@ -296,9 +297,18 @@ def test_an_interpreter_that_does_not_work_fails(
 
 def test_onnx_runtime_is_asked_in_another_process(configured: Configured, tmp_path: Path) -> None:
     write_card(tmp_path / "cards", "graph", engine="onnx")
-    findings = doctor_engines.engines(configured(profile={"model": "graph"}))
-    assert any("with onnxruntime 1." in finding.words for finding in findings)
-    assert "onnxruntime" not in sys.modules
+    configured(profile={"model": "graph"})
+    code = "import sys; from watcher import cli; cli.main(sys.argv[1:]); print('onnxruntime' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "doctor", "--config", str(tmp_path / "hotmatte.yaml")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=CHECKOUT,
+        check=True,
+    )
+    assert "with onnxruntime 1." in done.stdout
+    assert done.stdout.splitlines()[-1] == "False"
 
 
 @pytest.mark.parametrize(
