@@ -14,13 +14,15 @@ from typing import Any
 
 from watcher import __version__, config, log
 from watcher.assembly import Assembly, Engines
-from watcher.config import Settings
+from watcher.config import Folder, Settings
+from watcher.domain import JobState, Source
 from watcher.errors import ConfigError, EngineUnavailable, HostError, WatcherError
 from watcher.exits import BUG, OK, exit_status
 from watcher.health import JOURNAL, StateDir, Systemd
 from watcher.journal import Journal
 from watcher.log import event
 from watcher.pipeline.publish import sweep
+from watcher.pipeline.retire import restore
 from watcher.snapshot import sentence, snapshot
 
 TICK = 1.0
@@ -71,9 +73,25 @@ class Daemon:
         now = time.time()
         orphans = self._journal.reap(now=float("inf"))
         self._journal.mend_clock(now=now, longest=self._settings.retry.max_delay_s)
-        swept = sum(sweep(folder.output) for folder in self._settings.folders.values())
-        if orphans or swept:
-            event(logging.WARNING, "recovered from a crash", jobs=orphans, leftovers=swept)
+        leftovers = sum(self._tidied(name, folder) for name, folder in self._settings.folders.items())
+        if orphans or leftovers:
+            event(logging.WARNING, "recovered from a crash", jobs=orphans, leftovers=leftovers)
+
+    def _tidied(self, name: str, folder: Folder) -> int:
+        """How many files were put right; one folder that is not there must not stop the others."""
+
+        def done(job_id: int) -> Source | None:
+            record = self._journal.job(job_id)
+            return record.job.source if record and record.state is JobState.DONE else None
+
+        count = 0
+        try:
+            if folder.source != "leave":
+                count += restore(name, folder, done=done)
+            count += sweep(folder.output)
+        except WatcherError as error:
+            event(logging.WARNING, f"not looked for leftovers: {error}", folder=name, remedy=error.remedy)
+        return count
 
     def _listen_to_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
