@@ -354,6 +354,11 @@ class Journal:
         )
         return _record(rows[0]) if rows else None
 
+    def job(self, id_: int) -> Record | None:
+        """One job by its number."""
+        rows = self._read(f"{RECORD} WHERE id = ?", (id_,))
+        return _record(rows[0]) if rows else None
+
     def requeue(self, ids: Iterable[int]) -> list[Job]:
         """An operator's retry: quarantined jobs start over with no attempt charged."""
         with self._write() as db:
