@@ -26,6 +26,7 @@ from watcher.pipeline.retire import restore
 from watcher.snapshot import sentence, snapshot
 
 TICK = 1.0
+BRISK = 0.1  # while somebody waits for READY
 # The snapshot is rewritten this often although nothing changed, so that its age says something.
 HEARTBEAT = 10.0
 PRUNE_EVERY = 6 * 3600.0
@@ -101,7 +102,7 @@ class Daemon:
     def _loop(self) -> int:
         while self._exit is None:
             try:
-                what, value = self._inbox.get(timeout=TICK)
+                what, value = self._inbox.get(timeout=TICK if self._ready else BRISK)
                 self._take(what, value)
             except queue.Empty:
                 pass
