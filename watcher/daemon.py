@@ -15,7 +15,7 @@ from typing import Any
 from watcher import __version__, config, log
 from watcher.assembly import Assembly, Engines
 from watcher.config import Folder, Settings
-from watcher.domain import JobState, Source
+from watcher.domain import JobState, Source, printable
 from watcher.errors import ConfigError, EngineUnavailable, HostError, WatcherError
 from watcher.exits import BUG, OK, exit_status
 from watcher.health import JOURNAL, StateDir, Systemd
@@ -228,7 +228,7 @@ class Daemon:
         if self._assembly is None:
             self._halt(error)
             return
-        self._reason = str(error)
+        self._reason = printable(str(error))
         for problem in getattr(error, "problems", [str(error)]):
             event(logging.ERROR, f"configuration refused, the old one stays in force: {problem}")
         self._systemd.ready()

@@ -134,6 +134,8 @@ class Journal:
                 [f"{self._path} was written by a newer hotmatte (journal version {version})"],
                 remedy="Install that version again, or name another state_dir.",
             )
+        if version == VERSION:
+            return  # so that whoever only looks needs no room to write
         self._db.executescript(SCHEMA)
         self._db.execute(f"PRAGMA user_version = {VERSION}")
 
