@@ -1,3 +1,4 @@
+# make venv    set up .venv, start nothing
 # make run     watch ./hot, write mattes to ./mattes (or as hotmatte.yaml says)
 # make test    all tests
 # make check   what CI runs: format, lint, types, imports, tests with coverage
@@ -13,7 +14,7 @@ PYTHON := $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check faults bench format again
+.PHONY: help venv run test check faults bench format again
 .DELETE_ON_ERROR:
 
 help:
@@ -41,6 +42,8 @@ if [ -z "$(PYTHON)" ]; then \
 fi; \
 "$(PYTHON)" deploy/bootstrap.py .venv $(1) && touch $@
 endef
+
+venv: .venv/ready-run
 
 # The lightest set-up that is there will do.
 run: $(if $(wildcard .venv/ready-test),.venv/ready-test,.venv/ready-run)

@@ -104,7 +104,9 @@ class Profile(Strict):
         "guided", description="how the alpha is brought to full size: edge-aware, or plain interpolation"
     )
     decontaminate: bool = Field(True, description="remove the background's colour from soft edges")
-    outputs: tuple[Output, ...] = Field(DEFAULT_OUTPUTS, min_length=1)
+    outputs: tuple[Output, ...] = Field(
+        DEFAULT_OUTPUTS, min_length=1, description="the files to write for each photo"
+    )
 
     @field_validator("outputs")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -106,30 +107,40 @@ def _existing(path: Path) -> Path:
 
 
 def _buildable(subject: str, path: Path) -> list[Finding]:
+    """A folder that the daemon makes when it is needed."""
     parent = _existing(path)
-    if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK, effective_ids=True):
-        return [ok(subject, f"{path} can be made")]
-    remedy = f"Make it, owned by the user of the daemon (uid {os.geteuid()})."
-    return [fail(subject, f"{path} is not there and cannot be made in {parent}", remedy)]
+    try:
+        _probe(parent)
+    except OSError as error:
+        remedy = f"Make it, owned by the user of the daemon (uid {os.geteuid()})."
+        words = f"{path} is not there and cannot be made in {parent}: {error.strerror}"
+        return [fail(subject, words, remedy)]
+    return [ok(subject, f"{path} can be made")]
 
 
 def _writable(subject: str, path: Path, why: str) -> list[Finding]:
-    """By really writing, syncing and removing a file: permissions alone say little about a share."""
-    probe = path / f".hotmatte-doctor.{os.getpid()}.tmp"
     try:
         before = time.time()
-        with probe.open("xb") as file:
-            file.write(b"x")
-            file.flush()
-            os.fsync(file.fileno())
-        written = probe.stat().st_mtime
+        written = _probe(path)
         after = time.time()
     except OSError as error:
         remedy = f"Let the user of the daemon (uid {os.geteuid()}) write there."
         return [fail(subject, f"{path} cannot be written ({why}): {error.strerror}", remedy)]
-    finally:
-        probe.unlink(missing_ok=True)
     return [ok(subject, f"{path} is writable"), *_clock(subject, written, before, after)]
+
+
+def _probe(folder: Path) -> float:
+    """Write, sync and remove a file: permissions alone say little about a share. When it was written."""
+    probe = folder / f".hotmatte-doctor.{os.getpid()}.tmp"
+    try:
+        with probe.open("xb") as file:
+            file.write(b"x")
+            file.flush()
+            os.fsync(file.fileno())
+        return probe.stat().st_mtime
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
 
 
 def _clock(subject: str, written: float, before: float, after: float) -> list[Finding]:
