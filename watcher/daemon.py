@@ -14,16 +14,19 @@ from typing import Any
 
 from watcher import __version__, config, log
 from watcher.assembly import Assembly, Engines
-from watcher.config import Settings
+from watcher.config import Folder, Settings
+from watcher.domain import JobState, Source, printable
 from watcher.errors import ConfigError, EngineUnavailable, HostError, WatcherError
 from watcher.exits import BUG, OK, exit_status
 from watcher.health import JOURNAL, StateDir, Systemd
 from watcher.journal import Journal
 from watcher.log import event
 from watcher.pipeline.publish import sweep
+from watcher.pipeline.retire import restore
 from watcher.snapshot import sentence, snapshot
 
 TICK = 1.0
+BRISK = 0.1  # while somebody waits for READY
 # The snapshot is rewritten this often although nothing changed, so that its age says something.
 HEARTBEAT = 10.0
 PRUNE_EVERY = 6 * 3600.0
@@ -70,13 +73,25 @@ class Daemon:
         """Put right what the last run left: its lock is ours now, so its claims are nobody's."""
         orphans = self._journal.reap(now=float("inf"))
         self._journal.mend_clock(now=time.time(), longest=self._settings.retry.max_delay_s)
-        folders = self._settings.folders.values()
-        roots = {
-            root for folder in folders for root in (folder.output, folder.quarantine) if root is not None
-        }
-        swept = sum(_swept(root) for root in sorted(roots))
-        if orphans or swept:
-            event(logging.WARNING, "recovered from a crash", jobs=orphans, leftovers=swept)
+        leftovers = sum(self._tidied(name, folder) for name, folder in self._settings.folders.items())
+        if orphans or leftovers:
+            event(logging.WARNING, "recovered from a crash", jobs=orphans, leftovers=leftovers)
+
+    def _tidied(self, name: str, folder: Folder) -> int:
+        """How many files were put right; one folder that is not there must not stop the others."""
+
+        def done(job_id: int) -> Source | None:
+            record = self._journal.job(job_id)
+            return record.job.source if record and record.state is JobState.DONE else None
+
+        count = 0
+        try:
+            if folder.source != "leave":
+                count += restore(name, folder, done=done)
+            count += sum(sweep(root) for root in (folder.output, folder.quarantine) if root is not None)
+        except WatcherError as error:
+            event(logging.WARNING, f"not looked for leftovers: {error}", folder=name, remedy=error.remedy)
+        return count
 
     def _listen_to_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
@@ -87,7 +102,7 @@ class Daemon:
     def _loop(self) -> int:
         while self._exit is None:
             try:
-                what, value = self._inbox.get(timeout=TICK)
+                what, value = self._inbox.get(timeout=TICK if self._ready else BRISK)
                 self._take(what, value)
             except queue.Empty:
                 pass
@@ -213,7 +228,7 @@ class Daemon:
         if self._assembly is None:
             self._halt(error)
             return
-        self._reason = str(error)
+        self._reason = printable(str(error))
         for problem in getattr(error, "problems", [str(error)]):
             event(logging.ERROR, f"configuration refused, the old one stays in force: {problem}")
         self._systemd.ready()
@@ -263,15 +278,6 @@ class Daemon:
                 # Heard, and dealt with when this is over.
                 self._inbox.put((what, value))
                 time.sleep(0.05)
-
-
-def _swept(root: Path) -> int:
-    """How many leftovers there were; a share that is away must not keep the others from starting."""
-    try:
-        return sweep(root)
-    except HostError as error:
-        event(logging.WARNING, f"leftovers not looked for: {error}", remedy=error.remedy)
-        return 0
 
 
 def leave(status: int) -> None:

@@ -309,7 +309,7 @@ class Dispatcher:
             self._ends.quarantined(job, failure)
         except WatcherError as error:
             event(logging.WARNING, f"report not written: {error}", **_words(job))
-        if self._journal.quarantine(job, json.dumps(as_json(failure), ensure_ascii=False)):
+        if self._journal.quarantine(job, json.dumps(as_json(failure))):
             self._tally.quarantined += 1
             event(
                 logging.WARNING,
@@ -358,4 +358,5 @@ def _done_words(outcome: Outcome, seconds: float) -> str:
         "flags": outcome.review.flags,
         "coverage": round(outcome.review.coverage, 4),
     }
-    return json.dumps(as_json(words), ensure_ascii=False)
+    # ASCII: a name that is not UTF-8 is held as what no UTF-8 text may contain.
+    return json.dumps(as_json(words))

@@ -54,7 +54,7 @@ class StateDir:
         """Readers see the old one or the new one. Not synced: it is worth nothing after a crash."""
         temporary = self.path / f".{SNAPSHOT}.tmp"
         try:
-            temporary.write_text(json.dumps(as_json(snapshot), ensure_ascii=False), encoding="utf-8")
+            temporary.write_text(json.dumps(as_json(snapshot)), encoding="ascii")
             temporary.replace(self.path / SNAPSHOT)
         except OSError as error:
             raise HostError(f"cannot write the status into {self.path}: {error.strerror}") from error

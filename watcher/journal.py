@@ -134,6 +134,8 @@ class Journal:
                 [f"{self._path} was written by a newer hotmatte (journal version {version})"],
                 remedy="Install that version again, or name another state_dir.",
             )
+        if version == VERSION:
+            return  # so that whoever only looks needs no room to write
         self._db.executescript(SCHEMA)
         self._db.execute(f"PRAGMA user_version = {VERSION}")
 
@@ -352,6 +354,11 @@ class Journal:
             f"{RECORD} WHERE folder = ? AND relpath = ? ORDER BY gone, id DESC LIMIT 1",
             (folder, os.fsencode(relpath)),
         )
+        return _record(rows[0]) if rows else None
+
+    def job(self, id_: int) -> Record | None:
+        """One job by its number."""
+        rows = self._read(f"{RECORD} WHERE id = ?", (id_,))
         return _record(rows[0]) if rows else None
 
     def requeue(self, ids: Iterable[int]) -> list[Job]:

@@ -42,7 +42,7 @@ def _folder(assembly: Assembly, name: str, pauses: dict[str, Pause]) -> dict[str
         "output": printable(str(folder.output)),
         "profile": folder.profile,
         "state": "paused" if pause and status.state == "watching" else status.state,
-        "reason": pause.reason if pause else status.reason,
+        "reason": printable(pause.reason if pause else status.reason),
         "remedy": pause.remedy if pause else None,
         "observer": status.observer,
         "observer_reason": status.observer_reason,
@@ -61,7 +61,7 @@ def _engine(lane: Lane) -> dict[str, Any]:
         "device": about.device if about else None,
         "framework": about.framework if about else None,
         "restarts": lane.supervisor.restarts,
-        "paused": pause.reason if pause else None,
+        "paused": printable(pause.reason) if pause else None,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from watcher.config import Folder
 from watcher.domain import Source, Stamp
 from watcher.errors import HostError
 from watcher.pipeline import retire as module
-from watcher.pipeline.retire import retire
+from watcher.pipeline.retire import leftover, restore, retire
 
 
 @pytest.fixture
@@ -124,6 +125,104 @@ def test_what_cannot_be_moved_stays_and_is_the_machines_fault(tmp_path, source, 
 
 def test_a_deletion_that_death_interrupted_is_finished(tmp_path, source):
     path = tmp_path / "hot" / source.relpath
-    path.rename(module.temporary_of(path, 1))
+    path.rename(leftover(path, 1))
     retire(source, folder(tmp_path, "delete"), job_id=1)
     assert all_files(tmp_path) == {}
+
+
+def test_a_name_that_leaves_no_room_for_more_is_retired_all_the_same(tmp_path):
+    for way in ("delete", "archive", "archive"):
+        name = "é" * 125 + "a.jpg"
+        path = tmp_path / "hot" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(os.urandom(9))
+        retire(Source("hot", name, Stamp.of(path.stat())), folder(tmp_path, way), job_id=123456)
+    assert sorted(all_files(tmp_path)) == [f"archive/{'é' * 124}_2.jpg", f"archive/{name}"]
+
+
+# --- After a death -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", ["link", "rename", "unlink"])
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("way", ["archive", "delete"])
+def test_whatever_step_death_interrupts_the_photo_ends_where_it_was_going(
+    tmp_path, source, way, step, after, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        die_at(patch, step, after=after)
+        with suppress(Dead):
+            retire(source, folder(tmp_path, way), job_id=1)
+    restore("hot", folder(tmp_path, way), done=lambda _: source)
+    retire(source, folder(tmp_path, way), job_id=1)
+    assert all_files(tmp_path) == ({"archive/sub/a.jpg": b"the photo"} if way == "archive" else {})
+
+
+@pytest.mark.usefixtures("two_devices")
+@pytest.mark.parametrize("step", ["link", "rename", "unlink"])
+@pytest.mark.parametrize("after", [False, True])
+def test_a_photo_that_was_copied_to_another_device_is_archived_once(
+    tmp_path, source, step, after, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        die_at(patch, step, after=after)
+        # A process that dies runs no `finally`.
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        with suppress(Dead):
+            retire(source, folder(tmp_path, "archive"), job_id=1)
+    restore("hot", folder(tmp_path, "archive"), done=lambda _: source)
+    retire(source, folder(tmp_path, "archive"), job_id=1)
+    assert all_files(tmp_path) == {"archive/sub/a.jpg": b"the photo"}
+
+
+@pytest.mark.parametrize("way", ["archive", "delete"])
+def test_a_photo_aside_that_was_never_done_goes_back_to_work(tmp_path, source, way):
+    path = tmp_path / "hot" / source.relpath
+    path.rename(leftover(path, 1))
+    assert restore("hot", folder(tmp_path, way), done=lambda _: None) == 1
+    assert all_files(tmp_path) == {"hot/sub/a.jpg": b"the photo"}
+
+
+def test_a_newer_version_in_the_archive_goes_back_to_work(tmp_path, source):
+    aside = leftover(tmp_path / "archive" / "sub" / "a.jpg", 1)
+    aside.parent.mkdir(parents=True)
+    aside.write_bytes(b"a newer photo")
+    (tmp_path / "hot" / source.relpath).unlink()
+    restore("hot", folder(tmp_path, "archive"), done=lambda _: source)
+    assert all_files(tmp_path) == {"hot/sub/a.jpg": b"a newer photo"}
+
+
+def test_what_goes_back_overwrites_nothing(tmp_path, source):
+    path = tmp_path / "hot" / source.relpath
+    path.rename(leftover(path, 1))
+    path.write_bytes(b"yet another photo")
+    restore("hot", folder(tmp_path, "delete"), done=lambda _: None)
+    assert all_files(tmp_path) == {"hot/sub/a.jpg": b"yet another photo", "hot/sub/a_2.jpg": b"the photo"}
+
+
+def test_photos_of_another_hot_folder_in_a_shared_archive_are_left_to_it(tmp_path, source):
+    aside = leftover(tmp_path / "archive" / "a.jpg", 1)
+    aside.parent.mkdir()
+    aside.write_bytes(b"of the other folder")
+    other = Source("other", "a.jpg", Stamp.of(aside.stat()))
+    assert restore("hot", folder(tmp_path, "archive"), done=lambda _: other) == 0
+    assert aside.exists()
+
+
+def test_a_folder_that_is_not_there_has_nothing_to_restore(tmp_path):
+    assert restore("hot", folder(tmp_path, "archive"), done=lambda _: None) == 0
+
+
+class Dead(BaseException):
+    """Nothing catches it, as nothing catches SIGKILL."""
+
+
+def die_at(patch: pytest.MonkeyPatch, step: str, *, after: bool) -> None:
+    real = getattr(module, step)
+
+    def mortal(*args, **named):
+        if after:
+            real(*args, **named)
+        raise Dead
+
+    patch.setattr(module, step, mortal)

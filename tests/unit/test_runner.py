@@ -43,16 +43,18 @@ class Work:
 
 
 class Engine:
-    """Answers with the level of each proxy; `fits` bounds the batch, `crash` names a poison."""
+    """Answers with the level of each proxy; `fits` bounds the batch, `crash` and `refuse` name a poison."""
 
-    def __init__(self, fits: int = 99, crash: int = -1) -> None:
-        self.fits, self.crash, self.batches = fits, crash, []
+    def __init__(self, fits: int = 99, crash: int = -1, refuse: int = -1) -> None:
+        self.fits, self.crash, self.refuse, self.batches = fits, crash, refuse, []
 
     def infer(self, proxies, *, timeout):
         levels = [int(proxy[0, 0, 0]) for proxy in proxies]
         self.batches.append(levels)
         if self.crash in levels:
             raise EngineCrashed("poison")
+        if self.refuse in levels:
+            raise InputRejected("no person")
         if len(proxies) > self.fits:
             raise EngineOutOfMemory("too many")
         return [
@@ -102,6 +104,15 @@ def test_out_of_memory_halves_the_batch_until_it_fits(build):
 def test_what_does_not_fit_alone_is_said_to_not_fit(build):
     runner, _ = build(Engine(fits=0))
     assert isinstance(runner.submit(job(1)).exception(5), EngineOutOfMemory)
+
+
+def test_a_photo_the_engine_refuses_does_not_take_its_batch_along(build):
+    engine = Engine(refuse=2)
+    runner, _ = build(engine, max_batch=3)
+    results = {i: runner.submit(job(i)) for i in (1, 2, 3)}
+    assert [i for i, result in results.items() if result.exception(5)] == [2]
+    assert isinstance(results[2].exception(5), InputRejected)
+    assert len(engine.batches[0]) == 3
 
 
 def test_a_crash_fails_the_whole_batch_and_suspects_travel_alone_next_time(build):

@@ -3,6 +3,7 @@
   hotmatte matte photo.jpg                    results in ./results
   hotmatte matte -i photo.jpg -d out          the same, as BSHM's script spells it
   hotmatte matte shoot/ -d out                every photo below shoot/, sub-folders kept
+  hotmatte matte -i https://example.org/a.jpg a photo by URL; addresses inside this network are refused
 
 The exit status is 0 if every photo worked and 65 if one did not; the photos stay as they are.
 """
@@ -13,6 +14,7 @@ import argparse
 import itertools
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from watcher.commands.progress import Bar
 from watcher.config import IMAGES, Folder, Profile, Settings
 from watcher.dispatch import failure_of
 from watcher.domain import Job, Outcome, Source, Stamp, printable
+from watcher.download import download, is_url
 from watcher.engine.card import card_folders, load_card
 from watcher.errors import Action, ConfigError, InputError, RetryPolicy, disposition
 from watcher.exits import OK, SOME_FAILED
@@ -53,8 +56,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Root:
-    """A folder that photos are taken from; the job's `folder` is its path."""
+    """A folder that photos are taken from; `name` is what results call it: its path, or a URL."""
 
+    name: str
     folder: Folder
     relpaths: tuple[str, ...]
 
@@ -62,18 +66,29 @@ class _Root:
 def run(args: argparse.Namespace, settings: Settings) -> int:
     log.set_up("text", "warning")
     profile_name, profile = _profile(args, settings)
-    roots, missing = _roots(args)
-    for path in missing:
-        print(f"hotmatte: {printable(path)}: no such file or folder", file=sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="hotmatte-") as aside:
+        roots, missing = _roots(args, Path(aside))
+        for name, reason in missing:
+            print(f"hotmatte: {printable(name)}: {reason}", file=sys.stderr)
+        return _run(args, settings, (profile_name, profile), roots, bool(missing))
+
+
+def _run(
+    args: argparse.Namespace,
+    settings: Settings,
+    chosen: tuple[str, Profile],
+    roots: list[_Root],
+    incomplete: bool,
+) -> int:
+    name, profile = chosen
     total = sum(len(root.relpaths) for root in roots)
     if not total:
         print("hotmatte: there is no photo to work on", file=sys.stderr)
         return SOME_FAILED
-    chosen = settings.model_copy(
-        update={"profiles": {profile_name: profile}, "folders": _folders(roots, profile_name)}
-    )
-    failed = _work(chosen, profile_name, roots, Bar(total, quiet=args.quiet))
-    return SOME_FAILED if failed or missing else OK
+    folders = {root.name: root.folder.model_copy(update={"profile": name}) for root in roots}
+    own = settings.model_copy(update={"profiles": {name: profile}, "folders": folders})
+    failed = _work(own, name, roots, Bar(total, quiet=args.quiet))
+    return SOME_FAILED if failed or incomplete else OK
 
 
 def _profile(args: argparse.Namespace, settings: Settings) -> tuple[str, Profile]:
@@ -86,20 +101,38 @@ def _profile(args: argparse.Namespace, settings: Settings) -> tuple[str, Profile
     return name, Profile.model_validate(settings.profiles[name].model_dump() | chosen)
 
 
-def _roots(args: argparse.Namespace) -> tuple[list[_Root], list[str]]:
-    """What to work on by folder, and the names that lead nowhere."""
-    found: dict[Path, list[str]] = {}
+def _roots(args: argparse.Namespace, aside: Path) -> tuple[list[_Root], list[tuple[str, str]]]:
+    """What to work on by folder, and the names that lead nowhere, each with its reason.
+
+    Photos by URL are put into folders below `aside`.
+    """
+    found: dict[tuple[str, Path], list[str]] = {}
     missing = []
     for name in [*args.inputs, *args.input]:
+        if is_url(name):
+            try:
+                place, file = _fetch(name, aside)
+                found.setdefault(place, []).append(file)
+            except InputError as error:
+                missing.append((name, f"{error}. {error.remedy}"))
+            continue
         path = Path(os.path.abspath(name))  # noqa: PTH100  (resolve() would follow links out of the folder)
         if path.is_dir():
-            found.setdefault(path, []).extend(_photos(_folder(path, args), path))
+            found.setdefault((str(path), path), []).extend(_photos(_folder(path, args), path))
         elif path.exists():
-            found.setdefault(path.parent, []).append(path.name)
+            found.setdefault((str(path.parent), path.parent), []).append(path.name)
         else:
-            missing.append(name)
-    roots = [_Root(_folder(path, args), tuple(dict.fromkeys(names))) for path, names in found.items()]
+            missing.append((name, "no such file or folder"))
+    roots = [_Root(n, _folder(path, args), tuple(dict.fromkeys(names))) for (n, path), names in found.items()]
     return [root for root in roots if root.relpaths], missing
+
+
+def _fetch(url: str, aside: Path) -> tuple[tuple[str, Path], str]:
+    """The photo behind `url` on disk; results name the whole URL as its folder."""
+    fetched = download(url)
+    folder = Path(tempfile.mkdtemp(dir=aside))
+    (folder / fetched.name).write_bytes(fetched.content)
+    return (url, folder), fetched.name
 
 
 def _folder(path: Path, args: argparse.Namespace) -> Folder:
@@ -115,10 +148,6 @@ def _folder(path: Path, args: argparse.Namespace) -> Folder:
 def _photos(folder: Folder, path: Path) -> Iterator[str]:
     """By name, so that two runs number duplicates alike."""
     yield from sorted(relpath for relpath, _ in walk(str(path), Rules(folder)))
-
-
-def _folders(roots: list[_Root], profile: str) -> dict[str, Folder]:
-    return {str(root.folder.path): root.folder.model_copy(update={"profile": profile}) for root in roots}
 
 
 def _work(settings: Settings, profile_name: str, roots: list[_Root], bar: Bar) -> int:
@@ -156,7 +185,7 @@ def _jobs(roots: list[_Root]) -> Iterator[Job]:
                 stamp = Stamp.of(path.lstat())
             except OSError:
                 stamp = Stamp(0, 0)  # gone since it was listed: decoding will say so
-            yield Job(next(ids), Source(str(root.folder.path), relpath, stamp), 1, 1)
+            yield Job(next(ids), Source(root.name, relpath, stamp), 1, 1)
 
 
 class _Batch:

@@ -33,12 +33,12 @@ def open_journal(settings: Settings) -> Journal | None:
 
 
 def failure_words(record: Record) -> dict[str, Any]:
-    """error, reason and remedy of a quarantined job."""
+    """error, reason and remedy of a quarantined job, fit for a terminal: reasons quote strangers' names."""
     try:
         words: dict[str, Any] = json.loads(record.outcome or "{}")
     except ValueError:
         words = {"reason": record.outcome}
-    return words
+    return {key: printable(value) if isinstance(value, str) else value for key, value in words.items()}
 
 
 def row(record: Record) -> dict[str, Any]:

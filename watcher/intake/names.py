@@ -44,9 +44,9 @@ DEFAULT_IGNORES = (
     "*.cos",
     "*.xmp",
 )
-# Ours, whatever the configuration says: `.NAME.<job id>.hotmatte.tmp` of publish and retire,
-# `.NAME.<pid>.submit.tmp` of `hotmatte submit`, sidecars and reports.
-_OWN = r"\..+\.\d+\.(?:hotmatte|submit)\.tmp|.+\.(?:matte|error)\.json"
+# Ours, whatever the configuration says: `.NAME.<job id>.hotmatte.tmp` of publish, with `.aside`
+# or `.copy` in it of retire, `.NAME.<pid>.submit.tmp` of `hotmatte submit`, sidecars and reports.
+_OWN = r"\..+\.\d+\.(?:(?:(?:aside|copy)\.)?hotmatte|submit)\.tmp|.+\.(?:matte|error)\.json"
 
 
 class Rules:

@@ -47,7 +47,7 @@ def publish_all(
     where a name cannot be had; then nothing has changed, or `recover` will finish it.
     """
     try:
-        _make(folder)
+        make_folder(folder)
         files = [*outputs, (SIDECAR, sidecar)]
         _prepare(folder, base, files, job_id)
         _commit(folder, base, [suffix for suffix, _ in outputs], supersedes, job_id)
@@ -58,7 +58,7 @@ def publish_all(
 def publish_one(path: Path, content: bytes, *, job_id: int) -> None:
     """One file by itself, such as a report. Raises as publish_all does."""
     try:
-        _make(path.parent)
+        make_folder(path.parent)
         temporary = temporary_of(path, job_id)
         _write(temporary, content)
         rename(temporary, path)
@@ -150,11 +150,11 @@ def _remove(path: Path) -> bool:
     return True
 
 
-def _make(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """`folder` and what is missing above it, durably."""
     if folder.is_dir():
         return
-    _make(folder.parent)
+    make_folder(folder.parent)
     with suppress(FileExistsError):
         folder.mkdir()
         fsync_directory(folder.parent)

@@ -1,7 +1,8 @@
 """What happens to a source once its matte is safe: the only code that moves or deletes one.
 
 Never called before the journal says done. Moves first and looks then: between a look and a
-deletion a camera or a sync client may have put a new photo under the old name.
+deletion a camera or a sync client may have put a new photo under the old name. A death in
+between leaves the photo under a name of ours, and `restore` brings that to its end.
 """
 
 from __future__ import annotations
@@ -9,17 +10,28 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from watcher.config import Folder
 from watcher.domain import Source, Stamp
 from watcher.errors import HostError
-from watcher.pipeline.publish import fsync_directory, temporary_of
+from watcher.pipeline.publish import fsync_directory, make_folder
 
-# Module-level so that tests can replace it by sudden death, or by another device.
+# Module-level so that tests can replace each step by sudden death, or by another device.
 rename = os.rename
+link = os.link
+unlink = os.unlink
+
+# aside: a photo on its way out, perhaps the only copy there is; copy: not whole yet, worth
+# nothing. Never a name that publish.sweep would take for one of its own and remove.
+LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<job>\d+)\.(?P<kind>aside|copy)\.hotmatte\.tmp", re.DOTALL)
+# What every Linux file system allows for one name.
+_NAME_BYTES = 255
 
 
 def retire(source: Source, folder: Folder, *, job_id: int) -> Path | None:
@@ -39,48 +51,123 @@ def retire(source: Source, folder: Folder, *, job_id: int) -> Path | None:
     return None
 
 
+def leftover(path: Path, job_id: int, kind: Literal["aside", "copy"] = "aside") -> Path:
+    """The name of ours that stands for `path` meanwhile; a long one is cut."""
+    rest = f".{job_id}.{kind}.hotmatte.tmp"
+    return path.with_name("." + _cut(path.name, room=_NAME_BYTES - 1 - len(rest)) + rest)
+
+
 def _delete(path: Path, stamp: Stamp, job_id: int) -> None:
-    aside = temporary_of(path, job_id)
-    # `aside` may be there already, from before a death.
-    if _is(path, stamp) and not aside.exists():
+    aside = leftover(path, job_id)
+    # `aside` may be there already, from a deletion that failed half-way.
+    if _is(path, stamp) and not os.path.lexists(aside):
         rename(path, aside)
-    if not aside.exists():
+    if not os.path.lexists(aside):
         return
     if _is(aside, stamp):
-        aside.unlink()
+        unlink(aside)
         fsync_directory(aside.parent)
     else:
-        _put_back(aside, path)
+        _name(aside, path)
 
 
 def _archive(path: Path, source: Source, archive: Path, job_id: int) -> Path | None:
     if not _is(path, source.stamp):
         return None
     folder = archive / PurePosixPath(source.relpath).parent
-    folder.mkdir(parents=True, exist_ok=True)
-    target = _free_name(folder, path.name)
+    make_folder(folder)
+    aside = leftover(folder / path.name, job_id)
     try:
-        moved = _move(path, target, source.stamp, job_id)
-        fsync_directory(folder)
-    except BaseException:
-        _remove_placeholder(target)
-        raise
-    return target if moved else None
-
-
-def _move(path: Path, target: Path, stamp: Stamp, job_id: int) -> bool:
-    """Whether what lies at `target` now is the version of `stamp`; another one is put back."""
-    try:
-        rename(path, target)
+        rename(path, aside)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        _copy_away(path, target, stamp, job_id)
-        return True
-    if _is(target, stamp):
-        return True
-    _put_back(target, path)
-    return False
+        return _copy_away(path, folder, source.stamp, job_id)
+    try:
+        if not _is(aside, source.stamp):
+            _name(aside, path)
+            return None
+        target = _name(aside, folder / path.name)
+        fsync_directory(folder)
+    except OSError:
+        if os.path.lexists(aside):
+            _name(aside, path)
+        raise
+    return target
+
+
+def _copy_away(path: Path, folder: Path, stamp: Stamp, job_id: int) -> Path:
+    """Across devices: a durable, verified copy first, then `path` is deleted as `delete` does."""
+    copy = leftover(folder / path.name, job_id, "copy")
+    try:
+        copy.unlink(missing_ok=True)
+        shutil.copy2(path, copy, follow_symlinks=False)
+        with copy.open("rb") as file:
+            os.fsync(file.fileno())
+        if _digest(copy) != _digest(path) or not _is(path, stamp):
+            raise OSError(errno.EIO, "the copy differs from the photo", str(folder))
+        target = _name(copy, folder / path.name)
+        fsync_directory(folder)
+    finally:
+        copy.unlink(missing_ok=True)
+    _delete(path, stamp, job_id)
+    return target
+
+
+# --- After a death -------------------------------------------------------------------------
+
+
+def restore(name: str, folder: Folder, *, done: Callable[[int], Source | None]) -> int:
+    """Bring to its end what a death interrupted in hot folder `name`; how many photos that were.
+
+    `done`: the source of a job that is done, None for every other job. A photo aside that is
+    the version that was done goes where it was going; any other one goes back to work, under
+    its own name or, where that is taken, a numbered one. To be called before any job of
+    this run. Raises HostError.
+    """
+    count = 0
+    for root in filter(None, (folder.path, folder.archive)):
+        try:
+            for moved, match in _leftovers(root):
+                source = done(int(match["job"]))
+                # Hot folders may share an archive: each looks after its own.
+                if source is None or source.folder == name:
+                    _resolve(moved, match, folder, source)
+                    fsync_directory(moved.parent)
+                    count += 1
+        except OSError as error:
+            raise HostError(f"cannot restore photos in {root}: {error.strerror or error}") from error
+    return count
+
+
+def _leftovers(root: Path) -> Iterator[tuple[Path, re.Match[str]]]:
+    for place, _, names in os.walk(root, onerror=_complain):
+        for name in names:
+            if match := LEFTOVER.fullmatch(name):
+                yield Path(place, name), match
+
+
+def _complain(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _resolve(moved: Path, match: re.Match[str], folder: Folder, source: Source | None) -> None:
+    own = moved.with_name(PurePosixPath(source.relpath).name if source else match["name"])
+    archived = folder.archive is not None and moved.is_relative_to(folder.archive)
+    if match["kind"] == "copy":
+        unlink(moved)
+    elif source is None:
+        _name(moved, own)
+    elif not _is(moved, source.stamp):
+        _name(moved, folder.path / source.relpath)
+    elif archived:
+        _name(moved, own)
+    else:
+        unlink(moved)
+
+
+# --- Names ---------------------------------------------------------------------------------
 
 
 def _is(path: Path, stamp: Stamp) -> bool:
@@ -91,57 +178,52 @@ def _is(path: Path, stamp: Stamp) -> bool:
     return Stamp.of(status) == stamp
 
 
-def _free_name(folder: Path, name: str) -> Path:
-    """A name nobody has, held by an empty file: a rename may then replace only our own."""
-    stem, dot, ending = name.rpartition(".")
-    if not stem:
-        stem, dot, ending = name, "", ""
-    for number in range(1, 100_000):
-        target = folder / (name if number == 1 else f"{stem}_{number}{dot}{ending}")
+def _name(moved: Path, wanted: Path) -> Path:
+    """Give `moved` the name `wanted`, or else a numbered one; the name it got.
+
+    Never replaces anything: unlike rename, a link fails where the name is taken. Where the
+    very same photo is there already, that is enough.
+    """
+    make_folder(wanted.parent)
+    for target in _numbered(wanted):
         try:
-            os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            link(moved, target, follow_symlinks=False)
         except FileExistsError:
-            continue
+            if not _same(moved, target):
+                continue
+        except OSError:  # a file system without hard links
+            if os.path.lexists(target):
+                continue
+            rename(moved, target)
+            return target
+        unlink(moved)
         return target
-    raise FileExistsError(errno.EEXIST, f"{name} is archived 99999 times already", str(folder))
+    raise FileExistsError(errno.EEXIST, "there are 99999 of that name already", str(wanted))
 
 
-def _remove_placeholder(target: Path) -> None:
-    with suppress(OSError):
-        if target.lstat().st_size == 0:
-            target.unlink()
+def _numbered(wanted: Path) -> Iterator[Path]:
+    yield wanted
+    for number in range(2, 100_000):
+        rest = f"_{number}{wanted.suffix}"
+        yield wanted.with_name(_cut(wanted.stem, room=_NAME_BYTES - len(os.fsencode(rest))) + rest)
 
 
-def _copy_away(path: Path, target: Path, stamp: Stamp, job_id: int) -> None:
-    """Across devices: a durable, verified copy first, then `path` is deleted as `delete` does."""
-    temporary = temporary_of(target, job_id)
-    try:
-        shutil.copy2(path, temporary, follow_symlinks=False)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        if _digest(temporary) != _digest(path) or not _is(path, stamp):
-            raise OSError(errno.EIO, "the copy differs from the photo", str(target))
-        rename(temporary, target)
-        fsync_directory(target.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _delete(path, stamp, job_id)
+def _cut(name: str, *, room: int) -> str:
+    """The beginning of `name` that fits into `room` bytes."""
+    while len(os.fsencode(name)) > room:
+        name = name[:-1]
+    return name
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether these are one file, or equal in stamp and content."""
+    with suppress(FileNotFoundError):
+        if not _is(one, Stamp.of(other.lstat())) or other.is_symlink():
+            return False
+        return one.samefile(other) or _digest(one) == _digest(other)
+    return False
 
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _put_back(moved: Path, path: Path) -> None:
-    """Another version than the one that was done: it is work, and belongs into the hot folder."""
-    try:
-        # Unlike rename, a link never replaces what may have arrived there meanwhile.
-        os.link(moved, path)
-    except FileExistsError:
-        return
-    except OSError:
-        if not path.exists():
-            rename(moved, path)
-        return
-    moved.unlink()

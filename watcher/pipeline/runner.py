@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watcher.domain import Frame, Job, Outcome
-from watcher.errors import EngineOutOfMemory
+from watcher.errors import EngineOutOfMemory, InputRejected
 from watcher.pipeline.batch import Batcher
 from watcher.pipeline.budget import PixelBudget
 
@@ -145,7 +145,8 @@ class Runner:
             alphas = self._engine.infer(
                 [trip.frame.proxy for trip in batch if trip.frame is not None], timeout=self._timeout
             )
-        except EngineOutOfMemory as error:
+        except (EngineOutOfMemory, InputRejected) as error:
+            # Said of the batch, but true of one photo or of their number: ask for fewer.
             if len(batch) == 1:
                 self._resolve(batch[0], error)
                 return

@@ -1,0 +1,207 @@
+"""Fetch a photo by URL without being used against the network it stands in.
+
+The host is resolved once, every address is checked, and the connection goes to the very
+address that was checked: a name that resolves differently the second time (DNS rebinding)
+gains nothing. Each redirect is checked the same way. Bytes and time are bounded throughout.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+
+from watcher import __version__
+from watcher.errors import InputNotReady, InputRejected
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+CHUNK = 1 << 16
+# A share of the whole time for one connection attempt, so that a dead address leaves room for the next.
+CONNECT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class UrlLimits:
+    """Bytes, seconds for everything together, and hops."""
+
+    max_mb: float = 100.0
+    timeout_s: float = 60.0
+    max_redirects: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """`name`: a file name made from the URL, safe to use; `url`: after all redirects."""
+
+    content: bytes
+    name: str
+    url: str
+
+
+def is_public(address: Address) -> bool:
+    """Whether `address` is one that a stranger may name.
+
+    Not: loopback, private, link-local (cloud metadata lives there), multicast, reserved, and
+    IPv4 addresses in an IPv6 disguise (mapped, 6to4, NAT64) unless they are public themselves.
+    """
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour
+        if inner is None and address in ipaddress.ip_network("64:ff9b::/96"):
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public(inner)
+    return address.is_global and not address.is_multicast and not address.is_reserved
+
+
+def is_url(text: str) -> bool:
+    return text.lower().startswith(("http://", "https://"))
+
+
+def download(
+    url: str, *, limits: UrlLimits | None = None, allowed: Callable[[Address], bool] = is_public
+) -> Download:
+    """The content behind `url`.
+
+    Raises InputRejected for what will never work (refused address, too large, 404) and
+    InputNotReady for what may (no network, 503, time-out).
+    """
+    limits = limits or UrlLimits()
+    deadline = time.monotonic() + limits.timeout_s
+    for _ in range(limits.max_redirects + 1):
+        parts = _parse(url)
+        try:
+            content, onwards = _get(parts, limits, allowed, deadline)
+        except (OSError, http.client.HTTPException) as error:
+            raise InputNotReady(
+                f"{url} cannot be fetched: {error or type(error).__name__}",
+                remedy="Check the URL and the network, then try again.",
+            ) from error
+        if onwards is None:
+            return Download(content, _name(parts), url)
+        url = urljoin(url, onwards)
+    raise InputRejected(f"{url} is one redirect too many ({limits.max_redirects})")
+
+
+def _parse(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise InputRejected(f"{url} is not a URL: {error}", remedy="Correct it.") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise InputRejected(f"{url} is not an http or https URL", remedy="Correct it.")
+    if parts.username or parts.password:
+        raise InputRejected("a URL with a password in it is not fetched", remedy="Download it yourself.")
+    return parts
+
+
+def _get(
+    parts: SplitResult, limits: UrlLimits, allowed: Callable[[Address], bool], deadline: float
+) -> tuple[bytes, str | None]:
+    """The body, or where to look instead."""
+    connection = _connect(parts, allowed, deadline)
+    try:
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        connection.request(
+            "GET",
+            target.replace(" ", "%20"),
+            headers={"User-Agent": f"hotmatte/{__version__}", "Accept": "image/*, */*;q=0.1"},
+        )
+        response = connection.getresponse()
+        if response.status in REDIRECTS and (onwards := response.getheader("Location")):
+            return b"", onwards
+        if response.status != 200:
+            words = f"the server answers {response.status} {response.reason}".rstrip()
+            raise (InputNotReady if response.status in (429, 500, 502, 503, 504) else InputRejected)(
+                words, remedy="Check the URL."
+            )
+        return _body(connection, response, limits, deadline), None
+    finally:
+        connection.close()
+
+
+def _connect(
+    parts: SplitResult, allowed: Callable[[Address], bool], deadline: float
+) -> http.client.HTTPConnection:
+    host, secure = str(parts.hostname), parts.scheme == "https"
+    port = parts.port or (443 if secure else 80)
+    addresses = _resolve(host, port)
+    for address in addresses:
+        # One private address among public ones is how rebinding looks: refuse them all.
+        if not allowed(address):
+            raise InputRejected(
+                f"{host} is {address}, an address inside this network",
+                remedy="Copy the photo into the hot folder instead.",
+            )
+    plain = _first_that_answers(addresses, port, deadline)
+    connection = http.client.HTTPConnection(host, port)
+    try:
+        connection.sock = (
+            ssl.create_default_context().wrap_socket(plain, server_hostname=host) if secure else plain
+        )
+    except BaseException:
+        plain.close()
+        raise
+    return connection
+
+
+def _resolve(host: str, port: int) -> list[Address]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    # A link-local address carries its interface behind a per cent sign.
+    return list(dict.fromkeys(ipaddress.ip_address(str(item[4][0]).partition("%")[0]) for item in found))
+
+
+def _first_that_answers(addresses: list[Address], port: int, deadline: float) -> socket.socket:
+    last: OSError = TimeoutError("timed out")
+    for address in addresses:
+        try:
+            return socket.create_connection((str(address), port), min(CONNECT_S, _left(deadline)))
+        except OSError as error:
+            last = error
+    raise last
+
+
+def _body(
+    connection: http.client.HTTPConnection,
+    response: http.client.HTTPResponse,
+    limits: UrlLimits,
+    deadline: float,
+) -> bytes:
+    most = int(limits.max_mb * 1e6)
+    if response.length is not None and response.length > most:
+        raise InputRejected(f"it has {response.length / 1e6:.0f} MB; the limit is {limits.max_mb:g}")
+    content = bytearray()
+    while True:
+        # Each read gets what is left of the whole, so that dripping bytes do not prolong it.
+        if connection.sock is not None:
+            connection.sock.settimeout(_left(deadline))
+        piece = response.read1(CHUNK)
+        if not piece:
+            break
+        content += piece
+        if len(content) > most:
+            raise InputRejected(f"it has more than {limits.max_mb:g} MB")
+    if response.length:
+        raise http.client.IncompleteRead(bytes(content), response.length)
+    return bytes(content)
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("it took too long")
+    return left
+
+
+def _name(parts: SplitResult) -> str:
+    """The last part of the path, with nothing in it that a file name should not have."""
+    name = PurePosixPath(unquote(parts.path)).name
+    kept = "".join(char for char in name if char.isprintable() and char not in '/\\:*?"<>|').strip(" .")
+    return kept[-100:] or "photo"
