@@ -1,0 +1,204 @@
+"""Side by side with rembg: the same photos, weights, threads and kind of result; whole runs in turn."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import venv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks import photos
+from benchmarks.service import write_config
+from benchmarks.setting import Setting
+from benchmarks.table import Cell, Table
+from benchmarks.usage import Spent, spent_by
+from watcher.engine import weights
+from watcher.engine.card import card_folders, load_card
+
+TITLE = "Beside rembg"
+REQUIREMENT, VERSION = "rembg[cpu,cli]", "2.0.86"
+MODEL = "u2netp"
+PLAIN, CLEAN = "plain cutout", "clean edges"
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """`command` makes RGBA PNGs of every photo in its first folder, in its second."""
+
+    name: str
+    command: Callable[[Path, Path], Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The same command on one photo and on all: the difference is without the start."""
+
+    one: Spent
+    every: Spent
+
+
+def run(setting: Setting) -> list[Table]:
+    count, rounds = setting.count(40, quick=4), setting.count(3, quick=1)
+    cores = sorted(os.sched_getaffinity(0))
+    tables: list[Table] = []
+    with setting.folder("rembg") as folder:
+        photos.make(setting.photos, folder / "photos", count=count)
+        photos.make(setting.photos, folder / "one", count=1)
+        cards = _model(folder)
+        # One core also answers whether it is the waiting of threads that makes a difference.
+        for number, times in ((len(cores), rounds), (1, 1)):
+            if number == 1 and len(cores) == 1 and tables:
+                break
+            race = _Race(folder, frozenset(cores[:number]), count)
+            spent: dict[tuple[str, str], list[Run]] = {}
+            for kind in (PLAIN, CLEAN):
+                contenders = _contenders(folder, clean=kind == CLEAN)
+                spent |= {(kind, who): found for who, found in race.run(contenders, times).items()}
+            tables.append(_table(spent, count, number, times, cards))
+    return tables
+
+
+def _table(spent: dict[tuple[str, str], list[Run]], count: int, cores: int, rounds: int, peer: str) -> Table:
+    rows: list[tuple[Cell, ...]] = []
+    for kind in (PLAIN, CLEAN):
+        ours, theirs = spent[kind, "hotmatte"], spent[kind, "rembg"]
+        for who, runs in (("rembg", theirs), ("hotmatte", ours)):
+            rows.append((kind, who, *_figures(runs, count)))
+        each = zip(_figures(theirs, count), _figures(ours, count), strict=True)
+        # Photos a second are better when more, all else when less.
+        ratios = [b / a if column == 4 else a / b for column, (a, b) in enumerate(each)]
+        rows.append((kind, "rembg / hotmatte", *ratios))
+    columns = (
+        "result",
+        "who",
+        "CPU s",
+        "CPU ms of one photo alone",
+        "CPU ms of each further one",
+        "wall s",
+        "photos a second",
+        "peak MB",
+    )
+    samples = {
+        f"{kind}, {who}": [[run.one.cpu, run.every.cpu, run.every.wall, run.every.peak_mb] for run in runs]
+        for (kind, who), runs in spent.items()
+    }
+    return Table(
+        f"{TITLE}, {cores} core(s)", columns, tuple(rows), _notes(count, cores, rounds, peer), samples
+    )
+
+
+def _notes(count: int, cores: int, rounds: int, peer: str) -> tuple[str, ...]:
+    return (
+        f"{count} JPEGs of 1920x1080, {MODEL} with the same weights, {rounds} run(s) each in turn, medians; {peer}.",
+        "The last row of each three says how many times better hotmatte is.",
+        (
+            f"Both are held to {cores} core(s) by affinity, with as many inference threads: OMP_NUM_THREADS for"
+            " rembg, and hotmatte counts the cores it may use. Everything else is as each comes: ONNX Runtime's"
+            " waiting threads spin in rembg and sleep in hotmatte."
+        ),
+        (
+            "`plain cutout`: `rembg p` against a profile with `decontaminate: false`. `clean edges`: `rembg p -dc`"
+            " against `decontaminate: true`. Both write one RGBA PNG for each photo; hotmatte also refines the"
+            " alpha by the guided filter, syncs each file to the disk and writes its sidecar."
+        ),
+        (
+            "Whole processes from start to end, children included; one photo before, unmeasured, so that both have"
+            " compiled what they compile. Peak: the largest sum over all processes of proportional set size."
+        ),
+    )
+
+
+def _figures(runs: list[Run], count: int) -> tuple[float, ...]:
+    """The columns of the table after the names."""
+    one = statistics.median(run.one.cpu for run in runs)
+    cpu, wall, peak = (
+        statistics.median(getattr(run.every, name) for run in runs) for name in ("cpu", "wall", "peak_mb")
+    )
+    return cpu, 1000 * one, 1000 * (cpu - one) / (count - 1), wall, count / wall, peak
+
+
+class _Race:
+    """Runs contenders in turn, so that a busy machine is unfair to all alike."""
+
+    def __init__(self, folder: Path, cores: frozenset[int], count: int) -> None:
+        self._folder = folder
+        self._cores = cores
+        self._count = count
+        threads = str(len(cores))
+        self._env = {**os.environ, "OMP_NUM_THREADS": threads, "U2NET_HOME": str(folder / "weights")}
+
+    def run(self, contenders: Sequence[Contender], rounds: int) -> dict[str, list[Run]]:
+        spent: dict[str, list[Run]] = {contender.name: [] for contender in contenders}
+        for contender in contenders:
+            self._once(contender, self._folder / "one", expected=1)
+        for _ in range(rounds):
+            for contender in contenders:
+                one = self._once(contender, self._folder / "one", expected=1)
+                every = self._once(contender, self._folder / "photos", expected=self._count)
+                spent[contender.name].append(Run(one, every))
+        return spent
+
+    def _once(self, contender: Contender, inputs: Path, *, expected: int) -> Spent:
+        outputs = self._folder / "outputs"
+        outputs.mkdir()
+        spent = spent_by(
+            contender.command(inputs, outputs),
+            env=self._env,
+            log=self._folder / "log.txt",
+            cores=self._cores,
+        )
+        made = len(list(outputs.rglob("*.png")))
+        shutil.rmtree(outputs)
+        if made != expected:
+            raise RuntimeError(f"{contender.name} made {made} cutouts of {expected} photos")
+        return spent
+
+
+# --- The contenders ------------------------------------------------------------------------
+
+
+def _contenders(folder: Path, *, clean: bool) -> list[Contender]:
+    own = folder / ("clean" if clean else "plain")
+    own.mkdir(exist_ok=True)
+    outputs = [{"kind": "cutout", "suffix": ".png"}]
+    config = write_config(own, model=MODEL, profile={"decontaminate": clean, "outputs": outputs})
+
+    def rembg(inputs: Path, made: Path) -> list[str]:
+        return [str(_rembg()), "p", "-m", MODEL, *(["-dc"] if clean else []), str(inputs), str(made)]
+
+    def hotmatte(inputs: Path, made: Path) -> list[str]:
+        words = ["matte", "--config", str(config), "--quiet", "-d", str(made), str(inputs)]
+        return [sys.executable, "-m", "watcher", *words]
+
+    return [Contender("rembg", rembg), Contender("hotmatte", hotmatte)]
+
+
+def _model(folder: Path) -> str:
+    """The same file for both, where rembg looks for it; returns what rembg is."""
+    command = [sys.executable, "-m", "watcher", "models", "pull", MODEL]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    path = weights.place(load_card(MODEL, card_folders(None)), weights.cache_folder(None))
+    assert path is not None
+    (folder / "weights").mkdir()
+    shutil.copyfile(path, folder / "weights" / f"{MODEL}.onnx")
+    python = _rembg().with_name("python")
+    ask = "from importlib.metadata import version; print(version('rembg'), version('onnxruntime'))"
+    said = subprocess.run([python, "-c", ask], check=True, capture_output=True, text=True).stdout.split()
+    return f"rembg {said[0]} (ONNX Runtime {said[1]}, ours {version('onnxruntime')})"
+
+
+def _rembg() -> Path:
+    """rembg in an environment of its own, made when it is first asked for."""
+    home = weights.cache_folder(None) / "benchmarks" / f"rembg-{VERSION}"
+    command = home / "bin" / "rembg"
+    if not command.exists():
+        venv.create(home, with_pip=True)
+        wanted = REQUIREMENT + "==" + VERSION
+        subprocess.run([home / "bin" / "pip", "install", "--quiet", wanted], check=True)
+    return command

@@ -1,0 +1,80 @@
+"""A daemon to be measured: `hotmatte run` on folders of its own, as an operator would start it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.usage import children
+
+CARDS = Path(__file__).with_name("cards")
+FAKE, REAL = "benchfake", "modnet"
+READY_S, STOP_S = 300.0, 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A daemon that is ready. `hot` and `mattes` are its folders, `worker` its worker's process id."""
+
+    pid: int
+    worker: int
+    hot: Path
+    mattes: Path
+
+
+def write_config(folder: Path, *, model: str, profile: dict[str, Any] | None = None, **hot: Any) -> Path:
+    """A configuration with one hot folder `hot` in `folder`; `hot` and `profile` are settings of theirs."""
+    settings = {
+        "state_dir": "state",
+        "folders": {"hot": {"path": "hot", "output": "mattes", "create": True} | hot},
+        "profiles": {"portrait": {"model": model, "device": "cpu"} | (profile or {})},
+        "models": {"cards": str(CARDS)},
+        "log": {"format": "text", "level": "info"},
+    }
+    path = folder / "hotmatte.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return path
+
+
+@contextmanager
+def running(config: Path) -> Iterator[Service]:
+    """A daemon with `config`, ready; stopped afterwards. Errors carry the end of its log as a note."""
+    folder = config.parent
+    log = folder / "log.txt"
+    command = [sys.executable, "-m", "watcher", "run", "--config", str(config), "--no-progress"]
+    with (
+        log.open("wb") as words,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=words, stderr=words) as daemon,
+    ):
+        try:
+            _await_ready(daemon, folder / "state" / "status.json")
+            (worker,) = children(daemon.pid)
+            yield Service(daemon.pid, worker, folder / "hot", folder / "mattes")
+        except Exception as error:
+            error.add_note(f"daemon {daemon.pid} (exit status {daemon.poll()}) said last:\n{_end(log)}")
+            raise
+        finally:
+            daemon.send_signal(signal.SIGTERM)
+            daemon.wait(STOP_S)
+
+
+def _await_ready(daemon: subprocess.Popen[bytes], status: Path) -> None:
+    deadline = time.monotonic() + READY_S
+    while not (status.exists() and json.loads(status.read_bytes())["ready"]):
+        if daemon.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError("the daemon did not get ready")
+        time.sleep(0.05)
+
+
+def _end(log: Path) -> str:
+    return log.read_text(encoding="utf-8", errors="replace")[-2000:]

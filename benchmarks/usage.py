@@ -1,0 +1,117 @@
+"""What processes have used, as the kernel counts it: CPU seconds and memory. Reads /proc only."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_SAMPLE_S = 0.1
+MEGA = 1_000_000
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of all threads of `pid`; proc(5), fields 14 and 15 of stat."""
+    # The command's name may hold blanks and brackets: count from its end.
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def wakeups(pid: int) -> int:
+    """How often any thread of `pid` has slept and been woken."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        total += _number(task / "status", "voluntary_ctxt_switches:")
+    return total
+
+
+def resident_mb(pid: int) -> float:
+    """All pages that are mapped and in memory, shared ones in full; megabytes."""
+    return _number(Path(f"/proc/{pid}/status"), "VmRSS:") * 1024 / MEGA
+
+
+def children(pid: int) -> list[int]:
+    """The child processes of every thread of `pid`."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found += map(int, (task / "children").read_text(encoding="utf-8").split())
+    return found
+
+
+def _number(path: Path, key: str) -> int:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith(key):
+            return int(line.split()[1])
+    raise LookupError(f"{path} has no {key}")
+
+
+def _shared_fairly_mb(pid: int) -> float:
+    """Like `resident_mb`, but a page that n processes share counts as 1/n: these may be added up."""
+    return _number(Path(f"/proc/{pid}/smaps_rollup"), "Pss:") * 1024 / MEGA
+
+
+def tree_mb(pid: int) -> float:
+    """Memory of `pid` and all below it; 0 once it is gone."""
+    try:
+        return _shared_fairly_mb(pid) + sum(tree_mb(child) for child in children(pid))
+    except (OSError, LookupError):
+        return 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a command used, its children included. `peak_mb` is the largest sum found by sampling."""
+
+    wall: float
+    cpu: float
+    peak_mb: float
+
+
+def spent_by(command: Sequence[str], *, env: Mapping[str, str], log: Path, cores: AbstractSet[int]) -> Spent:
+    """Run `command` to its end on `cores`. Raises RuntimeError, with the end of `log`, where it fails."""
+    ours = os.sched_getaffinity(0)
+    with log.open("wb") as words:
+        began = time.perf_counter()
+        os.sched_setaffinity(0, cores)  # inherited
+        try:
+            child = subprocess.Popen(
+                command, env=dict(env), stdin=subprocess.DEVNULL, stdout=words, stderr=words
+            )
+        finally:
+            os.sched_setaffinity(0, ours)
+        peak = _Peak(child.pid)
+        # Not child.wait(): wait4 alone tells what this child and its children used.
+        _, status, used = os.wait4(child.pid, 0)
+        wall = time.perf_counter() - began
+        child.returncode = os.waitstatus_to_exitcode(status)
+        peak_mb = peak.stop()
+    if child.returncode:
+        end = log.read_text(encoding="utf-8", errors="replace")[-2000:]
+        raise RuntimeError(f"{command[0]} ended with {child.returncode}:\n{end}")
+    return Spent(wall, used.ru_utime + used.ru_stime, peak_mb)
+
+
+class _Peak:
+    """Looks at a tree of processes every tenth of a second."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._peak = 0.0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="peak", daemon=True)
+        self._thread.start()
+
+    def _look(self) -> None:
+        while not self._over.wait(_SAMPLE_S):
+            self._peak = max(self._peak, tree_mb(self._pid))
+
+    def stop(self) -> float:
+        self._over.set()
+        self._thread.join()
+        return self._peak
