@@ -37,7 +37,7 @@ FOLDERS: dict[str, dict[str, object]] = {
 }
 NAMES = [f"{place}IMG_{number:02d}.jpg" for place in ("", "day 1/", "day 2/a/") for number in range(8)]
 # A named step that is not reached in this time is not on the way today.
-REACHED_S = 4.0
+REACHED_S = 3.0
 # Half of all deaths come at a named step, half at any moment.
 DEATHS = [(step, moment) for step in STEPS for moment in ("before", "after")]
 
@@ -119,7 +119,7 @@ def _kill_again_and_again(storm: DaemonRig, chance: random.Random) -> Counter[st
             storm.start(ready=False)
             if chance.random() < 0.3:
                 deaths["worker"] += _kill_worker(storm, chance)
-            _live_for(storm, chance.uniform(0.0, 1.5))
+            _live_for(storm, chance.uniform(0.0, 1.2))
             deaths["daemon"] += 1
         storm.kill()
     return deaths
@@ -139,7 +139,7 @@ def _die_at(storm: DaemonRig, step: str, moment: str, *, times: int) -> str:
 def _kill_worker(storm: DaemonRig, chance: random.Random) -> int:
     """Kill the engine while the daemon lives on; how many died."""
     workers = storm.wait(storm.workers, timeout=20)
-    _live_for(storm, chance.uniform(0.0, 1.0))
+    _live_for(storm, chance.uniform(0.0, 0.6))
     for worker in workers:
         worker.kill()
     return len(workers)

@@ -31,7 +31,6 @@ FATAL = {
     "memory": (moody.OOM, "out of memory"),
     "bug": (moody.BUG, "oops"),
     "garbage": (moody.GARBAGE, "garbage"),
-    "half a message": (moody.HALF, "no answer to infer"),
     "not finite": (moody.NAN, "not finite"),
     "wrong shape": (moody.SHAPE, "shape"),
 }
