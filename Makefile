@@ -1,7 +1,8 @@
 # make venv    set up .venv, start nothing
 # make run     watch ./hot, write mattes to ./mattes (or as hotmatte.yaml says)
 # make test    all tests
-# make check   what CI runs: format, lint, types, imports, tests with coverage
+# make lint    format, lint, types, imports
+# make check   what CI runs: lint, then tests with coverage
 # make faults  the fault tests only
 # make bench   throughput and latency, with machine and date
 # make format  put the source into shape
@@ -14,7 +15,7 @@ PYTHON := $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test check faults bench format again
+.PHONY: help venv run test lint check faults bench format again
 .DELETE_ON_ERROR:
 
 help:
@@ -52,18 +53,20 @@ run: $(if $(wildcard .venv/ready-test),.venv/ready-test,.venv/ready-run)
 test: .venv/ready-test
 	$(BIN)/pytest
 
-check: .venv/ready-test
+lint: .venv/ready-test
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check: lint
 	$(BIN)/pytest --cov --cov-report=term:skip-covered
 
 faults: .venv/ready-test
 	$(BIN)/pytest tests/faults
 
 bench: .venv/ready-test
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks --render
 
 format: .venv/ready-test
 	$(BIN)/ruff format

@@ -279,7 +279,7 @@ class Dispatcher:
                 if not isinstance(error, WatcherError):
                     event(logging.ERROR, f"bug: {error!r}", **_words(job))
                     logging.getLogger("hotmatte").error("traceback", exc_info=error)
-                self._quarantine(job, failure_of(error))
+                self._quarantine(job, failure_of(error), stage=_stage(error))
             case Action.DROP:
                 self._journal.forget(job)
                 event(logging.INFO, f"dropped: {error}", **_words(job))
@@ -300,11 +300,12 @@ class Dispatcher:
                     logging.WARNING,
                     f"will be tried again: {error}",
                     **_words(job),
+                    stage=_stage(error),
                     attempts=job.attempts,
                     delay_s=verdict.delay,
                 )
 
-    def _quarantine(self, job: Job, failure: Failure) -> None:
+    def _quarantine(self, job: Job, failure: Failure, *, stage: str | None = None) -> None:
         try:
             self._ends.quarantined(job, failure)
         except WatcherError as error:
@@ -315,6 +316,7 @@ class Dispatcher:
                 logging.WARNING,
                 f"quarantined: {failure.reason}",
                 **_words(job),
+                stage=stage,
                 attempts=job.attempts,
                 error=failure.error,
                 remedy=failure.remedy,
@@ -344,6 +346,10 @@ def failure_of(error: BaseException) -> Failure:
     if isinstance(error, WatcherError):
         return Failure(type(error).__name__, str(error), error.remedy)
     return Failure(type(error).__name__, f"unexpected error: {error}", WatcherError.remedy)
+
+
+def _stage(error: BaseException) -> str | None:
+    return error.stage if isinstance(error, WatcherError) else None
 
 
 def _words(job: Job) -> dict[str, object]:

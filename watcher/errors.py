@@ -38,6 +38,7 @@ class WatcherError(Exception):
     """
 
     remedy = "This is a bug in hotmatte: please report it with the log."
+    stage: str | None = None  # where a job was when it was raised; set by the runner
 
     def __init__(self, reason: str, *, remedy: str | None = None) -> None:
         super().__init__(reason)

@@ -194,9 +194,11 @@ def test_a_file_that_kills_the_daemon_travels_alone_and_is_given_up(journal, dis
         journal.claim(["in"], limit=3, now=1e12, lease=-1)
         journal.reap(now=2e12)
     play = Play()
-    dispatch(play)
+    dispatcher, _, _ = dispatch(play)
     eventually(lambda: states(journal) == {"done": 3})
     assert max(map(len, play.together)) == 1
+    dispatcher.stop()
+    assert dispatcher.join(5)
     admit(journal, "worse.jpg")
     for _ in range(3):
         journal.claim(["in"], limit=3, now=1e12, lease=-1)

@@ -14,8 +14,7 @@ from watcher.domain import EngineAbout
 from watcher.engine.client import EngineClient
 from watcher.engine.launch import Launch
 from watcher.errors import EngineCrashed, EngineTimeout, EngineUnavailable
-
-logger = logging.getLogger("hotmatte.engine")
+from watcher.log import event
 
 # So many failed boots in a row are no accident.
 GIVE_UP_AFTER = 3
@@ -78,7 +77,7 @@ class Supervisor:
             except (EngineCrashed, EngineTimeout) as error:
                 self._bury(client)
                 self._refuse_if_closing()
-                logger.warning("worker of %s lost, will be replaced: %s", self._launch.model, error)
+                event(logging.WARNING, f"worker lost, will be replaced: {error}", model=self._launch.model)
                 raise
             self._strikes = 0
             return alphas
@@ -103,7 +102,7 @@ class Supervisor:
         self._refuse_if_closing()
         if self._client is not None and not self._client.alive:
             # It died between two batches: no file is to blame.
-            logger.warning("worker of %s died while idle, will be replaced", self._launch.model)
+            event(logging.WARNING, "worker died while idle, will be replaced", model=self._launch.model)
             self._bury(self._client)
         if self._client is None:
             self._boot()
@@ -132,12 +131,13 @@ class Supervisor:
         self._boots += 1
         self._failed_boots = 0
         self._about = launch.about(said)
-        logger.info(
-            "engine model=%s device=%s framework=%s boot_ms=%.0f",
-            launch.model,
-            self._about.device,
-            self._about.framework,
-            (time.monotonic() - started) * 1000,
+        event(
+            logging.INFO,
+            "engine",
+            model=launch.model,
+            device=self._about.device,
+            framework=self._about.framework,
+            boot_ms=round((time.monotonic() - started) * 1000),
         )
 
     def _bury(self, client: EngineClient | None) -> None:

@@ -14,8 +14,7 @@ from pathlib import Path
 from watcher.engine import fetch
 from watcher.engine.card import Card, FileSource, Source, Weights
 from watcher.errors import EngineUnavailable, HostError, host_error
-
-logger = logging.getLogger("hotmatte.engine")
+from watcher.log import event
 
 Progress = Callable[[int, int | None], None]
 
@@ -117,10 +116,10 @@ def _fetch(weights: Weights, target: Path, progress: Progress) -> list[str]:
         try:
             _install(source, weights, target, progress)
         except fetch.SourceFailed as error:
-            logger.info("weights not had from %s: %s", source, error)
+            event(logging.INFO, f"weights not had: {error}", source=source)
             reasons.append(f"{source}: {error}")
         else:
-            logger.info("weights fetched from %s to %s", source, target)
+            event(logging.INFO, "weights fetched", source=source, path=target)
             break
     return reasons
 

@@ -32,9 +32,8 @@ from watchdog.observers.api import BaseObserver
 
 from watcher.config import Folder
 from watcher.intake.names import Rules
+from watcher.log import event
 from watcher.mounts import mount_of
-
-logger = logging.getLogger(__name__)
 
 # watchdog 7 meets new folders twice, by listing and by event, and then warns with a list of all its
 # watches: harmless, but megabytes of log for a tree that is copied in.
@@ -89,7 +88,7 @@ def observe(folder: Folder, rules: Rules, on_hint: Callable[[str], None]) -> Obs
         if error.errno not in (errno.ENOSPC, errno.EMFILE):
             raise
         reason = _limit(error.errno)
-        logger.warning("polling %s: %s", folder.path, reason)
+        event(logging.WARNING, f"polling: {reason}", path=folder.path)
         return Observation("polling", reason, degraded=True)
     reason = f"local file system ({mount.kind})" if folder.observer == "auto" else "as configured"
     if mount.is_network:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from watcher.config import Folder
-from watcher.domain import Source, Stamp, printable
+from watcher.domain import Source, Stamp
 from watcher.errors import HostError, WatcherError
 from watcher.intake import root, scan
 from watcher.intake.admit import Admission, JournalPort
@@ -22,6 +22,7 @@ from watcher.intake.observer import Observation, observe
 from watcher.intake.pace import SHARE, Pace
 from watcher.intake.settle import Settler
 from watcher.intake.standing import FolderStatus, Standing
+from watcher.log import event
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ class FolderWatch:
         try:
             self._folder.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            logger.warning("cannot create %s: %s", self._path, error.strerror or error)
+            event(logging.WARNING, f"cannot create {self._path}: {error.strerror or error}", folder=self.name)
 
     def _open(self) -> None:
         """Find the folder, observe it, list it. Raises HostError."""
@@ -134,7 +135,7 @@ class FolderWatch:
         self._scan(opening=True)
         if not self._stopping.is_set():
             self._standing.came_online()
-            logger.info("watching folder=%s path=%s", self.name, printable(self._path))
+            event(logging.INFO, "watching", folder=self.name, path=self._path)
             self.ready.set()
 
     def _recognise(self, identity: str) -> None:
@@ -159,7 +160,7 @@ class FolderWatch:
 
     def _go_offline(self, error: WatcherError) -> None:
         if self._standing.went_offline(f"{error}. {error.remedy}"):
-            logger.warning("offline folder=%s: %s. %s", self.name, error, error.remedy)
+            event(logging.WARNING, f"offline: {error}", folder=self.name, remedy=error.remedy)
         self._close()
         self.ready.set()
 
@@ -205,7 +206,7 @@ class FolderWatch:
             raise root.FolderAbsent(f"{self._path} has been replaced or mounted again")
         # Also after a root was deleted and made anew with the same inode.
         if self._observation is not None and not self._observation.is_alive():
-            logger.warning("the observer of folder=%s has ended and is replaced", self.name)
+            event(logging.WARNING, "the observer has ended and is replaced", folder=self.name)
             self._observe()
             self._pace.want(time.monotonic())
         self._next_probe = time.monotonic() + self._probe_s

@@ -15,6 +15,7 @@ from watcher.config import Output
 from watcher.domain import Failure, Frame, Job, Outcome, Published, Stamp
 from watcher.errors import InputChanged
 from watcher.pipeline import decode, encode, naming, publish, refine, sidecar
+from watcher.pipeline.compiled import compile_all
 from watcher.pipeline.naming import Owner, Place
 from watcher.pipeline.recipe import Recipe
 from watcher.pipeline.review import review
@@ -62,6 +63,10 @@ def finish(
 
 def warm_up() -> None:
     """Compile every kernel, so that the first photo need not wait for it."""
+    compile_all(_call_each_kernel)
+
+
+def _call_each_kernel() -> None:
     refine.warm_up()
     for dtype in (np.uint8, np.uint16):
         encode.composite(np.zeros((1, 1, 4), dtype), (0, 0, 0))  # type: ignore[arg-type]

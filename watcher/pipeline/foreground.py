@@ -36,7 +36,10 @@ def estimate(image: Field, alpha: Field) -> Field:
         share = level / levels
         size = round(height**share), round(width**share)
         rows, columns = _nearest(height, size[0]), _nearest(width, size[1])
-        colours = colours[_nearest(colours.shape[0], size[0])][:, _nearest(colours.shape[1], size[1])]
+        # Contiguous: another layout would be another signature to compile.
+        colours = np.ascontiguousarray(
+            colours[_nearest(colours.shape[0], size[0])][:, _nearest(colours.shape[1], size[1])]
+        )
         small = max(size) <= _SMALL
         solve(
             np.ascontiguousarray(image[rows][:, columns]),

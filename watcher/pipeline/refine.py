@@ -52,7 +52,7 @@ def refine(
     pixel of the proxy.
     """
     height, width = alpha.shape
-    reduced = unit(resized(frame.pixels, (width, height)))
+    reduced = unit(_reduced(frame, width, height))
     alpha = np.clip(np.nan_to_num(alpha, nan=0.0), 0, 1).astype(np.float32)
     if method == "guided":
         slope, offset = _guided(reduced, alpha)
@@ -70,6 +70,14 @@ def refine(
         cutout,
     )
     return Refined(cutout)
+
+
+def _reduced(frame: Frame, width: int, height: int) -> Pixels:
+    """The frame's own colours at the proxy's size; often the proxy already is that."""
+    plain = frame.profile is None and frame.opacity is None and frame.pixels.dtype == np.uint8
+    if plain and frame.proxy.shape[:2] == (height, width):
+        return frame.proxy
+    return resized(frame.pixels, (width, height))
 
 
 def warm_up() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -13,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watcher.domain import Frame, Job, Outcome
-from watcher.errors import EngineOutOfMemory, InputRejected
+from watcher.errors import EngineOutOfMemory, InputRejected, WatcherError
+from watcher.log import event
 from watcher.pipeline.batch import Batcher
 from watcher.pipeline.budget import PixelBudget
 
@@ -50,8 +52,18 @@ class _Trip:
     def lap(self, stage: str) -> None:
         """Book the time since the last lap on `stage`."""
         now = time.perf_counter()
-        self.timings[stage] = self.timings.get(stage, 0.0) + now - self.since
-        self.since = now
+        spent, self.since = now - self.since, now
+        self.timings[stage] = self.timings.get(stage, 0.0) + spent
+        source = self.job.source
+        event(
+            logging.DEBUG,
+            "passed",
+            job=self.job.id,
+            folder=source.folder,
+            file=source.relpath,
+            stage=stage,
+            ms=round(spent * 1000),
+        )
 
 
 class Runner:
@@ -111,7 +123,7 @@ class Runner:
         try:
             trip.frame = self._work.decode(trip.job, reserve=reserve)
         except BaseException as error:  # noqa: BLE001  (crosses a thread)
-            self._resolve(trip, error)
+            self._fail(trip, error, "decode")
         else:
             trip.lap("decode")
             self._decoded.put(trip)
@@ -148,14 +160,14 @@ class Runner:
         except (EngineOutOfMemory, InputRejected) as error:
             # Said of the batch, but true of one photo or of their number: ask for fewer.
             if len(batch) == 1:
-                self._resolve(batch[0], error)
+                self._fail(batch[0], error, "infer")
                 return
             half = len(batch) // 2
             self._infer(batch[:half])
             self._infer(batch[half:])
         except BaseException as error:  # noqa: BLE001  (crosses a thread)
             for trip in batch:
-                self._resolve(trip, error)
+                self._fail(trip, error, "infer")
         else:
             for trip, alpha in zip(batch, alphas, strict=True):
                 trip.lap("infer")
@@ -167,9 +179,14 @@ class Runner:
         try:
             outcome = self._work.finish(trip.frame, alpha, timings=trip.timings)
         except BaseException as error:  # noqa: BLE001  (crosses a thread)
-            self._resolve(trip, error)
+            self._fail(trip, error, "finish")
         else:
             self._resolve(trip, outcome)
+
+    def _fail(self, trip: _Trip, error: BaseException, stage: str) -> None:
+        if isinstance(error, WatcherError):
+            error.stage = stage
+        self._resolve(trip, error)
 
     def _resolve(self, trip: _Trip, end: Outcome | BaseException) -> None:
         del self._trips[trip.job]

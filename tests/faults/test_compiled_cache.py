@@ -1,0 +1,41 @@
+"""A damaged cache of compiled code costs time, never photos."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import logging, sys
+logging.basicConfig(level=logging.WARNING, stream=sys.stdout)
+from watcher.pipeline import finish, refine
+finish.warm_up()
+print("warm", len(refine.paint.signatures))
+"""
+
+
+def warm(cache) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "NUMBA_CACHE_DIR": str(cache)},
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize(("ending", "torn"), [(".nbi", b""), (".nbc", b"torn")])
+def test_a_torn_cache_is_left_out_and_made_anew(tmp_path, ending, torn):
+    assert "warm" in warm(tmp_path)
+    files = [path for path in tmp_path.rglob("*") if path.suffix == ending]
+    assert files
+    for path in files:
+        path.write_bytes(torn)
+    said = warm(tmp_path)
+    assert "not usable" in said
+    assert "warm" in said
+    assert "not usable" not in warm(tmp_path)
