@@ -18,6 +18,7 @@ SHIPPED = card_folders(None)
 CARDS = [*SHIPPED, Path(__file__).parents[1] / "cards"]
 MODNET = load_card("modnet", SHIPPED)
 U2NETP = load_card("u2netp", SHIPPED)
+BSHM = load_card("bshm", SHIPPED)
 
 sides = st.integers(min_value=1, max_value=100_000)
 
@@ -75,6 +76,22 @@ def test_a_graph_with_one_size_gets_that_size(width, height):
     assert proxy_size(width, height, U2NETP) == (320, 320)
 
 
+@pytest.mark.parametrize(
+    ("photo", "proxy"),
+    [
+        ((1, 1), (1, 1)),
+        ((1920, 1080), (1920, 1080)),
+        ((641, 479), (641, 479)),
+        ((2000, 2000), (2000, 2000)),
+        ((6000, 4000), (2000, 1333)),
+        ((4000, 6000), (1333, 2000)),
+        ((60_000, 3), (2000, 1)),
+    ],
+)
+def test_bshm_sees_the_photo_as_it_is_up_to_2000_pixels_a_side(photo, proxy):
+    assert proxy_size(*photo, BSHM) == proxy
+
+
 @given(width=sides, height=sides, batch=st.integers(1, 8))
 def test_the_arena_holds_the_largest_batch(width, height, batch):
     launch = prepare(MODNET, None)
@@ -82,12 +99,12 @@ def test_the_arena_holds_the_largest_batch(width, height, batch):
     assert batch * (wide * high * 7 + 128) <= launch.arena_bytes
 
 
-@pytest.mark.parametrize("name", ["modnet", "u2netp", "fake"])
+@pytest.mark.parametrize("name", ["modnet", "u2netp", "fake", "bshm", "bshm-onnx"])
 def test_cards_that_come_along_are_right(name):
     card = load_card(name, CARDS)
     assert engine_file(card.engine).is_file()
     assert card.licence.attribution
-    assert card.interpreter == sys.executable
+    assert (card.interpreter == sys.executable) == (name != "bshm")
 
 
 def test_the_users_card_wins(tmp_path):
@@ -132,6 +149,20 @@ def test_a_wrong_card_is_refused_by_name(tmp_path, changes, words):
 def test_a_source_that_could_be_something_else_is_refused(tmp_path, source):
     weights = {"file": "x.onnx", "sha256": "0" * 64, "size": 1, "sources": [source]}
     with pytest.raises(ConfigError, match=r"weights\.sources\.0"):
+        load_card("mine", [written(tmp_path, weights=weights)])
+
+
+@pytest.mark.parametrize(
+    ("held", "words"),
+    [
+        ({"size": 1}, "must be set together"),
+        ({"sha256": "0" * 64}, "must be set together"),
+        ({}, "must be set for sources of kind url and wheel"),
+    ],
+)
+def test_weights_off_the_web_must_be_known_beforehand(tmp_path, held, words):
+    weights = {"file": "x.onnx", "sources": [{"kind": "url", "url": "https://example.org/x"}], **held}
+    with pytest.raises(ConfigError, match=words):
         load_card("mine", [written(tmp_path, weights=weights)])
 
 

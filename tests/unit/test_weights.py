@@ -235,13 +235,6 @@ def test_a_file_on_this_machine_is_used_in_place(tmp_path):
         weights.ensure(mine, cache)
 
 
-def test_modelscope_is_asked_by_its_file_api(tmp_path, shop, monkeypatch):
-    monkeypatch.setenv("MODELSCOPE_ENDPOINT", shop.url + "/")
-    source = {"kind": "modelscope", "model": "damo/matting", "file": "sub/w.pb", "revision": "v1.0 x"}
-    assert weights.ensure(card(source), tmp_path)
-    assert shop.asked[0][0] == "/api/v1/models/damo/matting/repo?Revision=v1.0%20x&FilePath=sub%2Fw.pb"
-
-
 def test_two_fetchers_fetch_once(tmp_path, shop):
     found = []
     threads = [

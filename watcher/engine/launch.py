@@ -1,4 +1,4 @@
-"""A model card with its weights at hand, as what a worker is started with. Pure but for path look-ups."""
+"""A model card with its weights at hand, as what a worker is started with. Pure but for looks at files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from watcher.domain import EngineAbout
 from watcher.engine.arena import BYTES_A_PIXEL
 from watcher.engine.card import Card, engine_file
+from watcher.engine.weights import sha256_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,5 +63,12 @@ def prepare(card: Card, weights: Path | None, *, device: str = "auto", threads: 
         # A little more for the alignment of each part.
         arena_bytes=batch * (card.input.largest * BYTES_A_PIXEL + 128),
         boot_timeout=card.boot_timeout_s,
-        weights_sha256=card.weights.sha256 if card.weights else None,
+        weights_sha256=_sha256(card, weights),
     )
+
+
+def _sha256(card: Card, weights: Path | None) -> str | None:
+    """What the card says, or, where it cannot know, what lies there."""
+    if card.weights is None or card.weights.sha256 is not None or weights is None:
+        return card.weights.sha256 if card.weights else None
+    return sha256_of(weights)

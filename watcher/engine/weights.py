@@ -1,4 +1,8 @@
-"""The weights cache. Nothing leaves it unverified: every look hashes the file (15 ms for 25 MB)."""
+"""The weights cache. Nothing leaves it unverified: every look hashes the file (15 ms for 25 MB).
+
+Where the card knows no sha256, the first copy is believed and its sha256 recorded beside it; from then
+on that is the one. Weights that were converted are believed only with the record of their conversion.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from watcher.engine import fetch
-from watcher.engine.card import Card, FileSource, Source, Weights
+from watcher.engine import fetch, provenance
+from watcher.engine.card import Card, ConvertedSource, FileSource, ModelScopeSource, Source, Weights
+from watcher.engine.provenance import Provenance
 from watcher.errors import EngineUnavailable, HostError, host_error
 from watcher.log import event
 
@@ -24,6 +29,7 @@ class State(enum.StrEnum):
 
     OK = "ok"
     MISSING = "missing"
+    UNRECORDED = "not recorded yet"
     DAMAGED = "DAMAGED"
     NOT_NEEDED = "not needed"
 
@@ -47,9 +53,21 @@ def state(card: Card, cache: Path) -> State:
     target = place(card, cache)
     if card.weights is None or target is None:
         return State.NOT_NEEDED
-    if _at_hand(card.weights, target) is not None:
+    try:
+        expected = _expected(card.weights, target)
+    except EngineUnavailable:
+        return State.DAMAGED
+    if _at_hand(card.weights, target, expected) is not None:
         return State.OK
+    if expected is None and _lying(card.weights, target) is not None:
+        return State.UNRECORDED
     return State.DAMAGED if target.exists() else State.MISSING
+
+
+def expected_sha256(card: Card, cache: Path) -> str | None:
+    """The sha256 that counts, the card's or the one on record; None where there is neither yet."""
+    target = place(card, cache)
+    return _expected(card.weights, target) if card.weights and target else None
 
 
 def ensure(
@@ -63,58 +81,134 @@ def ensure(
     target = place(card, cache)
     if card.weights is None or target is None:
         return None
-    found = _at_hand(card.weights, target)
+    expected = _expected(card.weights, target)
+    found = _at_hand(card.weights, target, expected)
     if found is not None:
         return found
-    reasons = [f"{target}: its sha256 is wrong"] if target.exists() else []
-    if not offline:
+    reasons = [f"{target}: its sha256 is wrong"] if expected and target.exists() else []
+    if offline and (expected or _lying(card.weights, target) is None):
+        reasons += [f"{source}: {_not_tried(source)}" for source in card.weights.sources]
+    else:
         with _locked(target):
             # Another process may have fetched it while we waited.
-            found = _at_hand(card.weights, target)
+            found = _believed(card.weights, target)
+            if found is None:
+                reasons += _fetch(card, target, progress)
+                found = _at_hand(card.weights, target, _expected(card.weights, target))
             if found is not None:
                 return found
-            reasons += _fetch(card.weights, target, progress)
-            if target.exists() and matches(target, card.weights.sha256):
-                return target
-    else:
-        reasons += [f"{source}: {_not_tried(source)}" for source in card.weights.sources]
     raise EngineUnavailable(
-        f"the weights of {card.name} cannot be had: " + "; ".join(reasons),
-        remedy=f"Put the file at {target} ({card.weights.size} bytes, sha256 {card.weights.sha256}), "
-        f"or run `hotmatte models pull {card.name}` where the network is reachable.",
+        f"the weights of {card.name} cannot be had: " + "; ".join(reasons), remedy=_remedy(card, target)
     )
+
+
+def _remedy(card: Card, target: Path) -> str:
+    """How the weights come here by other ways."""
+    assert card.weights is not None
+    for source in card.weights.sources:
+        if isinstance(source, ConvertedSource):
+            return f"Run `hotmatte models convert {source.model}`."
+    known = f" ({card.weights.size} bytes, sha256 {card.weights.sha256})" if card.weights.sha256 else ""
+    hubs = [source for source in card.weights.sources if isinstance(source, ModelScopeSource)]
+    by_hand = "".join(f", downloaded from {source.page}," for source in hubs[:1])
+    return (
+        f"Put the file{by_hand} at {target}{known}, "
+        f"or run `hotmatte models pull {card.name}` where the network is reachable."
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of the content of `path`. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def matches(path: Path, sha256: str) -> bool:
     """Whether the content of `path` is the one meant. False where it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+        return sha256_of(path) == sha256
     except OSError:
         return False
 
 
-def _at_hand(weights: Weights, target: Path) -> Path | None:
-    """A verified copy on this machine, in the cache or where a `file` source says."""
-    local = (source.path.expanduser() for source in weights.sources if isinstance(source, FileSource))
-    return next((path for path in (target, *local) if matches(path, weights.sha256)), None)
+def _expected(weights: Weights, target: Path) -> str | None:
+    """The sha256 of the card, or else the recorded one. Raises EngineUnavailable where that contradicts."""
+    if weights.sha256 is not None:
+        return weights.sha256
+    record = provenance.read(target)
+    if record is None:
+        return None
+    origin = record.converted_from
+    if origin is not None:
+        original = provenance.read(target.parent.parent / origin.model / origin.file)
+        if original is not None and original.sha256 != origin.sha256:
+            raise EngineUnavailable(
+                f"{target} was converted from other weights of {origin.model} than those that are here",
+                remedy=f"Run `hotmatte models convert {origin.model}` again.",
+            )
+    return record.sha256
+
+
+def _places(weights: Weights, target: Path) -> Iterator[Path]:
+    """Where a copy may lie on this machine: in the cache, or where a `file` source says."""
+    yield target
+    yield from (source.path.expanduser() for source in weights.sources if isinstance(source, FileSource))
+
+
+def _at_hand(weights: Weights, target: Path, expected: str | None) -> Path | None:
+    """A verified copy on this machine; None where there is none, or nothing to verify it by."""
+    if expected is None:
+        return None
+    return next((path for path in _places(weights, target) if matches(path, expected)), None)
+
+
+def _lying(weights: Weights, target: Path) -> Path | None:
+    """A copy that may be believed for want of anything to verify it by."""
+    if any(isinstance(source, ConvertedSource) for source in weights.sources):
+        return None
+    return next((path for path in _places(weights, target) if path.is_file()), None)
+
+
+def _believed(weights: Weights, target: Path) -> Path | None:
+    """As `_at_hand`; but where nothing is on record yet, what lies here is recorded and believed."""
+    expected = _expected(weights, target)
+    lying = _lying(weights, target) if expected is None else None
+    if lying is None:
+        return _at_hand(weights, target, expected)
+    with _writing(target):
+        _record(target, lying, source=f"found at {lying}")
+    return lying
+
+
+def _record(target: Path, content: Path, *, source: str) -> None:
+    """Remember what `content` is as the weights that belong at `target`."""
+    record = Provenance(sha256=sha256_of(content), size=content.stat().st_size, source=source)
+    provenance.write(target, record)
+    event(
+        logging.WARNING,
+        f"sha256 {record.sha256} of {target.name} recorded, will be verified from now on",
+        source=source,
+    )
 
 
 def _not_tried(source: Source) -> str:
+    if isinstance(source, ConvertedSource):
+        return "not done yet, or without its record"
     if isinstance(source, FileSource):
         return "its sha256 is wrong" if source.path.expanduser().exists() else "is not there"
     return "not tried, `models.offline` is set"
 
 
-def _fetch(weights: Weights, target: Path, progress: Progress) -> list[str]:
+def _fetch(card: Card, target: Path, progress: Progress) -> list[str]:
     """Try every remote source until `target` is right; the reasons of those that failed."""
+    assert card.weights is not None
     reasons = []
-    for source in weights.sources:
-        if isinstance(source, FileSource):
+    for source in card.weights.sources:
+        if isinstance(source, FileSource | ConvertedSource):
             reasons.append(f"{source}: {_not_tried(source)}")
             continue
         try:
-            _install(source, weights, target, progress)
+            _install(source, card, target, progress)
         except fetch.SourceFailed as error:
             event(logging.INFO, f"weights not had: {error}", source=source)
             reasons.append(f"{source}: {error}")
@@ -124,18 +218,22 @@ def _fetch(weights: Weights, target: Path, progress: Progress) -> list[str]:
     return reasons
 
 
-def _install(source: Source, weights: Weights, target: Path, progress: Progress) -> None:
+def _install(source: Source, card: Card, target: Path, progress: Progress) -> None:
     """Fetch to a partial file, verify, and only then give it its name."""
-    part = target.with_name(target.name + ".part")
+    assert card.weights is not None
+    part, size = target.with_name(target.name + ".part"), card.weights.size
+    expected = _expected(card.weights, target)
     with _writing(target):
-        resumed = fetch.fetch(source, part, size=weights.size, progress=progress)
-        if not matches(part, weights.sha256) and resumed:
+        resumed = fetch.fetch(source, part, size=size, python=card.interpreter, progress=progress)
+        if expected and not matches(part, expected) and resumed:
             # What an earlier run left may not belong to what this server has.
             fetch.discard(part)
-            fetch.fetch(source, part, size=weights.size, progress=progress)
-        if not matches(part, weights.sha256):
+            fetch.fetch(source, part, size=size, python=card.interpreter, progress=progress)
+        if expected and not matches(part, expected):
             fetch.discard(part)
             raise fetch.SourceFailed("what it sent has the wrong sha256 and was deleted")
+        if expected is None:
+            _record(target, part, source=str(source))
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(target)
