@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import os
 import shlex
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
+from bshm.runtimes import GRAPH, RUNTIMES, card_and_weights
 
 from watcher.engine import weights
 from watcher.engine.card import card_folders, load_card, proxy_size
@@ -20,7 +20,13 @@ from watcher.engine.launch import prepare
 from watcher.errors import EngineOutOfMemory, EngineUnavailable
 
 FOLDERS = [*card_folders(None), Path(__file__).parents[1] / "cards"]
-MODELS = ("fake", "modnet", "u2netp")
+# The environments of BSHM's runtimes are made by the first test that wants one.
+MODELS = (
+    "fake",
+    "modnet",
+    "u2netp",
+    *(pytest.param(runtime, marks=[pytest.mark.bshm, pytest.mark.timeout(900)]) for runtime in RUNTIMES),
+)
 
 
 @functools.cache
@@ -42,15 +48,23 @@ def at_hand(card):
     return found
 
 
-def booted(name, *, python=None, device="cpu", **options):
+def ready(name):
+    """The card and its weights; for BSHM the signature graph, whose weights are nobody's secret."""
+    if name in RUNTIMES:
+        return card_and_weights(name)
     card = load_card(name, FOLDERS)
-    launch = prepare(card, at_hand(card), device=device, threads=1)
+    return card, at_hand(card)
+
+
+def booted(name, *, python=None, device="cpu", **options):
+    card, graph = ready(name)
+    launch = prepare(card, graph, device=device, threads=1)
     client = EngineClient(
         python or launch.python, launch.engine_file, arena_bytes=max(launch.arena_bytes, 1 << 28)
     )
     try:
         hello = dict(launch.hello, options={**launch.hello["options"], **options})
-        return card, client, client.boot(hello, timeout=60)
+        return card, client, client.boot(hello, timeout=120)
     except BaseException:
         client.close()
         raise
@@ -141,9 +155,10 @@ def test_asked_for_a_gpu_that_is_not_there_an_engine_fails(model):
         booted(model, device="cuda")
 
 
-def test_auto_falls_back_and_says_so(caplog):
+@pytest.mark.parametrize("model", MODELS[1:])
+def test_auto_falls_back_and_says_so(model, caplog):
     caplog.set_level("DEBUG", "hotmatte.engine")
-    _, client, about = booted("modnet", device="auto")
+    _, client, about = booted(model, device="auto")
     client.close()
     assert about["device"] == "cpu"
     assert "no usable GPU" in caplog.text
@@ -197,18 +212,76 @@ def test_logits_get_their_sigmoid():
     assert 0.5 <= alpha.min() <= alpha.max() <= 0.7311
 
 
-def test_what_onnx_runtime_cannot_allocate_is_out_of_memory(tmp_path):
+BSHM_BY_TENSORFLOW = [one for one in MODELS[3:] if one.values[0] != "bshm-onnx"]
+
+
+@pytest.mark.parametrize("model", ["modnet", *MODELS[3:]])
+def test_what_cannot_be_allocated_is_out_of_memory(model, tmp_path):
     """A real shortage: the worker lives in a small address space, the proxy is huge."""
-    narrow = tmp_path / "python"
-    narrow.write_text(f'#!/bin/sh\nulimit -v 3000000\nexec {shlex.quote(sys.executable)} "$@"\n')
+    narrow, room = tmp_path / "python", {"bshm-tf1": 3_500_000, "bshm-tf2": 2_500_000}.get(model, 3_000_000)
+    interpreter = shlex.quote(ready(model)[0].interpreter)
+    # With its oneDNN kernels TensorFlow 2.21 does not report the shortage, it crashes.
+    plain = "export TF_ENABLE_ONEDNN_OPTS=0"
+    narrow.write_text(f'#!/bin/sh\n{plain}\nulimit -v {room}\nexec {interpreter} "$@"\n')
     narrow.chmod(0o755)
-    _, client, _ = booted("modnet", python=str(narrow))
+    _, client, _ = booted(model, python=str(narrow))
     try:
-        with pytest.raises(EngineOutOfMemory):
-            client.infer([flat(9)(4096, 4096)], timeout=60)
+        with pytest.raises(EngineOutOfMemory, match=r"(?i)alloc"):
+            client.infer([flat(9)(5500, 5500)], timeout=60)
         assert client.infer([flat(9)(64, 64)], timeout=60)
     finally:
         client.close()
+
+
+@pytest.mark.parametrize("model", BSHM_BY_TENSORFLOW)
+def test_a_file_that_is_no_graph_of_bshm_is_refused_by_name(model, tmp_path):
+    card, _ = ready(model)
+    for content in (
+        b"",
+        b"this is no protocol buffer at all",
+        GRAPH.read_bytes().replace(b"output_png", b"output_jpg"),
+    ):
+        wrong = tmp_path / "tf_graph.pb"
+        wrong.write_bytes(content)
+        launch = prepare(card, wrong, device="cpu")
+        client = EngineClient(launch.python, launch.engine_file, arena_bytes=1 << 22)
+        try:
+            with pytest.raises(
+                EngineUnavailable, match=r"tf_graph\.pb is no frozen graph from input_image:0"
+            ):
+                client.boot(launch.hello, timeout=120)
+        finally:
+            client.close()
+
+
+@pytest.mark.bshm
+@pytest.mark.timeout(900)
+def test_bshm_calls_254_opaque_and_the_picture_reaches_the_graph_as_it_is():
+    """The reference straight from ONNX Runtime: RGB as float32, alpha from the fourth channel."""
+    bench = Bench("bshm-onnx")
+    proxy = bench.proxy(640, 480, drawing)
+    try:
+        alpha = bench.infer(proxy)[0]
+    finally:
+        bench.client.close()
+    session = onnxruntime.InferenceSession(ready("bshm-onnx")[1], providers=["CPUExecutionProvider"])
+    (png,) = session.run(None, {"input_image:0": proxy.astype(np.float32)})
+    assert png.dtype == np.uint8
+    assert np.abs(png[..., :3].astype(int) - proxy).max() <= 1
+    assert {0, 254} <= set(png[..., 3].ravel().tolist())
+    assert 255 not in png[..., 3]
+    assert np.allclose(alpha, png[..., 3] / 254, atol=1e-6)
+    assert alpha.max() == 1.0
+
+
+@pytest.mark.bshm
+@pytest.mark.timeout(900)
+def test_tensorrt_that_is_not_there_is_missed_on_a_gpu_only():
+    _, client, about = booted("bshm-onnx", device="cpu", tensorrt=True)
+    client.close()
+    assert about["device"] == "cpu"
+    with pytest.raises(EngineUnavailable, match="GPU"):
+        booted("bshm-onnx", device="cuda", tensorrt=True)
 
 
 def test_the_fake_engine_takes_as_long_as_it_is_told():

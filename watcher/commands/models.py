@@ -1,4 +1,4 @@
-"""`hotmatte models`: which models there are, fetch their weights, check what was fetched."""
+"""`hotmatte models`: which models there are, fetch their weights, check and convert what was fetched."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from watcher.config import Settings
 from watcher.engine import fetch, weights
 from watcher.engine.card import Card, card_folders, list_cards, load_card
+from watcher.engine.convert import convert, target_of
 from watcher.engine.weights import State
 from watcher.errors import EngineUnavailable, WatcherError
 
@@ -28,6 +29,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("--json", action="store_true", help="for programs")
     pull = actions.add_parser("pull", help="fetch and verify weights")
     pull.add_argument("names", nargs="*", metavar="NAME", help="default: those the profiles use")
+    conversion = actions.add_parser("convert", help="make weights for ONNX Runtime from TensorFlow's")
+    conversion.add_argument("name", metavar="NAME", help="the model to convert: bshm")
+    conversion.add_argument(
+        "--python",
+        type=Path,
+        metavar="PATH",
+        help="one that has TensorFlow 2, tf2onnx and onnx; without it, one is made in the cache",
+    )
     verify = actions.add_parser("verify", help="recompute the sha256 of what was fetched")
     verify.add_argument("names", nargs="*", metavar="NAME", help="default: every model")
 
@@ -42,6 +51,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         case "pull":
             names = args.names or sorted({profile.model for profile in settings.profiles.values()})
             return _pull([load_card(name, folders) for name in names], cache, settings.models.offline)
+        case "convert":
+            return _convert(args.name, args.python, folders, cache, settings.models.offline)
         case _:
             return _verify(args.names, folders, cache)
 
@@ -59,24 +70,31 @@ def _list(folders: list[Path], cache: Path, *, as_json: bool) -> int:
 
 
 def _record(card: Card, cache: Path) -> dict[str, object]:
-    path = weights.place(card, cache)
+    path, state = weights.place(card, cache), weights.state(card, cache)
     return {
         "name": card.name,
         "title": card.title,
         "engine": card.engine,
         "licence": card.licence.model_dump(),
-        "size": card.weights.size if card.weights else 0,
-        "sha256": card.weights.sha256 if card.weights else None,
-        "state": weights.state(card, cache).value,
+        "size": _size(card, path) or 0,
+        "sha256": weights.expected_sha256(card, cache) if state is not State.DAMAGED else None,
+        "state": state.value,
         "path": str(path) if path else None,
     }
 
 
 def _row(card: Card, cache: Path) -> tuple[str, ...]:
-    size = f"{card.weights.size / 1e6:.1f} MB" if card.weights else "-"
+    size = f"{known / 1e6:.1f} MB" if (known := _size(card, weights.place(card, cache))) else "-"
     commercial = "yes" if card.licence.commercial else "ask first"
     state = weights.state(card, cache).value
     return card.name, state, size, card.licence.weights, commercial, card.title
+
+
+def _size(card: Card, path: Path | None) -> int | None:
+    """Bytes of the weights: as the card says, or else as they lie there."""
+    if card.weights is not None and card.weights.size is not None:
+        return card.weights.size
+    return path.stat().st_size if path is not None and path.exists() else None
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
@@ -90,6 +108,7 @@ def _pull(cards: list[Card], cache: Path, offline: bool) -> int:
     status = OK
     for card in cards:
         try:
+            news = weights.expected_sha256(card, cache) is None
             with _progress(card.name) as progress:
                 path = weights.ensure(card, cache, offline=offline, progress=progress)
         except EngineUnavailable as error:
@@ -97,7 +116,32 @@ def _pull(cards: list[Card], cache: Path, offline: bool) -> int:
             status = UNAVAILABLE
         else:
             print(f"{card.name}: ok {path}" if path else f"{card.name}: needs no weights")
+            if path and news:
+                sha256 = weights.expected_sha256(card, cache)
+                print(f"{card.name}: sha256 {sha256} recorded, will be verified from now on")
     return status
+
+
+def _convert(name: str, python: Path | None, folders: list[Path], cache: Path, offline: bool) -> int:
+    card = load_card(name, folders)
+    target = target_of(card, list_cards(folders)[0])
+    try:
+        record = convert(card, target, cache, python=python, offline=offline, say=_tell)
+    except EngineUnavailable as error:
+        _explain(error)
+        return UNAVAILABLE
+    assert record.converted_from is not None
+    assert record.parity is not None
+    print(f"{target.name}: ok {weights.place(target, cache)}")
+    print(f"{target.name}: sha256 {record.sha256}")
+    print(f"{target.name}: from {record.converted_from.file}, sha256 {record.converted_from.sha256}")
+    apart, sizes = record.parity.largest, len(record.parity.sizes)
+    print(f"{target.name}: alpha at most {apart}/255 apart at {sizes} sizes")
+    return OK
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def pull_missing(cards: list[Card], settings: Settings) -> None:

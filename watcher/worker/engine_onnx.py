@@ -1,8 +1,10 @@
-"""ONNX Runtime: graphs with one NCHW float32 image input and one alpha. Python 3.7 syntax.
+"""ONNX Runtime: graphs with one float32 image input and one alpha. Python 3.7 syntax.
 
-Options: `mean`, `std` (three numbers each, after division by 255), `output` ("alpha": the graph gives
-0..1; "logits": a sigmoid is missing), `threads` (0: every core we may use). Input and output are the
-graph's first. Alpha is never stretched to its own minimum and maximum: that turns nobody into somebody.
+Options: `layout` ("nchw": batches of planes; "hwc": one picture at a time, no batch), `mean`, `std` (three
+numbers each, after division by 255), `scale` (what white is then, 1), `output` ("alpha": the graph gives
+0..1; "logits": a sigmoid is missing; "rgba8": a picture of bytes whose alpha is opaque at 254), `threads`
+(0: every core we may use), `tensorrt` (true: on a GPU by TensorRT). Input and output are the graph's first.
+Alpha is never stretched to its own minimum and maximum: that turns nobody into somebody.
 """
 
 import os
@@ -12,6 +14,9 @@ import numpy as np
 import onnxruntime
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
+# BSHM truncates 255 times a sigmoid: solid foreground is 254, never 255.
+OPAQUE = 254.0
 # What ONNX Runtime and CUDA say when memory is short; there is no exception class for it.
 _TOO_BIG = ("allocate memory", "bad_alloc", "bad allocation", "out of memory", "cuda failure 2:")
 
@@ -24,9 +29,11 @@ class Session:
         # x/255 normalised in one multiplication and one addition.
         mean = np.array(options.get("mean", [0.0] * 3), np.float32)
         std = np.array(options.get("std", [1.0] * 3), np.float32)
-        self._scale = (1.0 / (255.0 * std)).astype(np.float32)
-        self._shift = (-mean / std).astype(np.float32)
-        self._logits = options.get("output", "alpha") == "logits"
+        white = float(options.get("scale", 1.0))
+        self._scale = (white / (255.0 * std.astype(np.float64))).astype(np.float32)
+        self._shift = (-white * mean / std).astype(np.float32)
+        self._kind = options.get("output", "alpha")
+        self._single = options.get("layout", "nchw") == "hwc"
         self.about = {
             "engine": "onnx",
             "framework": "onnxruntime " + onnxruntime.__version__,
@@ -35,6 +42,8 @@ class Session:
         }
 
     def infer(self, images):
+        if self._single:
+            return [self._one(image) for image in images]
         alphas = []
         for batch in _alike(images, single=self._input.shape[0] == 1):
             alphas.extend(self._run(batch))
@@ -46,14 +55,29 @@ class Session:
         for channel in range(3):
             np.multiply(pixels[..., channel], self._scale[channel], out=planes[:, channel])
             planes[:, channel] += self._shift[channel]
+        out = self._ask(planes)
+        return list(self._values(out).reshape((len(images),) + pixels.shape[1:3]))
+
+    def _one(self, image):
+        # From bytes, so within range: beyond it runtimes differ, one saturates where another wraps.
+        pixels = image * self._scale
+        pixels += self._shift
+        return self._values(self._ask(pixels)).reshape(image.shape[:2])
+
+    def _ask(self, pixels):
         try:
-            (out,) = self._session.run([self._output], {self._input.name: planes})
+            (out,) = self._session.run([self._output], {self._input.name: pixels})
         except Exception as error:
             if _is_shortage(error):
                 raise MemoryError(str(error)) from error
             raise
-        alphas = out.reshape((len(images),) + pixels.shape[1:3])
-        return list(_sigmoid(alphas) if self._logits else alphas)
+        return out
+
+    def _values(self, out):
+        """Alpha in 0..1 from what the graph gave."""
+        if self._kind == "rgba8":
+            return np.minimum(out[..., 3] / np.float32(OPAQUE), 1.0)
+        return _sigmoid(out) if self._kind == "logits" else out
 
 
 def _alike(images, single):
@@ -79,17 +103,19 @@ def _is_shortage(error):
 
 
 def _device_of(session):
-    if session.get_providers()[0] != CUDA:
+    first = session.get_providers()[0]
+    if first not in (CUDA, TENSORRT):
         return "cpu"
-    return "cuda:" + str(session.get_provider_options()[CUDA].get("device_id", "0"))
+    return "cuda:" + str(session.get_provider_options()[first].get("device_id", "0"))
 
 
-def _providers(device):
+def _providers(device, tensorrt):
     """What to ask for: CUDA first where it may be used, the CPU always (some operators have no other)."""
     if device == "cpu" or (device == "auto" and CUDA not in onnxruntime.get_available_providers()):
         return [CPU]
     index = device.partition(":")[2] or "0"
-    return [(CUDA, {"device_id": index, "arena_extend_strategy": "kSameAsRequested"}), CPU]
+    cuda = (CUDA, {"device_id": index, "arena_extend_strategy": "kSameAsRequested"})
+    return [(TENSORRT, {"device_id": index}), cuda, CPU] if tensorrt else [cuda, CPU]
 
 
 def _demand_cuda():
@@ -98,6 +124,14 @@ def _demand_cuda():
             "asked for a GPU, but this onnxruntime {} has no CUDA: install onnxruntime-gpu".format(
                 onnxruntime.__version__
             )
+        )
+
+
+def _demand_tensorrt():
+    if TENSORRT not in onnxruntime.get_available_providers():
+        raise RuntimeError(
+            "the card asks for TensorRT on a GPU, but this onnxruntime {} has none: install onnxruntime-gpu "
+            "and TensorRT, or take `tensorrt` out of the card's options".format(onnxruntime.__version__)
         )
 
 
@@ -122,7 +156,10 @@ def _open(model, providers, options):
 def load(model, device, options):
     if device.startswith("cuda"):
         _demand_cuda()
-    providers = _providers(device)
+    tensorrt = bool(options.get("tensorrt", False))
+    providers = _providers(device, tensorrt)
+    if tensorrt and len(providers) > 1:
+        _demand_tensorrt()
     if len(providers) > 1 and hasattr(onnxruntime, "preload_dlls"):
         # CUDA and cuDNN from wheels lie where the loader does not look.
         onnxruntime.preload_dlls()
