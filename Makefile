@@ -3,7 +3,7 @@
 # make test    all tests
 # make lint    format, lint, types, imports
 # make check   what CI runs: lint, then tests with coverage
-# make faults  the fault tests only
+# make faults  the fault tests at full length: 20 000 photos, 200 kills
 # make bench   throughput and latency, with machine and date
 # make format  put the source into shape
 #
@@ -63,7 +63,7 @@ check: lint
 	$(BIN)/pytest --cov --cov-report=term:skip-covered
 
 faults: .venv/ready-test
-	$(BIN)/pytest tests/faults
+	HOTMATTE_FAULTS=full $(BIN)/pytest tests/faults -s
 
 bench: .venv/ready-test
 	$(BIN)/python -m benchmarks --render

@@ -34,6 +34,7 @@ from watcher.pipeline.naming import Names
 from watcher.pipeline.recipe import Recipe
 from watcher.pipeline.retire import retire
 from watcher.pipeline.runner import Runner
+from watcher.pipeline.scale import step_down
 from watcher.pipeline.work import FolderWork
 
 MEGA = 1_000_000
@@ -150,6 +151,7 @@ def build_runner(
         threads=limits.threads or len(os.sched_getaffinity(0)),
         budget=budget,
         timeout=card.timeout_s,
+        step_down=partial(step_down, multiple=card.input.multiple),
     )
 
 

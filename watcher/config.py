@@ -103,6 +103,9 @@ class Profile(Strict):
     refine: Literal["guided", "bilinear"] = Field(
         "guided", description="how the alpha is brought to full size: edge-aware, or plain interpolation"
     )
+    edges: tuple[Literal["close", "reconstruct", "islands"], ...] = Field(
+        (), description="clean-up of the engine's alpha before that, in this order; see docs/edges.md"
+    )
     decontaminate: bool = Field(True, description="remove the background's colour from soft edges")
     outputs: tuple[Output, ...] = Field(
         DEFAULT_OUTPUTS, min_length=1, description="the files to write for each photo"

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,19 +79,22 @@ class Daemon:
             event(logging.WARNING, "recovered from a crash", jobs=orphans, leftovers=leftovers)
 
     def _tidied(self, name: str, folder: Folder) -> int:
-        """How many files were put right; one folder that is not there must not stop the others."""
+        """How many files were put right; a place that cannot be reached must not stop the others."""
 
         def done(job_id: int) -> Source | None:
             record = self._journal.job(job_id)
-            return record.job.source if record and record.state is JobState.DONE else None
+            # Where sources are left in place by now, what was on its way out comes back.
+            kept = folder.source == "leave" or record is None or record.state is not JobState.DONE
+            return None if kept or record is None else record.job.source
 
+        steps = [partial(restore, name, folder, done=done)]
+        steps += [partial(sweep, root) for root in (folder.output, folder.quarantine) if root is not None]
         count = 0
-        try:
-            if folder.source != "leave":
-                count += restore(name, folder, done=done)
-            count += sum(sweep(root) for root in (folder.output, folder.quarantine) if root is not None)
-        except WatcherError as error:
-            event(logging.WARNING, f"not looked for leftovers: {error}", folder=name, remedy=error.remedy)
+        for step in steps:
+            try:
+                count += step()
+            except WatcherError as error:
+                event(logging.WARNING, f"not looked for leftovers: {error}", folder=name, remedy=error.remedy)
         return count
 
     def _listen_to_signals(self) -> None:

@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from watcher.domain import Job, JobState, Source, Stamp
@@ -102,10 +101,9 @@ class Journal:
                 [f"{self._path} was written by a newer hotmatte (journal version {version})"],
                 remedy="Install that version again, or name another state_dir.",
             )
-        if version == VERSION:
-            return  # so that whoever only looks needs no room to write
-        self._db.executescript(SCHEMA)
-        self._db.execute(f"PRAGMA user_version = {VERSION}")
+        if version < VERSION:  # whoever only looks must not need room to write
+            self._db.executescript(SCHEMA)
+            self._db.execute(f"PRAGMA user_version = {VERSION}")
 
     def close(self) -> None:
         with self._lock:
@@ -114,9 +112,7 @@ class Journal:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @contextlib.contextmanager
@@ -318,16 +314,12 @@ class Journal:
 
     def find(self, folder: str, relpath: str) -> Record | None:
         """The present version of one path."""
-        rows = self._read(
-            f"{RECORD} WHERE folder = ? AND relpath = ? ORDER BY gone, id DESC LIMIT 1",
-            (folder, os.fsencode(relpath)),
-        )
-        return _record(rows[0]) if rows else None
+        sql = f"{RECORD} WHERE folder = ? AND relpath = ? ORDER BY gone, id DESC LIMIT 1"
+        return next(map(_record, self._read(sql, (folder, os.fsencode(relpath)))), None)
 
     def job(self, id_: int) -> Record | None:
         """One job by its number."""
-        rows = self._read(f"{RECORD} WHERE id = ?", (id_,))
-        return _record(rows[0]) if rows else None
+        return next(map(_record, self._read(f"{RECORD} WHERE id = ?", (id_,))), None)
 
     def requeue(self, ids: Iterable[int]) -> list[Job]:
         """An operator's retry: quarantined jobs start over with no attempt charged."""

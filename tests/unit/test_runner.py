@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from watcher.errors import EngineCrashed, EngineOutOfMemory, InputRejected
 from watcher.pipeline.batch import Batcher
 from watcher.pipeline.budget import PixelBudget
 from watcher.pipeline.runner import Runner
+from watcher.pipeline.scale import step_down
 
 
 def job(id_: int, attempts: int = 1) -> Job:
@@ -113,6 +116,48 @@ def test_a_photo_the_engine_refuses_does_not_take_its_batch_along(build):
     assert [i for i, result in results.items() if result.exception(5)] == [2]
     assert isinstance(results[2].exception(5), InputRejected)
     assert len(engine.batches[0]) == 3
+
+
+def test_out_of_memory_alone_reduces_the_proxy_in_steps_and_says_so():
+    """Real steps, from 24 megapixels to what fits; an engine that takes 3 megapixels at most."""
+    shapes = []
+
+    class Small:
+        def infer(self, proxies, *, timeout):
+            shapes.extend(proxy.shape[:2] for proxy in proxies)
+            if proxies[0].shape[0] * proxies[0].shape[1] > 3_000_000:
+                raise EngineOutOfMemory("no")
+            return [np.zeros(proxy.shape[:2], np.float32) for proxy in proxies]
+
+    class Large(Work):
+        def decode(self, job, *, reserve):
+            frame = super().decode(job, reserve=reserve)
+            return replace(frame, proxy=np.zeros((4000, 6000, 3), np.uint8))
+
+        def finish(self, frame, alpha, *, timings):
+            assert alpha.shape == frame.proxy.shape[:2]
+            return Outcome(frame.job, (), Path("s"), Review(0.0, 0.0), {}, frame.warnings)
+
+    budget = PixelBudget(10**9)
+    step = partial(step_down, multiple=32)
+    runner = Runner(
+        Large(budget), Small(), Batcher(1, 0.05), threads=1, budget=budget, timeout=9, step_down=step
+    )
+    try:
+        outcome = runner.submit(job(1)).result(20)
+    finally:
+        runner.close()
+    assert shapes[0] == (4000, 6000)
+    assert len(outcome.warnings) == len(shapes) - 1 >= 2
+    assert "6000 x 4000" in outcome.warnings[0]
+    pixels = [height * width for height, width in shapes]
+    assert pixels == sorted(pixels, reverse=True)
+    assert pixels[-1] > 1_500_000
+
+
+@pytest.mark.parametrize("size", [(1080, 1920), (8, 8), (1, 100_000), (30_000, 64)])
+def test_a_proxy_of_1080p_is_not_reduced_further(size):
+    assert step_down(np.zeros((*size, 3), np.uint8), multiple=32) is None
 
 
 def test_a_crash_fails_the_whole_batch_and_suspects_travel_alone_next_time(build):

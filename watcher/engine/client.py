@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import sys
@@ -23,6 +24,7 @@ from watcher.errors import (
     EngineUnavailable,
     InputRejected,
 )
+from watcher.log import event
 from watcher.worker import wire
 
 ISLAND = Path(wire.__file__).parent
@@ -170,7 +172,9 @@ def _failure(reply: Mapping[str, Any]) -> EngineError | InputRejected:
             return EngineOutOfMemory(f"the engine ran out of memory. {detail}".strip())
         case "input":
             return InputRejected(f"the engine refuses the image: {detail}")
-    return EngineCrashed(f"the engine failed: {detail}")
+    # The last line of a traceback says what; the rest says where, which is for the log.
+    event(logging.WARNING, f"the engine failed: {detail}")
+    return EngineCrashed(f"the engine failed: {detail.strip().rpartition(chr(10))[2] or 'no reason given'}")
 
 
 def _environment(python: str, extra: Mapping[str, str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from watcher.config import Output
 from watcher.domain import Failure, Frame, Job, Outcome, Published, Stamp
 from watcher.errors import InputChanged
-from watcher.pipeline import decode, encode, naming, publish, refine, sidecar
+from watcher.pipeline import decode, edges, encode, naming, publish, refine, sidecar
 from watcher.pipeline.compiled import compile_all
 from watcher.pipeline.naming import Owner, Place
 from watcher.pipeline.recipe import Recipe
@@ -40,6 +40,7 @@ def finish(
     """
     spent = dict(timings or {})
     with _timed(spent, "refine"):
+        alpha = edges.clean(np.ascontiguousarray(alpha, np.float32), recipe.profile.edges)
         found = review(_limited(alpha, frame))
         refined = refine.refine(
             frame, alpha, method=recipe.profile.refine, decontaminate=recipe.profile.decontaminate

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -82,8 +83,10 @@ class Runner:
         threads: int,
         budget: PixelBudget,
         timeout: float,
+        step_down: Callable[[Proxy], Proxy | None] = lambda _: None,
     ) -> None:
         self._work = work
+        self._step_down = step_down
         self._engine = engine
         self._batcher = batcher
         self._budget = budget
@@ -159,12 +162,14 @@ class Runner:
             )
         except (EngineOutOfMemory, InputRejected) as error:
             # Said of the batch, but true of one photo or of their number: ask for fewer.
-            if len(batch) == 1:
-                self._fail(batch[0], error, "infer")
-                return
             half = len(batch) // 2
-            self._infer(batch[:half])
-            self._infer(batch[half:])
+            if half:
+                self._infer(batch[:half])
+                self._infer(batch[half:])
+            elif isinstance(error, EngineOutOfMemory) and self._reduced(batch[0]):
+                self._infer(batch)
+            else:
+                self._fail(batch[0], error, "infer")
         except BaseException as error:  # noqa: BLE001  (crosses a thread)
             for trip in batch:
                 self._fail(trip, error, "infer")
@@ -172,6 +177,19 @@ class Runner:
             for trip, alpha in zip(batch, alphas, strict=True):
                 trip.lap("infer")
                 self._finishers.submit(self._finish, trip, alpha)
+
+    def _reduced(self, trip: _Trip) -> bool:
+        """Give `trip` a smaller proxy, and say so in its sidecar; False at the smallest."""
+        assert trip.frame is not None
+        old, proxy = trip.frame.proxy, self._step_down(trip.frame.proxy)
+        if proxy is None:
+            return False
+        words = (
+            f"the engine ran out of memory at {old.shape[1]} x {old.shape[0]}; "
+            f"the alpha was computed at {proxy.shape[1]} x {proxy.shape[0]}"
+        )
+        trip.frame = replace(trip.frame, proxy=proxy, warnings=(*trip.frame.warnings, words))
+        return True
 
     def _finish(self, trip: _Trip, alpha: Values) -> None:
         trip.lap("wait_finish")

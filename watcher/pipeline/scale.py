@@ -23,6 +23,27 @@ def resized(image: _Array, size: tuple[int, int]) -> _Array:
     )
 
 
+# Below this an engine that runs out of memory has no excuse: 1080p.
+_LEAST_PIXELS = 1920 * 1080
+# Of each side, at each step: about half the pixels.
+_STEP = 0.72
+
+
+def step_down(proxy: NDArray[np.uint8], *, multiple: int) -> NDArray[np.uint8] | None:
+    """A smaller `proxy` for an engine that ran out of memory; None where it is 1080p or less.
+
+    Sides stay multiples of `multiple`. The last step lands on 1080p, not below.
+    """
+    height, width = proxy.shape[:2]
+    if height * width <= _LEAST_PIXELS:
+        return None
+    scale = max(_STEP, (_LEAST_PIXELS / (height * width)) ** 0.5)
+    size = tuple(max(1, int(side * scale) // multiple) * multiple for side in (width, height))
+    if size[0] * size[1] >= height * width:
+        return None
+    return cast(NDArray[np.uint8], resized(proxy, (size[0], size[1])))
+
+
 def eight_bits(levels: Pixels) -> NDArray[np.uint8]:
     """0..65535 to 0..255, rounded; 8-bit levels as they are. Contiguous."""
     levels = cast(Pixels, np.ascontiguousarray(levels))

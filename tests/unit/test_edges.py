@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from watcher.config import Profile
+from watcher.pipeline import edges
+
+ALPHAS = arrays(
+    np.float32,
+    st.tuples(st.integers(1, 24), st.integers(1, 24)),
+    elements=st.sampled_from([0.0, 0.04, 0.25, 0.5, 0.75, 1.0]),
+)
+
+
+def disc(size=64, radius=24, level=1.0):
+    alpha = np.zeros((size, size), np.float32)
+    cv2.circle(alpha, (size // 2, size // 2), radius, level, -1)
+    return alpha
+
+
+@pytest.mark.parametrize("step", ["close", "reconstruct"])
+def test_a_pinhole_is_filled(step):
+    alpha = disc()
+    alpha[32, 32] = 0.2
+    assert np.array_equal(edges.clean(alpha, [step]), disc())
+
+
+def test_a_gap_between_two_strands_is_closed_by_close_alone():
+    alpha = np.zeros((40, 40), np.float32)
+    alpha[5:35, 10] = alpha[5:35, 12] = 1.0  # open at both ends
+    assert edges.close(alpha)[20, 11] == 1.0
+    assert np.array_equal(edges.reconstruct(alpha), alpha)
+
+
+def test_a_speck_goes_and_a_second_person_stays():
+    alpha = disc(200, 60)
+    alpha[5:7, 5:7] = 0.9
+    child = alpha.copy()
+    child[150:165, 150:165] = 0.9
+    assert np.array_equal(edges.islands(alpha), disc(200, 60))
+    cleaned = edges.islands(child)
+    assert cleaned[155, 155] == np.float32(0.9)
+    assert cleaned[5, 5] == 0.0
+
+
+def test_nothing_to_clean_stays_nothing():
+    for level in (0.0, 1.0):
+        flat = np.full((9, 7), level, np.float32)
+        assert np.array_equal(edges.clean(flat, ["close", "reconstruct", "islands"]), flat)
+
+
+@given(ALPHAS)
+def test_closing_only_adds_and_adds_nothing_the_second_time(alpha):
+    for step in (edges.close, edges.reconstruct):
+        once = step(alpha)
+        assert (once >= alpha).all()
+        assert once.max(initial=0) <= alpha.max(initial=0)
+        assert np.array_equal(step(once), once)
+    assert (edges.reconstruct(alpha) <= edges.close(alpha)).all()
+
+
+@given(ALPHAS)
+def test_islands_only_takes_away_and_never_the_largest(alpha):
+    cleaned = edges.islands(alpha)
+    assert ((cleaned == alpha) | (cleaned == 0)).all()
+    if alpha.max(initial=0) > 0.05:
+        assert cleaned.max() > 0.05
+
+
+def test_every_step_a_profile_may_name_exists():
+    assert Profile(edges=tuple(edges.STEPS)).edges == tuple(edges.STEPS)
