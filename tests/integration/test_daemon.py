@@ -272,6 +272,42 @@ def test_a_composite_is_one_of_the_outputs_a_profile_can_have(rig, kind):
     assert np.abs(pixels[8, 8].astype(int) - [0xCC, 0x66, 0x33]).max() < 12
 
 
+def test_out_of_memory_ends_in_a_smaller_proxy_and_a_warning_never_in_a_dead_daemon(rig):
+    cards = rig("cards").root
+    write_card(
+        cards,
+        "small",
+        input={"short_side": None, "multiple": 1, "max_side": 4000},
+        options={"most_pixels": 2_100_000},
+        max_batch_cpu=2,
+        max_delay_ms=200,
+    )
+    daemon = rig(card="small", cards=cards)
+    daemon.start()
+    for name in ("a.jpg", "b.jpg"):
+        drop(daemon.hot() / name, jpeg(len(name), width=3000, height=2000))
+    for name in ("a.jpg", "b.jpg"):
+        daemon.wait_done(name, timeout=60)
+    for sidecar in daemon.sidecars().values():
+        assert "ran out of memory at 3000 x 2000" in sidecar["warnings"][0]
+        assert (sidecar["source"]["width"], sidecar["outputs"][0]["width"]) == (3000, 3000)
+        assert sidecar["attempts"] == 1
+    assert daemon.status()["engines"][0]["restarts"] == 0
+
+
+def test_memory_that_never_suffices_ends_in_quarantine(rig):
+    cards = rig("cards").root
+    write_card(cards, "none", options={"most_pixels": 100}, max_batch_cpu=1)
+    daemon = rig(card="none", cards=cards)
+    daemon.start()
+    drop(daemon.hot() / "a.jpg", jpeg(1))
+    record = daemon.wait_quarantined("a.jpg", timeout=60)
+    assert record.job.attempts == 3
+    [report] = daemon.reports().values()
+    assert "out of memory" in report["reason"]
+    assert report["remedy"]
+
+
 def test_the_real_model_cuts_out_a_real_person(rig, photos):
     daemon = rig(card="modnet", models={})
     daemon.start()

@@ -342,11 +342,11 @@ def test_weights_that_are_missing_or_damaged_are_told(
     ("device", "gpus", "cuda", "verdict"),
     [
         ("auto", [], False, Verdict.OK),
-        ("auto", ["H200"], True, Verdict.OK),
-        ("auto", ["H200"], False, Verdict.WARN),
+        ("auto", [doctor_engines.Gpu("H200")], True, Verdict.OK),
+        ("auto", [doctor_engines.Gpu("H200")], False, Verdict.WARN),
         ("cuda", [], True, Verdict.FAIL),
-        ("cuda:1", ["H200"], False, Verdict.FAIL),
-        ("cuda", ["H200"], True, Verdict.OK),
+        ("cuda:1", [doctor_engines.Gpu("H200")], False, Verdict.FAIL),
+        ("cuda", [doctor_engines.Gpu("H200")], True, Verdict.OK),
     ],
 )
 def test_a_gpu_that_is_asked_for_must_be_usable(
@@ -354,7 +354,7 @@ def test_a_gpu_that_is_asked_for_must_be_usable(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     device: str,
-    gpus: list[str],
+    gpus: list[doctor_engines.Gpu],
     cuda: bool,
     verdict: Verdict,
 ) -> None:
@@ -365,11 +365,43 @@ def test_a_gpu_that_is_asked_for_must_be_usable(
     assert doctor_engines.engines(settings)[-1].verdict is verdict
 
 
-def test_graphics_cards_are_those_the_driver_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    smi = tmp_path / "nvidia-smi"
-    smi.write_text("#!/bin/sh\necho 'NVIDIA H200'\n")
-    smi.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert doctor_engines.graphics_cards() == ["NVIDIA H200"]
-    smi.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed'\nexit 9\n")
+@pytest.fixture
+def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts an `nvidia-smi` of our own on PATH: a shell script."""
+
+    def answer(script: str) -> None:
+        path = tmp_path / "nvidia-smi"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    return answer
+
+
+def test_graphics_cards_are_those_the_driver_names(smi: Callable[[str], None]) -> None:
+    smi("echo 'NVIDIA H200, 9.0, 570.86.15'")
+    assert doctor_engines.graphics_cards() == [doctor_engines.Gpu("NVIDIA H200", "9.0", "570.86.15")]
+    smi(
+        "case $1 in *compute_cap*) echo 'Field \"compute_cap\" is not valid'; exit 2;; *) echo 'Tesla T4';; esac"
+    )
+    assert doctor_engines.graphics_cards() == [doctor_engines.Gpu("Tesla T4")]
+    smi("echo 'NVIDIA-SMI has failed'; exit 9")
     assert doctor_engines.graphics_cards() == []
+
+
+def test_for_bshm_it_is_said_which_tensorflow_suits_the_gpu(
+    configured: Configured, tmp_path: Path, smi: Callable[[str], None]
+) -> None:
+    """An interpreter that says it has TensorFlow 1.15.5, on a GPU that no build of it knows."""
+    python = tmp_path / "python37"
+    said = '{"python": "3.7.16", "version": "1.15.5", "cuda": true}'
+    python.write_text(f"#!/bin/sh\necho '{said}'\n")
+    python.chmod(0o755)
+    write_card(tmp_path / "cards", "studio", engine="bshm", python=str(python))
+    settings = configured(profile={"model": "studio", "device": "cuda"})
+    smi("echo 'NVIDIA H200, 9.0, 570.86.15'")
+    [finding] = [f for f in doctor_engines.engines(settings) if "does not know this GPU" in f.words]
+    assert finding.verdict is Verdict.WARN
+    assert "bshm-onnx" in finding.remedy
+    smi("echo 'Tesla T4, 7.5, 450.80.02'")
+    assert any("tensorflow-gpu 1.15.5" in f.words for f in doctor_engines.engines(settings))

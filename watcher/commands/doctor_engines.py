@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from watcher.commands.findings import Finding, fail, ok, warn
 from watcher.config import Profile, Settings
 from watcher.engine import weights
 from watcher.engine.card import Card, card_folders, load_card
+from watcher.engine.tensorflow_builds import advice
 from watcher.engine.weights import State
 from watcher.errors import ConfigError
 from watcher.exits import CONFIG, UNAVAILABLE
@@ -42,7 +44,8 @@ print("\\n" + json.dumps(said))
 def engines(settings: Settings) -> list[Finding]:
     """For each profile that a hot folder uses."""
     folders = card_folders(settings.models.cards)
-    found, gpus = [], None
+    found: list[Finding] = []
+    gpus: list[Gpu] | None = None
     for name in sorted({folder.profile for folder in settings.folders.values()}):
         profile, subject = settings.profiles[name], f"profiles.{name}"
         try:
@@ -56,6 +59,8 @@ def engines(settings: Settings) -> list[Finding]:
         if profile.device != "cpu":
             gpus = graphics_cards() if gpus is None else gpus
             found.append(_device(subject, profile, card, gpus, cuda=bool(said.get("cuda"))))
+            if card.engine == "bshm":
+                found += [_build(subject, gpu, str(said.get("version", ""))) for gpu in gpus]
     return found
 
 
@@ -105,7 +110,7 @@ def _framework(subject: str, card: Card, said: dict[str, Any]) -> list[Finding]:
     return [ok(subject, f"{card.interpreter} is Python {said['python']} with {framework} {said['version']}")]
 
 
-def _device(subject: str, profile: Profile, card: Card, gpus: Sequence[str], *, cuda: bool) -> Finding:
+def _device(subject: str, profile: Profile, card: Card, gpus: Sequence[Gpu], *, cuda: bool) -> Finding:
     wants, package = profile.device, FRAMEWORKS.get(card.engine, "")
     if not gpus:
         if wants == "auto":
@@ -113,29 +118,51 @@ def _device(subject: str, profile: Profile, card: Card, gpus: Sequence[str], *, 
         remedy = "See whether `nvidia-smi` finds it, or set `device: auto`."
         return fail(subject, f"device: {wants}, but no NVIDIA GPU was found", remedy, status=UNAVAILABLE)
     if cuda or not package:
-        return ok(subject, f"GPU: {', '.join(gpus)}")
-    words = f"there is a GPU ({gpus[0]}), but this {package} was built without CUDA"
+        return ok(subject, f"GPU: {', '.join(gpu.name for gpu in gpus)}")
+    words = f"there is a GPU ({gpus[0].name}), but this {package} was built without CUDA"
     remedy = f"Install {package}-gpu for the worker's interpreter."
     if wants == "auto":
         return warn(subject, words + ": computes on the CPU", remedy)
     return fail(subject, words, remedy, status=UNAVAILABLE)
 
 
-def graphics_cards() -> list[str]:
-    """The names of NVIDIA GPUs, as the driver gives them; empty without one."""
+def _build(subject: str, gpu: Gpu, version: str) -> Finding:
+    """Which TensorFlow suits the GPU; a warning where this one cannot."""
+    words = advice(gpu.name, gpu.capability, gpu.driver)
+    old = version.startswith("1.") and gpu.capability.split(".")[0].isdigit()
+    if old and int(gpu.capability.split(".")[0]) >= 9:
+        return warn(subject, f"TensorFlow {version} does not know this GPU", words)
+    return ok(subject, words)
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """As the driver names it; `capability` (\"8.9\") and `driver` (\"535.104.05\") are empty where unknown."""
+
+    name: str
+    capability: str = ""
+    driver: str = ""
+
+
+def graphics_cards() -> list[Gpu]:
+    """The NVIDIA GPUs of this machine; empty without one."""
     if shutil.which("nvidia-smi"):
-        try:
-            done = subprocess.run(
-                ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
-                capture_output=True,
-                timeout=20.0,
-                check=False,
-                text=True,
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return []
-        return (
-            [line.strip() for line in done.stdout.splitlines() if line.strip()] if not done.returncode else []
-        )
+        # Drivers before 510 do not know compute_cap, and refuse the whole question.
+        return _smi("name,compute_cap,driver_version") or _smi("name")
     driver = Path("/proc/driver/nvidia/gpus")
-    return [f"NVIDIA {gpu.name}" for gpu in sorted(driver.iterdir())] if driver.is_dir() else []
+    return [Gpu(f"NVIDIA {gpu.name}") for gpu in sorted(driver.iterdir())] if driver.is_dir() else []
+
+
+def _smi(fields: str) -> list[Gpu]:
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"],
+            capture_output=True,
+            timeout=20.0,
+            check=False,
+            text=True,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    lines = done.stdout.splitlines() if done.returncode == 0 else []
+    return [Gpu(*(part.strip() for part in line.split(",")[:3])) for line in lines if line.strip()]
