@@ -39,7 +39,7 @@ def machine() -> dict[str, Any]:
         "cpu": _line("/proc/cpuinfo", "model name") or platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
-        "kernel": platform.release(),
+        "kernel": ".".join(platform.release().split(".")[:2]),
         "load": round(os.getloadavg()[0], 2),
         "hotmatte": __version__,
         "commit": _commit(),

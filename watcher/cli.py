@@ -30,6 +30,7 @@ COMMANDS = {
     "accept": "accept what lies under a hot folder that went offline as another disk",
     "models": "list, fetch and verify models",
     "evaluate": "compare mattes with the truth: SAD, MSE, Grad, Conn",
+    "bench": "measure every model that is installed, beside published figures",
     "doctor": "look for what could go wrong on this machine",
     "check-config": "report every problem of a configuration file",
 }
