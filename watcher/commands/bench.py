@@ -113,7 +113,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         _tell(f"hotmatte: {problem}")
     measured: list[Measured] = []
     missing: list[Missing] = []
-    gpus = graphics_cards()
+    gpus = [gpu.name for gpu in graphics_cards()]
     with tempfile.TemporaryDirectory(prefix="hotmatte-") as aside:
         try:
             photos = bench_photos.prepared(Path(aside), args.photo)
