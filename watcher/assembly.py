@@ -181,7 +181,11 @@ class _FileEnds:
 
 
 class Assembly:
-    """All watches and lanes of one configuration, from start to stop."""
+    """All watches and lanes of one configuration, from start to stop.
+
+    `names` is the daemon's, not ours: a job that outlasts a reload still holds its names,
+    and whoever takes the job over waits for them.
+    """
 
     def __init__(
         self,
@@ -189,9 +193,11 @@ class Assembly:
         journal: Journal,
         engines: Engines,
         *,
+        names: Names,
         on_halt: Callable[[WatcherError], None],
     ) -> None:
         self.settings = settings
+        self._names = names
         self._journal = journal
         self._on_halt = on_halt
         self._recipes: dict[str, Recipe] = {}
@@ -205,13 +211,13 @@ class Assembly:
 
     def _lanes(self, engines: Engines) -> list[Lane]:
         cards = cards_of(self.settings)
-        names, budget = Names(), PixelBudget(int(self.settings.limits.max_in_flight_mp * MEGA))
+        budget = PixelBudget(int(self.settings.limits.max_in_flight_mp * MEGA))
         groups: dict[EngineKey, tuple[Card, Supervisor, dict[str, Recipe]]] = {}
         for name, folder in self.settings.folders.items():
             card, profile = cards[folder.profile], self.settings.profile_of(folder)
             supervisor = engines.get(card, profile.device)
             key = EngineKey.of(card, profile.device)
-            recipe = Recipe(name, folder, folder.profile, profile, partial(about_of, supervisor), names)
+            recipe = Recipe(name, folder, folder.profile, profile, partial(about_of, supervisor), self._names)
             groups.setdefault(key, (card, supervisor, {}))[2][name] = recipe
         return [self._lane(*group, budget) for group in groups.values()]
 

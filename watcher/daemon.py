@@ -22,6 +22,7 @@ from watcher.exits import BUG, OK, exit_status
 from watcher.health import JOURNAL, StateDir, Systemd
 from watcher.journal import Journal
 from watcher.log import event
+from watcher.pipeline.naming import Names
 from watcher.pipeline.publish import sweep
 from watcher.pipeline.retire import restore
 from watcher.snapshot import sentence, snapshot
@@ -47,6 +48,7 @@ class Daemon:
         self._inbox: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._systemd = Systemd()
         self._engines = Engines()
+        self._names = Names()
         self._assembly: Assembly | None = None
         self._boot: threading.Thread | None = None
         self._reason: str | None = None  # why the last reload was refused
@@ -206,7 +208,11 @@ class Daemon:
             self._assembly.end(grace=LAST_GRACE)
         self._settings = settings
         self._assembly = Assembly(
-            settings, self._journal, self._engines, on_halt=lambda error: self._inbox.put(("halt", error))
+            settings,
+            self._journal,
+            self._engines,
+            names=self._names,
+            on_halt=lambda error: self._inbox.put(("halt", error)),
         )
         self._assembly.start()
         self._generation += 1
