@@ -292,3 +292,20 @@ def test_the_fake_engine_takes_as_long_as_it_is_told():
         assert time.monotonic() - began >= 0.2
     finally:
         client.close()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_no_engine_leaves_a_trace_in_the_users_folders(model, monkeypatch, tmp_path):
+    """ONNX Runtime's telemetry keeps a device id there, and reports home, unless it is told not to."""
+    ready(model)  # fetched before home is another one
+    cached = weights.cache_folder(None)
+    monkeypatch.setattr(weights, "cache_folder", lambda _: cached)
+    for name in ("CI", "ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS"):  # each would hide it
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "TMPDIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    _, client, _ = booted(model)
+    client.close()
+    # TensorFlow brings Keras, which writes down its defaults: no device, no use.
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert found - {".keras", ".keras/keras.json"} == set()

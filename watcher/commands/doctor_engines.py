@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -89,6 +90,7 @@ def _ask(card: Card) -> dict[str, Any]:
             stdin=subprocess.DEVNULL,
             timeout=PATIENCE,
             check=False,
+            env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},  # as in worker/engine_onnx.py
             text=True,
             errors="replace",
         )
