@@ -101,6 +101,9 @@ def test_nothing_to_do_is_said(run):
     status, said = run("empty")
     assert status == 65
     assert "no photo" in said
+    status, said = run()
+    assert status == 64
+    assert "--help" in said
 
 
 def test_an_unknown_profile_or_device_is_a_configuration_error(run):

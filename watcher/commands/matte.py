@@ -31,7 +31,7 @@ from watcher.domain import Job, Outcome, Source, Stamp, printable
 from watcher.download import download, is_url
 from watcher.engine.card import card_folders, load_card
 from watcher.errors import Action, ConfigError, InputError, RetryPolicy, disposition
-from watcher.exits import OK, SOME_FAILED
+from watcher.exits import OK, SOME_FAILED, USAGE
 from watcher.intake.names import Rules
 from watcher.intake.scan import walk
 from watcher.pipeline.budget import PixelBudget
@@ -65,6 +65,9 @@ class _Root:
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     log.set_up("text", "warning")
+    if not args.inputs and not args.input:
+        print("hotmatte matte: name photos, folders or URLs; see `hotmatte matte --help`", file=sys.stderr)
+        return USAGE
     profile_name, profile = _profile(args, settings)
     with tempfile.TemporaryDirectory(prefix="hotmatte-") as aside:
         roots, missing = _roots(args, Path(aside))
