@@ -100,7 +100,9 @@ def read(path: Path) -> dict[str, Any]:
 def keep(path: Path, name: str, found: dict[str, Any]) -> None:
     """Replace one benchmark's entry, leave the others."""
     entries = {**read(path), name: found}
-    text = json.dumps({"schema": SCHEMA, "benchmarks": entries}, indent=1, ensure_ascii=False)
+    # A line for each benchmark: a new measurement is one changed line, whatever samples it has.
+    lines = [f"{json.dumps(name)}: {json.dumps(one, ensure_ascii=False)}" for name, one in entries.items()]
+    text = f'{{"schema": {SCHEMA}, "benchmarks": {{\n' + ",\n".join(lines) + "\n}}"
     path.write_text(text + "\n", encoding="utf-8")
 
 
