@@ -46,6 +46,8 @@ def _folder(assembly: Assembly, name: str, pauses: dict[str, Pause]) -> dict[str
         "remedy": pause.remedy if pause else None,
         "observer": status.observer,
         "observer_reason": status.observer_reason,
+        "files": status.scan_files,
+        "listing_s": round(status.scan_s, 3),
         "unsettled": status.waiting,
         "oldest": None if status.oldest is None else printable(status.oldest),
         "oldest_since": None if status.oldest is None else round(time.time() - status.oldest_s),

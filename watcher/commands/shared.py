@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 from watcher.config import Settings
@@ -65,7 +64,3 @@ def ago(seconds: float) -> str:
 
 def since(moment: float | None) -> str:
     return "" if moment is None else f"{ago(time.time() - moment)} ago"
-
-
-def source_path(settings: Settings, record: Record) -> Path:
-    return settings.folders[record.job.source.folder].path / record.job.source.relpath

@@ -98,6 +98,7 @@ def _folder(name: str, path: str, folder: dict[str, Any] | None, counts: dict[st
             lines.append(f"  {folder['remedy']}")
         why = f" ({folder['observer_reason']})" if folder["observer_reason"] else ""
         lines.append(f"  observer: {folder['observer']}{why}; results in {folder['output']}")
+        lines.append(f"  {folder['files']} files at the last listing, which took {folder['listing_s']:.2f} s")
         if folder["unsettled"]:
             oldest = (
                 f", {folder['oldest']} for {ago(time.time() - folder['oldest_since'])}"
