@@ -60,7 +60,7 @@ class Engines:
         self._booting: Supervisor | None = None
         self._closed = threading.Event()
 
-    def boot(self, settings: Settings, *, progress: weights.Progress | None = None) -> None:
+    def boot(self, settings: Settings) -> None:
         """Fetch weights and warm up whatever `settings` needs and is not warm yet.
 
         Three tries each. Raises ConfigError or EngineUnavailable; those booted before stay.
@@ -73,7 +73,7 @@ class Engines:
             if key in self._kept and not self._kept[key].fatal:
                 continue
             cache = weights.cache_folder(settings.models.cache)
-            path = weights.ensure(card, cache, offline=settings.models.offline, **_given(progress))
+            path = weights.ensure(card, cache, offline=settings.models.offline)
             self._booting = Supervisor(prepare(card, path, device=device))
             self._warm_up(self._booting)
             self._kept[key] = self._booting
@@ -108,10 +108,6 @@ class Engines:
         if (booting := self._booting) is not None:
             booting.close()
         self.retain([])
-
-
-def _given(progress: weights.Progress | None) -> dict[str, weights.Progress]:
-    return {} if progress is None else {"progress": progress}
 
 
 def cards_of(settings: Settings) -> dict[str, Card]:

@@ -203,6 +203,11 @@ class Daemon:
 
     def _begin(self, settings: Settings) -> None:
         """Engines are warm: put the new configuration in force, after the old one has drained."""
+        try:
+            log.set_up(settings.log.format, settings.log.level)
+        except WatcherError as error:
+            self._refuse(error)
+            return
         if self._assembly is not None:
             self._drain(self._assembly)
             self._assembly.end(grace=LAST_GRACE)
@@ -228,7 +233,6 @@ class Daemon:
             settings = config.load(self._path)
             if settings.state_dir != self._settings.state_dir:
                 raise ConfigError(["state_dir cannot change while running"], remedy="Restart the service.")
-            log.set_up(settings.log.format, settings.log.level)
         except WatcherError as error:
             self._refuse(error)
         else:
