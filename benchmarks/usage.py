@@ -44,6 +44,11 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def reads_photos(pid: int) -> bool:
+    """Whether `pid` is one of the daemon's processes that decode photos, not its engine."""
+    return b"watcher.pipeline.reader" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 def _number(path: Path, key: str) -> int:
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith(key):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import psutil
@@ -90,3 +93,24 @@ def permissions() -> Iterator[None]:
     """Permission bits hold in this test, although it may run as root."""
     with permissions_count():
         yield
+
+
+def _load() -> ModuleType:
+    path = Path(__file__).parent / "data" / "make.py"
+    spec = importlib.util.spec_from_file_location("hotmatte_test_pictures", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def make() -> ModuleType:
+    """tests/data/make.py"""
+    return _load()
+
+
+@pytest.fixture(scope="session")
+def variants(make: ModuleType) -> dict[str, bytes]:
+    return make.variants()

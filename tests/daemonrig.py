@@ -195,6 +195,13 @@ class DaemonRig:
 
     def workers(self) -> list[psutil.Process]:
         """The engine processes of the running daemon."""
+        return [child for child in self._children() if child not in self.readers()]
+
+    def readers(self) -> list[psutil.Process]:
+        """The processes of the running daemon that decode photos."""
+        return [child for child in self._children() if "watcher.pipeline.reader" in _command(child)]
+
+    def _children(self) -> list[psutil.Process]:
         try:
             return psutil.Process(self.pid).children(recursive=True)
         except psutil.NoSuchProcess:
@@ -274,6 +281,13 @@ class DaemonRig:
 
 
 # --- Photos ------------------------------------------------------------------------------
+
+
+def _command(child: psutil.Process) -> list[str]:
+    try:
+        return child.cmdline()
+    except psutil.Error:
+        return []
 
 
 def jpeg(seed: int = 0, *, width: int = 16, height: int = 16) -> bytes:

@@ -31,6 +31,7 @@ from watcher.pipeline.budget import PixelBudget
 from watcher.pipeline.decode import DecodeLimits
 from watcher.pipeline.finish import report, warm_up
 from watcher.pipeline.naming import Names
+from watcher.pipeline.readers import Readers
 from watcher.pipeline.recipe import Recipe
 from watcher.pipeline.retire import retire
 from watcher.pipeline.runner import Runner
@@ -134,10 +135,12 @@ def build_runner(
 ) -> Runner:
     """The stages for one engine; the limits are those of `settings`."""
     limits = settings.limits
+    readers = Readers(timeout=limits.decode_timeout_s)
     work = FolderWork(
         recipes,
         proxy_size=partial(proxy_size, card=card),
         limits=DecodeLimits(limits.max_image_mp, limits.max_file_mb),
+        reads=readers,
     )
     on_cpu = supervisor.about is None or supervisor.about.device == "cpu"
     return Runner(
@@ -148,6 +151,7 @@ def build_runner(
         budget=budget,
         timeout=card.timeout_s,
         step_down=partial(step_down, multiple=card.input.multiple),
+        on_close=readers.close,
     )
 
 

@@ -187,6 +187,9 @@ class Limits(Strict):
     )
     max_image_mp: Positive = Field(200.0, description="larger photos are refused, before decoding")
     max_file_mb: Positive = Field(2048.0, description="larger files are refused, before reading")
+    decode_timeout_s: Positive = Field(
+        120.0, description="a photo that takes longer to decode is given up and its reader killed"
+    )
     drain_timeout_s: Seconds = Field(30.0, description="time to finish running photos when asked to stop")
 
 

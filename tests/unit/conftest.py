@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
 from watcher.domain import Frame, Job, Metadata, Source, Stamp
-
-
-def _load() -> ModuleType:
-    path = Path(__file__).parents[1] / "data" / "make.py"
-    spec = importlib.util.spec_from_file_location("hotmatte_test_pictures", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def make() -> ModuleType:
-    """tests/data/make.py"""
-    return _load()
-
-
-@pytest.fixture(scope="session")
-def variants(make: ModuleType) -> dict[str, bytes]:
-    return make.variants()
 
 
 @pytest.fixture

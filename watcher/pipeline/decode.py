@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from watcher.domain import Frame, Job, Pixels, Stamp
 from watcher.errors import InputChanged, InputNotReady, InputRejected, WatcherError, host_error
-from watcher.pipeline import colour, pixels, sniff
+from watcher.pipeline import colour, pixels
+from watcher.pipeline.readers import INLINE, Reads
 from watcher.pipeline.scale import eight_bits, resized, unit
 
 # What an engine sees through the holes of a picture that brought its own alpha.
@@ -37,24 +38,23 @@ def decode(
     proxy_size: Callable[[int, int], tuple[int, int]],
     limits: DecodeLimits,
     reserve: Callable[[int], None],
+    reads: Reads = INLINE,
 ) -> Frame:
     """The frame of `job`, whose source lies at `path`.
 
     `proxy_size` maps (width, height) to the proxy's; `reserve` is called with the number
-    of pixels before they are decoded and may block until there is room.
+    of pixels before they are decoded and may block until there is room; `reads` turns bytes
+    into pixels, in a process of its own wherever the file is a stranger's.
     Raises InputChanged, InputNotReady, InputRejected or HostError.
     """
     content = _read(path, job, limits)
-    kind = sniff.kind_of(content)
-    width, height = sniff.size_of(content, kind)
-    if width * height > limits.max_image_mp * 1e6:
-        raise InputRejected(
-            f"the photo is {width} x {height}, {width * height / 1e6:.0f} megapixels; "
-            f"the limit is {limits.max_image_mp:g}",
-            remedy="Export it smaller, or raise limits.max_image_mp, then drop it again.",
-        )
-    reserve(width * height)
-    picture = pixels.read(content, kind)
+    digest = hashlib.sha256(content).hexdigest()
+    with reads.opened(content) as reading:
+        del content  # the reading has its own
+        kind, width, height = reading.measure()
+        _check_size(width, height, limits)
+        reserve(width * height)
+        picture = reading.picture()
     height, width = picture.pixels.shape[:2]
     return Frame(
         job=job,
@@ -64,10 +64,19 @@ def decode(
         profile=picture.profile,
         metadata=picture.metadata,
         proxy=_proxy(picture, proxy_size(width, height)),
-        sha256=hashlib.sha256(content).hexdigest(),
+        sha256=digest,
         format=kind,
         warnings=tuple(picture.warnings),
     )
+
+
+def _check_size(width: int, height: int, limits: DecodeLimits) -> None:
+    if width * height > limits.max_image_mp * 1e6:
+        raise InputRejected(
+            f"the photo is {width} x {height}, {width * height / 1e6:.0f} megapixels; "
+            f"the limit is {limits.max_image_mp:g}",
+            remedy="Export it smaller, or raise limits.max_image_mp, then drop it again.",
+        )
 
 
 def _proxy(picture: pixels.Picture, size: tuple[int, int]) -> NDArray[np.uint8]:

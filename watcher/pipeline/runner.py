@@ -84,9 +84,11 @@ class Runner:
         budget: PixelBudget,
         timeout: float,
         step_down: Callable[[Proxy], Proxy | None] = lambda _: None,
+        on_close: Callable[[], None] = lambda: None,
     ) -> None:
         self._work = work
         self._step_down = step_down
+        self._on_close = on_close
         self._engine = engine
         self._batcher = batcher
         self._budget = budget
@@ -113,6 +115,7 @@ class Runner:
         self._inferring.join()
         self._decoders.shutdown()
         self._finishers.shutdown()
+        self._on_close()
 
     def _decode(self, trip: _Trip) -> None:
         trip.lap("wait_decode")

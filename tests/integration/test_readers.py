@@ -1,0 +1,193 @@
+"""Photos are decoded in processes that may die: each fate costs one photo, never the next."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from watcher.errors import InputError, InputNotReady, InputRejected
+from watcher.pipeline import pixels, readers
+from watcher.pipeline.readers import INLINE, Readers, Reads
+
+
+def jpeg(width: int = 64, height: int = 48) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), (200, 150, 100)).save(file, "JPEG")
+    return file.getvalue()
+
+
+def scan_bomb(scans: int, side: int = 2000) -> bytes:
+    """A small progressive JPEG that repeats its last scan: each costs a walk over the whole picture."""
+    file = io.BytesIO()
+    Image.new("RGB", (side, side), (200, 150, 100)).save(file, "JPEG", progressive=True)
+    content = file.getvalue()
+    last = content.rindex(b"\xff\xda")
+    return content[:-2] + content[last:-2] * scans + b"\xff\xd9"
+
+
+@pytest.fixture
+def pool() -> Iterator[Readers]:
+    made = Readers(timeout=20.0)
+    yield made
+    made.close()
+
+
+def read(pool: Reads, content: bytes) -> pixels.Picture:
+    with pool.opened(content) as reading:
+        reading.measure()
+        return reading.picture()
+
+
+def only_child() -> psutil.Process:
+    [child] = psutil.Process().children()
+    return child
+
+
+def test_a_picture_is_the_same_as_if_it_were_read_in_here(pool, variants):
+    for name, content in sorted(variants.items()):
+        try:
+            expected = read(INLINE, content)
+        except InputError as error:
+            with pytest.raises(type(error)) as caught:
+                read(pool, content)
+            assert (str(caught.value), caught.value.remedy) == (str(error), error.remedy), name
+            continue
+        found = read(pool, content)
+        for field in dataclasses.fields(expected):
+            one, other = getattr(expected, field.name), getattr(found, field.name)
+            same = np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other
+            assert same, f"{name}: {field.name}"
+            assert getattr(one, "dtype", None) == getattr(other, "dtype", None)
+
+
+def test_pictures_do_not_overwrite_each_other(pool):
+    sizes = [(64, 48), (5000, 3000), (80, 60), (4000, 4000), (32, 32)]
+    pictures = [read(pool, jpeg(*size)) for size in sizes]
+    for (width, height), picture in zip(sizes, pictures, strict=True):
+        assert picture.pixels.shape == (height, width, 3)
+        assert (np.abs(picture.pixels.astype(int) - (200, 150, 100)) < 4).all()
+
+
+def test_a_decoder_that_hangs_is_killed_and_the_next_photo_is_read():
+    pool = Readers(timeout=1.0)
+    try:
+        read(pool, jpeg())
+        hung = only_child()
+        hung.send_signal(signal.SIGSTOP)
+        with pytest.raises(InputRejected, match="longer than 1 s") as caught:
+            read(pool, jpeg())
+        assert "decode_timeout_s" in caught.value.remedy
+        assert not hung.is_running()
+        assert read(pool, jpeg()).pixels.shape == (48, 64, 3)
+    finally:
+        pool.close()
+
+
+def test_a_small_file_that_would_keep_a_decoder_busy_for_hours_is_given_up():
+    bomb = scan_bomb(20_000)
+    assert len(bomb) < 10_000_000
+    pool = Readers(timeout=1.0)
+    try:
+        with pytest.raises(InputRejected, match="longer than 1 s"):
+            read(pool, bomb)
+        assert read(pool, jpeg()).pixels.shape == (48, 64, 3)
+    finally:
+        pool.close()
+
+
+def test_a_decoder_that_dies_costs_one_photo(pool):
+    read(pool, jpeg())
+    with pool.opened(jpeg()) as reading:
+        reading.measure()
+        only_child().kill()
+        with pytest.raises(InputNotReady, match="signal 9"):
+            reading.picture()
+    assert read(pool, jpeg()).pixels.shape == (48, 64, 3)
+
+
+def test_a_reader_that_left_for_want_of_work_is_replaced_without_a_word(pool):
+    read(pool, jpeg())
+    # As if its idle time had run out.
+    gone = only_child()
+    process = pool.borrow()
+    process.close()
+    pool.give_back(process)
+    assert not gone.is_running()
+    assert read(pool, jpeg()).pixels.shape == (48, 64, 3)
+
+
+def test_readers_beyond_the_first_leave_when_there_is_nothing_to_do(eventually):
+    pool = Readers(timeout=20.0, idle_s=0.5)
+    try:
+        with pool.opened(jpeg()) as one, pool.opened(jpeg()) as other:
+            assert one.measure() == other.measure() == ("JPEG", 64, 48)
+            assert len(psutil.Process().children()) == 2
+        eventually(lambda: len(alive()) == 1, timeout=20)
+        for _ in range(3):
+            assert read(pool, jpeg()).pixels.shape == (48, 64, 3)
+    finally:
+        pool.close()
+
+
+def alive() -> list[psutil.Process]:
+    children = psutil.Process().children()
+    return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_more_memory_than_a_photo_may_take_is_refused_and_the_reader_lives(pool):
+    read(pool, jpeg())
+    child = only_child()
+    used = child.memory_info().vms
+    resource.prlimit(child.pid, resource.RLIMIT_AS, (used + (40 << 20), used + (40 << 20)))
+    with pytest.raises(InputRejected, match="more memory"):
+        read(pool, jpeg(9000, 6000))
+    assert read(pool, jpeg()).pixels.shape == (48, 64, 3)
+    assert only_child() == child
+
+
+def test_nonsense_from_a_reader_is_noticed(tmp_path):
+    fd = os.memfd_create("nonsense", os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, 100)
+    memory = readers._mapped(fd)
+    os.close(fd)
+    for fields in (
+        {"pixels": {"at": 0, "shape": [6, 6, 3], "dtype": "uint8"}},
+        {"pixels": {"at": 0, "shape": [6, 6], "dtype": "uint8"}},
+        {"pixels": {"at": 0, "shape": [2, 2, 3], "dtype": "float64"}},
+        {"pixels": {"at": 0, "shape": [2, 2, 3], "dtype": "uint8"}, "surprise": 1},
+        {},
+    ):
+        with pytest.raises((ValueError, TypeError)):
+            readers._picture(fields, memory, copies=False)
+
+
+def test_a_reader_cannot_take_back_memory_it_gave():
+    fd = os.memfd_create("given", os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, 100)
+    readers._mapped(fd)
+    with pytest.raises(PermissionError):
+        os.ftruncate(fd, 0)
+    os.close(fd)
+
+
+def test_a_daemon_survives_a_bomb_and_says_why(rig, eventually):
+    daemon = rig(card="tiny", limits={"decode_timeout_s": 1.0})
+    daemon.start()
+    (daemon.hot() / "bomb.jpg").write_bytes(scan_bomb(20_000))
+    daemon.wait_quarantined("bomb.jpg")
+    [report] = daemon.reports().values()
+    assert "longer than 1 s" in report["reason"]
+    (daemon.hot() / "good.jpg").write_bytes(jpeg())
+    daemon.wait_done("good.jpg")
+    assert Path(f"/proc/{daemon.pid}").exists()
+    eventually(lambda: len(daemon.readers()) >= 1)
