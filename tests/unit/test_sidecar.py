@@ -8,6 +8,8 @@ from importlib.resources import files
 import jsonschema
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from watcher.config import Profile
 from watcher.domain import EngineAbout, Failure, Job, Published, Review, Source, Stamp
@@ -113,3 +115,33 @@ def test_a_record_that_leads_elsewhere_is_not_ours(frame, suffix):
     assert sidecar.record_in(json.dumps(told).encode()) is not None
     told["supersedes"] = [suffix]
     assert sidecar.record_in(json.dumps(told).encode()) is None
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_at_all_upset_the_reading_of_sidecars(content):
+    assert sidecar.record_in(content) is None
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.sampled_from(["schema", "source", "outputs", "supersedes"]), value=json_values)
+def test_no_value_in_a_sidecar_upsets_its_reading(frame, place, value):
+    told = {**json.loads(written(frame)), place: value}
+    record = sidecar.record_in(json.dumps(told).encode())
+    if record is not None:
+        suffixes = [output.suffix for output in record.outputs] + list(record.supersedes)
+        assert not any("/" in suffix or not suffix for suffix in suffixes)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(at=st.integers(0, 5000), byte=st.integers(0, 255))
+def test_no_flipped_byte_in_a_sidecar_upsets_its_reading(frame, at, byte):
+    content = bytearray(written(frame))
+    content[at % len(content)] = byte
+    sidecar.record_in(bytes(content))

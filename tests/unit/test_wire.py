@@ -106,3 +106,17 @@ def test_whoever_waits_may_give_up(pipe):
         wire.receive(pipe[0], ready=refuse)
     with pytest.raises(Enough):
         wire.send(pipe[1], "x", {}, ready=refuse)
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_at_all_do_more_than_end_a_conversation(content):
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, content)
+        os.close(writer)
+        while wire.receive(reader) is not None:
+            pass
+    except (wire.WireError, EOFError):
+        pass
+    finally:
+        os.close(reader)
