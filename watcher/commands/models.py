@@ -1,4 +1,4 @@
-"""`hotmatte models`: which models there are, fetch their weights, check and convert what was fetched."""
+"""`hotmatte models`: which models there are, fetch their weights, check and convert them, add your own."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from watcher.commands import models_add
 from watcher.config import Settings
 from watcher.engine import fetch, weights
 from watcher.engine.card import Card, card_folders, list_cards, load_card
@@ -37,6 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="one that has TensorFlow 2, tf2onnx and onnx; without it, one is made in the cache",
     )
+    models_add.configure(actions.add_parser("add", help="write a card for an ONNX file of your own"))
     verify = actions.add_parser("verify", help="recompute the sha256 of what was fetched")
     verify.add_argument("names", nargs="*", metavar="NAME", help="default: every model")
 
@@ -53,6 +55,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
             return _pull([load_card(name, folders) for name in names], cache, settings.models.offline)
         case "convert":
             return _convert(args.name, args.python, folders, cache, settings.models.offline)
+        case "add":
+            return models_add.run(args, settings)
         case _:
             return _verify(args.names, folders, cache)
 

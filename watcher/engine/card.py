@@ -5,6 +5,7 @@ Never imports an engine: an engine's name is resolved to a file.
 
 from __future__ import annotations
 
+import os
 import shutil
 import site
 import sys
@@ -127,6 +128,7 @@ class Licence(Strict):
 class Input(Strict):
     """What the graph wants to see: RGB / 255, minus `mean`, through `std`."""
 
+    name: str | None = Field(None, min_length=1, description="of the graph's image input; null: its first")
     short_side: Side | None = Field(512, description="pixels the short side is brought to; null: its own")
     multiple: Side = Field(32, description="both sides are multiples of this")
     max_side: Side = Field(2048, description="no side is longer; a multiple of `multiple`")
@@ -151,6 +153,7 @@ class Input(Strict):
 class Output(Strict):
     """What the graph gives: alpha in 0..1, or logits that lack the sigmoid. Never stretched."""
 
+    name: str | None = Field(None, min_length=1, description="of the graph's output; null: its first")
     kind: Literal["alpha", "logits"] = "alpha"
 
 
@@ -206,13 +209,22 @@ def _legal(side: float, wanted: Input) -> int:
     return min(max(1, steps) * wanted.multiple, wanted.max_side)
 
 
+def own_cards(chosen: Path | None) -> Path:
+    """Where the user's own cards lie: `models.cards` of the settings, or the user's configuration (XDG)."""
+    if chosen is not None:
+        return chosen
+    root = os.environ.get("XDG_CONFIG_HOME", "")
+    base = Path(root if root.startswith("/") else os.path.expanduser("~/.config"))  # noqa: PTH111  (no home)
+    return base / "hotmatte" / "models"
+
+
 def card_folders(own: Path | None) -> list[Path]:
     """Where cards are looked for; a later folder wins. `own` is the user's (`models.cards`)."""
     checkout = Path(watcher.worker.__file__).parents[2] / "config" / "models"
     roots = (sysconfig.get_path("data"), sys.prefix, site.getuserbase())
     installed = (Path(root) / "share" / "hotmatte" / "models" for root in roots)
     shipped = next((folder for folder in (checkout, *installed) if folder.is_dir()), None)
-    return [folder for folder in (shipped, own) if folder is not None]
+    return [folder for folder in (shipped, own_cards(own)) if folder is not None]
 
 
 def load_card(name: str, folders: list[Path]) -> Card:

@@ -43,6 +43,8 @@ def prepare(card: Card, weights: Path | None, *, device: str = "auto", threads: 
         "mean": list(card.input.mean),
         "std": list(card.input.std),
         "output": card.output.kind,
+        "input_name": card.input.name,
+        "output_name": card.output.name,
         "threads": threads,
         "latency_s": card.latency_s,
         **card.options,

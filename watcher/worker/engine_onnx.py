@@ -1,9 +1,12 @@
-"""ONNX Runtime: graphs with one float32 image input and one alpha. Python 3.7 syntax.
+"""ONNX Runtime: graphs with one image input and one alpha, in single or half precision. Python 3.7 syntax.
 
-Options: `layout` ("nchw": batches of planes; "hwc": one picture at a time, no batch), `mean`, `std` (three
-numbers each, after division by 255), `scale` (what white is then, 1), `output` ("alpha": the graph gives
-0..1; "logits": a sigmoid is missing; "rgba8": a picture of bytes whose alpha is opaque at 254), `threads`
-(0: every core we may use), `tensorrt` (true: on a GPU by TensorRT). Input and output are the graph's first.
+Options: `layout` ("nchw": batches of planes; "nhwc": batches of pictures; "hwc": one picture at a time, no
+batch), `mean`, `std` (three numbers each, after division by 255), `scale` (what white is then, 1), `output`
+("alpha": the graph gives 0..1; "logits": a sigmoid is missing; "rgba8": a picture of bytes whose alpha is
+opaque at 254), `input_name`, `output_name` (unset: the graph's first), `states` (name: shape; inputs that
+are fed zeros, what the memory of a film begins with), `downsample` (`input`, `long_side`: an input that is
+told by how much to reduce the picture to that side), `threads` (0: every core we may use), `tensorrt`
+(true: on a GPU by TensorRT).
 Alpha is never stretched to its own minimum and maximum: that turns nobody into somebody.
 """
 
@@ -29,8 +32,11 @@ _TOO_BIG = ("allocate memory", "bad_alloc", "bad allocation", "out of memory", "
 class Session:
     def __init__(self, session, options):
         self._session = session
-        self._input = session.get_inputs()[0]
-        self._output = session.get_outputs()[0].name
+        self._input = _named(session.get_inputs(), options.get("input_name"), "input")
+        self._output = _named(session.get_outputs(), options.get("output_name"), "output").name
+        self._dtype = _dtype_of(self._input)
+        self._states = _zeros(session.get_inputs(), options.get("states") or {})
+        self._downsample = options.get("downsample")
         # x/255 normalised in one multiplication and one addition.
         mean = np.array(options.get("mean", [0.0] * 3), np.float32)
         std = np.array(options.get("std", [1.0] * 3), np.float32)
@@ -38,7 +44,7 @@ class Session:
         self._scale = (white / (255.0 * std.astype(np.float64))).astype(np.float32)
         self._shift = (-white * mean / std).astype(np.float32)
         self._kind = options.get("output", "alpha")
-        self._single = options.get("layout", "nchw") == "hwc"
+        self._layout = options.get("layout", "nchw")
         self.about = {
             "engine": "onnx",
             "framework": "onnxruntime " + onnxruntime.__version__,
@@ -47,7 +53,7 @@ class Session:
         }
 
     def infer(self, images):
-        if self._single:
+        if self._layout == "hwc":
             return [self._one(image) for image in images]
         alphas = []
         for batch in _alike(images, single=self._input.shape[0] == 1):
@@ -56,22 +62,31 @@ class Session:
 
     def _run(self, images):
         pixels = np.stack(images)
-        planes = np.empty((len(images), 3) + pixels.shape[1:3], np.float32)
-        for channel in range(3):
-            np.multiply(pixels[..., channel], self._scale[channel], out=planes[:, channel])
-            planes[:, channel] += self._shift[channel]
-        out = self._ask(planes)
+        if self._layout == "nhwc":
+            batch = pixels * self._scale
+            batch += self._shift
+        else:
+            batch = np.empty((len(images), 3) + pixels.shape[1:3], np.float32)
+            for channel in range(3):
+                np.multiply(pixels[..., channel], self._scale[channel], out=batch[:, channel])
+                batch[:, channel] += self._shift[channel]
+        out = self._ask(batch, pixels.shape[1:3])
         return list(self._values(out).reshape((len(images),) + pixels.shape[1:3]))
 
     def _one(self, image):
         # From bytes, so within range: beyond it runtimes differ, one saturates where another wraps.
         pixels = image * self._scale
         pixels += self._shift
-        return self._values(self._ask(pixels)).reshape(image.shape[:2])
+        return self._values(self._ask(pixels, image.shape[:2])).reshape(image.shape[:2])
 
-    def _ask(self, pixels):
+    def _ask(self, pixels, size):
+        feed = dict(self._states)
+        feed[self._input.name] = pixels.astype(self._dtype, copy=False)
+        if self._downsample:
+            ratio = min(1.0, self._downsample["long_side"] / max(size))
+            feed[self._downsample["input"]] = np.array([ratio], np.float32)
         try:
-            (out,) = self._session.run([self._output], {self._input.name: pixels})
+            (out,) = self._session.run([self._output], feed)
         except Exception as error:
             if _is_shortage(error):
                 raise MemoryError(str(error)) from error
@@ -82,7 +97,29 @@ class Session:
         """Alpha in 0..1 from what the graph gave."""
         if self._kind == "rgba8":
             return np.minimum(out[..., 3] / np.float32(OPAQUE), 1.0)
+        # In half precision a sigmoid would have 11 bits, and overflow where single precision does not.
+        out = out.astype(np.float32, copy=False)
         return _sigmoid(out) if self._kind == "logits" else out
+
+
+def _named(nodes, name, what):
+    """The node called `name`, or the first where none is asked for."""
+    if name is None:
+        return nodes[0]
+    found = [node for node in nodes if node.name == name]
+    if not found:
+        there = ", ".join(node.name for node in nodes)
+        raise RuntimeError("the graph has no {} called {} (there are: {})".format(what, name, there))
+    return found[0]
+
+
+def _dtype_of(node):
+    return np.float16 if node.type == "tensor(float16)" else np.float32
+
+
+def _zeros(nodes, shapes):
+    """What the inputs of these names and shapes are fed, in the precision each wants."""
+    return {name: np.zeros(shape, _dtype_of(_named(nodes, name, "input"))) for name, shape in shapes.items()}
 
 
 def _alike(images, single):
