@@ -36,6 +36,8 @@ from watcher.pipeline.recipe import Recipe
 from watcher.pipeline.retire import retire
 from watcher.pipeline.runner import Runner
 from watcher.pipeline.scale import step_down
+from watcher.pipeline.sheet import Scope
+from watcher.pipeline.sheet_keeper import SheetKeeper
 from watcher.pipeline.work import FolderWork
 
 MEGA = 1_000_000
@@ -167,10 +169,12 @@ class Lane:
 class _FileEnds:
     """What happens to files when a job ends."""
 
-    def __init__(self, recipes: Mapping[str, Recipe]) -> None:
+    def __init__(self, recipes: Mapping[str, Recipe], sheets: SheetKeeper) -> None:
         self._recipes = recipes
+        self._sheets = sheets
 
     def done(self, outcome: Outcome) -> None:
+        self._sheets.note(outcome.job.source.folder)
         # Without files the name was left to another photo (`duplicates: skip`): keep the source.
         if outcome.files:
             job = outcome.job
@@ -178,6 +182,7 @@ class _FileEnds:
 
     def quarantined(self, job: Job, failure: Failure) -> None:
         report(job, failure, self._recipes[job.source.folder])
+        self._sheets.note(job.source.folder)
 
 
 class Assembly:
@@ -202,6 +207,8 @@ class Assembly:
         self._on_halt = on_halt
         self._recipes: dict[str, Recipe] = {}
         self.admitted = 0
+        wanted = {name: folder for name, folder in settings.folders.items() if folder.contact_sheet}
+        self._sheets = SheetKeeper({name: Scope.of(name, folder) for name, folder in wanted.items()})
         self.lanes = self._lanes(engines)
         engines.retain([lane.supervisor for lane in self.lanes])
         self.watches = {
@@ -230,7 +237,7 @@ class Assembly:
             self._journal,
             runner,
             list(recipes),
-            ends=_FileEnds(recipes),
+            ends=_FileEnds(recipes, self._sheets),
             policy=self.settings.retry.policy,
             max_in_flight=self.settings.limits.max_in_flight,
             on_halt=self._on_halt,
@@ -240,6 +247,7 @@ class Assembly:
     # --- From start to stop ----------------------------------------------------------------
 
     def start(self) -> None:
+        self._sheets.start()
         for watch in self.watches.values():
             watch.start()
         for lane in self.lanes:
@@ -254,6 +262,7 @@ class Assembly:
 
     def begin_stop(self) -> None:
         """Admit and claim no more; what runs goes on."""
+        self._sheets.stop()
         for watch in self.watches.values():
             watch.stop(0.0)
         for lane in self.lanes:
@@ -275,6 +284,7 @@ class Assembly:
             else:
                 lane.dispatcher.abandon()
         clean += [watch.stop(max(0.1, deadline - time.monotonic())) for watch in self.watches.values()]
+        clean.append(self._sheets.join(max(0.1, deadline - time.monotonic())))
         return all(clean)
 
     def rescan(self) -> None:

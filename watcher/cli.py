@@ -29,6 +29,7 @@ COMMANDS = {
     "rescan": "make the daemon list its folders and try paused ones now",
     "accept": "accept what lies under a hot folder that went offline as another disk",
     "models": "list, fetch and verify models",
+    "sheet": "write a contact sheet of a day's photos as one HTML file",
     "evaluate": "compare mattes with the truth: SAD, MSE, Grad, Conn",
     "bench": "measure every model that is installed, beside published figures",
     "doctor": "look for what could go wrong on this machine",

@@ -168,6 +168,8 @@ class Folder(Strict):
         description="when another photo's result already has the name: add a number, overwrite, do nothing, or fail",
     )
 
+    contact_sheet: bool = Field(False, description="keep a contact sheet of each day in the output folder")
+
     @model_validator(mode="after")
     def _archive_is_named(self) -> Folder:
         if self.source == "archive" and self.archive is None:
