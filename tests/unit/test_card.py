@@ -10,11 +10,20 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watcher.engine.card import Card, card_folders, engine_file, list_cards, load_card, proxy_size
+from watcher.engine.card import (
+    Card,
+    card_folders,
+    engine_file,
+    list_cards,
+    load_card,
+    own_cards,
+    proxy_size,
+)
 from watcher.engine.launch import prepare
 from watcher.errors import ConfigError
 
-SHIPPED = card_folders(None)
+# Without the user's own, which are nobody's business here.
+SHIPPED = card_folders(None)[:1]
 CARDS = [*SHIPPED, Path(__file__).parents[1] / "cards"]
 MODNET = load_card("modnet", SHIPPED)
 U2NETP = load_card("u2netp", SHIPPED)
@@ -110,11 +119,20 @@ def test_cards_that_come_along_are_right(name):
 def test_the_users_card_wins(tmp_path):
     written(tmp_path, "modnet", title="mine")
     assert load_card("modnet", card_folders(tmp_path)).title == "mine"
-    assert load_card("modnet", card_folders(None)).title != "mine"
+    assert load_card("modnet", SHIPPED).title != "mine"
+
+
+def test_without_a_setting_the_users_own_cards_lie_in_his_configuration(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    folder = tmp_path / "hotmatte" / "models"
+    folder.mkdir(parents=True)
+    written(folder, "mine")
+    assert load_card("mine", card_folders(None)).name == "mine"
+    assert own_cards(Path("/elsewhere")) == Path("/elsewhere")
 
 
 def test_an_unknown_card_names_those_there_are():
-    with pytest.raises(ConfigError, match=r"no model card 'modnte' .*modnet, u2netp"):
+    with pytest.raises(ConfigError, match=r"no model card 'modnte' .*modnet, "):
         load_card("modnte", SHIPPED)
 
 

@@ -13,7 +13,6 @@ from urllib.parse import quote
 
 # How a sheet of ours is known; the digest of what it shows follows.
 MARK = '<meta name="hotmatte-contact-sheet" content="'
-WORDS = {"source": "source", "matte": "matte", "cutout": "cutout"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,8 @@ class Heading:
 
 def page(heading: Heading, rows: Iterable[Row], *, digest: str) -> bytes:
     """The whole file, UTF-8."""
-    parts = [_head(heading, digest), _top(heading)]
+    rows = list(rows)
+    parts = [_head(heading, digest), _top(heading, rows)]
     parts += ["<main>\n", *(_figure(row) for row in rows), "</main>\n", _turn(heading), "</body></html>\n"]
     return "".join(parts).encode("utf-8", "replace")
 
@@ -78,11 +78,13 @@ def _head(heading: Heading, digest: str) -> str:
     )
 
 
-def _top(heading: Heading) -> str:
+def _top(heading: Heading, rows: Sequence[Row]) -> str:
     last = heading.first + heading.of - 1
+    flagged, failed = sum(bool(row.flags) for row in rows), sum(bool(row.reason) for row in rows)
+    counts = (f", {flagged} to look at" if flagged else "") + (f", {failed} failed" if failed else "")
     return (
         f"<header><h1>{escape(heading.folder)}</h1>"
-        f"<p>{escape(heading.day)}, photos {heading.first} to {last}</p></header>\n{_turn(heading)}"
+        f"<p>{escape(heading.day)}, photos {heading.first} to {last}{counts}</p></header>\n{_turn(heading)}"
     )
 
 
@@ -95,7 +97,7 @@ def _turn(heading: Heading) -> str:
 def _figure(row: Row) -> str:
     kind = "failed" if row.reason else "review" if row.flags else "good"
     pictures = "".join(_picture(shown, row.name) for shown in row.pictures)
-    badges = "".join(f'<b class="flag">{escape(flag)}</b> ' for flag in row.flags)
+    badges = "".join(f'<b class="flag">{escape(flag.replace("_", " "))}</b> ' for flag in row.flags)
     return (
         f'<figure class="{kind}"><div class="trio">{pictures}</div>\n'
         f"<figcaption><strong>{escape(row.name)}</strong> {badges}<small>{escape(row.time)}"
