@@ -51,6 +51,49 @@ def test_a_trimap_says_what_is_unknown(folders, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["images"]["b"]["band"]["pixels"] == 8 * 64
 
 
+def test_trimaps_of_a_folder_are_matched_by_name(folders, tmp_path, capsys):
+    trimaps = tmp_path / "trimaps"
+    trimaps.mkdir()
+    trimap = np.zeros((64, 64), np.uint8)
+    trimap[:8] = 128
+    cv2.imwrite(str(trimaps / "a.bmp"), trimap)
+    assert cli.main(["evaluate", *map(str, folders), "--trimap", str(trimaps), "--json"]) == 65
+    said = json.loads(capsys.readouterr().out)
+    assert said["images"]["a"]["band"]["pixels"] == 8 * 64
+    assert said["problems"] == [f"b: there is no trimap b in {trimaps}"]
+    cv2.imwrite(str(trimaps / "b.png"), trimap[:32])
+    assert cli.main(["evaluate", *map(str, folders), "--trimap", str(trimaps)]) == 65
+    assert "b: the trimap b.png is 64 x 32, but the truth 64 x 64" in capsys.readouterr().err
+    assert cli.main(["evaluate", *map(str, folders), "--trimap", str(trimaps / "a.bmp")]) == 65
+    assert "one trimap for many pictures" in capsys.readouterr().err
+
+
+def test_sub_folders_are_walked_and_what_is_no_picture_is_left_alone(folders, capsys):
+    predicted, truth = folders
+    for root, name in ((predicted, "c.matte.png"), (truth, "c.png")):
+        (root / "sub").mkdir()
+        cv2.imwrite(str(root / "sub" / name), np.zeros((8, 8), np.uint8))
+    (truth / "manifest.csv").write_text("file,source")
+    (truth / ".hidden.png").write_bytes(b"x")
+    assert cli.main(["evaluate", *map(str, folders), "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["images"]) == {"a", "b", "sub/c"}
+
+
+def test_other_sizes_are_said_in_words(folders, capsys):
+    predicted, _ = folders
+    cv2.imwrite(str(predicted / "a.matte.png"), np.zeros((32, 64), np.uint8))
+    assert cli.main(["evaluate", *map(str, folders)]) == 65
+    assert "a: a.matte.png is 64 x 32, but the truth 64 x 64" in capsys.readouterr().err
+
+
+def test_one_truth_finds_its_matte_in_a_folder(folders, capsys):
+    predicted, truth = folders
+    assert cli.main(["evaluate", str(predicted), str(truth / "a.png"), "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["images"]) == {"a"}
+    assert cli.main(["evaluate", str(predicted), str(truth / "nothing")]) == 65
+    assert "there is no such file or folder" in capsys.readouterr().err
+
+
 def test_what_is_missing_or_broken_is_said_and_the_rest_compared(folders, capsys):
     predicted, truth = folders
     (predicted / "b.cutout.png").write_bytes(b"no picture")

@@ -105,7 +105,13 @@ def test_a_film_gets_its_states_and_its_ratio(add, settings, tmp_path, capsys):
 
 
 def test_what_no_graph_tells_is_asked(add, settings, tmp_path):
-    said = {"Licence": "Apache-2.0", "commercially": "y", "URL": "https://example.org", "Mean": "0.5", "Std": ""}
+    said = {
+        "Licence": "Apache-2.0",
+        "commercially": "y",
+        "URL": "https://example.org",
+        "Mean": "0.5",
+        "Std": "",
+    }
 
     def ask(question):
         return next((answer for word, answer in said.items() if word in question), "")

@@ -1,12 +1,13 @@
 """Compare mattes with the truth: SAD, MAD, MSE, Grad and Conn (Rhemann et al. 2009).
 
   hotmatte evaluate matte.png truth.png
-  hotmatte evaluate mattes/ truth/             by name: a.matte.png or a.png against truth/a.png
+  hotmatte evaluate mattes/ truth/             by name: a.matte.png or a.png against truth/a.png,
+                                               sub-folders too
   hotmatte evaluate mattes/ truth/ --json
 
 A picture with an alpha channel counts by that, any other by its grey levels. SAD, Grad and
-Conn are in thousands. "band" is the unknown region of the trimap: of --trimap DIR (128 is
-unknown), else the true soft edge widened by 12 pixels. Sizes must be equal.
+Conn are in thousands. "band" is the unknown region of the trimap: of --trimap DIR (by name;
+128 is unknown), else the true soft edge widened by 12 pixels. Sizes must be equal.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from watcher.config import ENDINGS
 from watcher.errors import InputRejected
 from watcher.exits import OK, SOME_FAILED
 from watcher.metrics import Field, Scores, scores, unknown_band
@@ -44,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     measured: dict[str, dict[str, Scores]] = {}
     for name, predicted, truth in pairs:
         try:
-            measured[name] = _measure(predicted, truth, _trimap(args.trimap, truth))
+            measured[name] = _measure(predicted, truth, _trimap(args.trimap, name, args.truth))
         except (InputRejected, ValueError) as error:
             problems.append(f"{name}: {error}")
     if args.json:
@@ -58,42 +60,69 @@ def run(args: argparse.Namespace) -> int:
 
 def _pairs(predicted: Path, truth: Path) -> tuple[list[tuple[str, Path, Path]], list[str]]:
     """(name, predicted, truth) for each true alpha, and what has no counterpart."""
-    if not truth.is_dir():
+    if not truth.exists():
+        return [], [f"{truth}: there is no such file or folder"]
+    if not truth.is_dir() and not predicted.is_dir():
         return [(truth.stem, predicted, truth)], []
     found, problems = [], []
-    for path in sorted(path for path in truth.iterdir() if path.is_file() and not path.name.startswith(".")):
-        candidates = [predicted / (path.stem + suffix) for suffix in SUFFIXES]
+    for name, path in _pictures(truth):
+        candidates = [predicted / (name + suffix) for suffix in SUFFIXES]
         match = next((candidate for candidate in candidates if candidate.is_file()), None)
         if match is None:
-            problems.append(
-                f"{path.stem}: there is no {' or '.join(c.name for c in candidates)} in {predicted}"
-            )
+            problems.append(f"{name}: there is no {' or '.join(c.name for c in candidates)} in {predicted}")
         else:
-            found.append((path.stem, match, path))
+            found.append((name, match, path))
     if not found and not problems:
         problems.append(f"{truth}: there is no picture in it")
     return found, problems
 
 
-def _trimap(given: Path | None, truth: Path) -> Path | None:
-    if given is None or not given.is_dir():
+def _pictures(root: Path) -> list[tuple[str, Path]]:
+    """(name, path) of each picture below `root`; its name is its path there without the ending."""
+    if not root.is_dir():
+        return [(root.stem, root)]
+    paths = (path for path in root.rglob("*") if path.suffix[1:].lower() in ENDINGS and path.is_file())
+    inside = [(path.relative_to(root), path) for path in paths]
+    return sorted(
+        (str(relative.with_suffix("")), path)
+        for relative, path in inside
+        if not any(part.startswith(".") for part in relative.parts)
+    )
+
+
+def _trimap(given: Path | None, name: str, truth: Path) -> Path | None:
+    """The trimap of the picture called `name`. Raises ValueError where there is none."""
+    if given is None or (given.is_file() and not truth.is_dir()):
         return given
-    return given / truth.name
+    if given.is_file():
+        raise ValueError(f"{given} is one trimap for many pictures; name a folder of them")
+    found = dict(_pictures(given)).get(name) if given.is_dir() else None
+    if found is None:
+        raise ValueError(f"there is no trimap {name} in {given}")
+    return found
 
 
 def _measure(predicted: Path, truth: Path, trimap: Path | None) -> dict[str, Scores]:
     first, second = read_alpha(predicted), read_alpha(truth)
+    if first.shape != second.shape:
+        raise ValueError(
+            f"{predicted.name} is {_size(first)}, but the truth {_size(second)}: they must be of one size"
+        )
     measured = {"whole": scores(first, second)}
     if trimap is None:
         band = unknown_band(second)
     else:
         levels = read_alpha(trimap)
         if levels.shape != second.shape:
-            raise ValueError(f"{trimap} is not of the truth's size")
+            raise ValueError(f"the trimap {trimap.name} is {_size(levels)}, but the truth {_size(second)}")
         band = (levels > 0.25) & (levels < 0.75)
     if band.any():
         measured["band"] = scores(first, second, band)
     return measured
+
+
+def _size(field: Field) -> str:
+    return f"{field.shape[1]} x {field.shape[0]}"
 
 
 def read_alpha(path: Path) -> Field:

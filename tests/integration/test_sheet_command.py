@@ -1,0 +1,36 @@
+"""Contact sheets of a real daemon and of `hotmatte matte`."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from daemonrig import jpeg
+
+
+def test_the_daemon_keeps_the_sheet_of_the_day(rig):
+    daemon = rig(folders={"in": {"contact_sheet": True, "source": "archive"}}, retry={"max_attempts": 1})
+    daemon.start()
+    (daemon.hot() / "a.jpg").write_bytes(jpeg(1))
+    (daemon.hot() / "b.jpg").write_bytes(b"no photo")
+    daemon.wait_done("a.jpg")
+    daemon.wait_quarantined("b.jpg")
+    place = daemon.out() / f"contact-sheet-in-{date.today()}.html"
+    daemon.wait(lambda: place.exists() and "b.jpg" in place.read_text(), timeout=40)
+    assert "../../archive/in/a.jpg" in place.read_text()
+    assert daemon.stop() == 0
+
+
+def test_a_sheet_is_written_by_hand_without_a_daemon(rig, tmp_path):
+    daemon = rig()
+    daemon.hot().mkdir(parents=True)
+    (daemon.hot() / "a.jpg").write_bytes(jpeg(1))
+    empty = daemon.hotmatte("sheet")
+    assert empty.returncode == 65
+    assert "in has no results of" in empty.stderr
+    assert daemon.hotmatte("matte", str(daemon.hot()), "-d", str(tmp_path / "results")).returncode == 0
+    done = daemon.hotmatte("sheet", str(tmp_path / "results"), "-o", str(tmp_path / "s.html"))
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path / 's.html'}\n")
+    assert (tmp_path / "s.html").read_text().count("<img ") == 3
+    wrong = daemon.hotmatte("sheet", "nowhere")
+    assert wrong.returncode == 78
+    assert "no hot folder is called 'nowhere'" in wrong.stderr
