@@ -128,9 +128,7 @@ class Folder(Strict):
     path: Place = Field(description="the folder to watch")
     output: Place = Field(description="where mattes and sidecars go")
     profile: Name = Field("portrait", description="which recipe")
-    create: bool = Field(
-        False, description="make `path` at start; leave it off for a share that may be absent"
-    )
+    create: bool = Field(False, description="make `path` at start; not for a share that may be absent")
     recursive: bool = Field(True, description="watch sub-folders too")
     tree: Literal["mirror", "flatten"] = Field(
         "mirror", description="repeat the sub-folders in the output, or put all files side by side"

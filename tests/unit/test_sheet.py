@@ -112,8 +112,8 @@ class Shoot:
         }
         (self.out / f"{name}.error.json").write_text(json.dumps(told))
 
-    def sheet(self, **options):
-        paths = sheet.write(self.scope, TODAY, self.scope.place(TODAY), **options)
+    def sheet(self):
+        paths = sheet.write(self.scope, TODAY, self.scope.place(TODAY))
         return [Page(path) for path in paths]
 
 
@@ -263,17 +263,24 @@ def test_a_long_day_has_pages_and_only_what_changed_is_written(shoot, monkeypatc
     assert [len(Page(path).images) for path in (first, second)] == [9, 6]
 
 
-def test_rows_are_kept_for_the_next_time(shoot, monkeypatch):
-    shoot.done("a.jpg")
-    cache = {}
-    shoot.sheet(cache=cache)
+def test_what_a_page_showed_already_is_not_made_again(shoot, monkeypatch):
+    shoot.done("a.jpg", flags=["nothing_found"])
+    (before,) = shoot.sheet()
     shoot.done("b.jpg")
     opened, real = [], thumbnails.small
     monkeypatch.setattr(thumbnails, "small", lambda path: (opened.append(path.name), real(path))[1])
-    (page,) = shoot.sheet(cache=cache)
+    (page,) = shoot.sheet()
+    assert [alt for alt, _ in page.images][:3] == [alt for alt, _ in before.images]
     assert len(page.images) == 6
+    assert "photos 1 to 2, 1 to look at" in page.text
     assert sorted(opened) == ["b.cutout.png", "b.jpg", "b.matte.png"]
-    assert len(cache) == 2
+
+
+def test_another_photo_of_the_same_name_is_not_opened(shoot):
+    shoot.done("a.jpg", source={"folder": "hot", "path": "a.jpg", "size": 1, "mtime_ns": 1})
+    (page,) = shoot.sheet()
+    assert [alt for alt, _ in page.images] == ["matte of a.jpg", "cutout of a.jpg"]
+    assert "no source to show" in page.text
 
 
 def test_somebody_elses_file_is_not_overwritten(shoot):
@@ -326,7 +333,7 @@ def test_what_is_no_picture_has_no_thumbnail(content, tmp_path):
 
 @pytest.fixture
 def keeper(shoot):
-    keeper = SheetKeeper({"hot": shoot.scope}, pause=0.05)
+    keeper = SheetKeeper({"hot": shoot.scope}, pause=0.2, rest=0)
     yield keeper
     keeper.stop()
     assert keeper.join(10)
@@ -336,11 +343,11 @@ def test_the_keeper_writes_what_was_done_before_and_since(shoot, keeper, eventua
     shoot.done("a.jpg")
     keeper.start()
     place = shoot.scope.place(TODAY)
-    eventually(place.exists)
+    eventually(place.exists, timeout=30)
     shoot.done("b.jpg")
     keeper.note("hot")
     keeper.note("a folder that wants none")
-    eventually(lambda: "b.jpg" in Page(place).text)
+    eventually(lambda: "b.jpg" in Page(place).text, timeout=30)
 
 
 def test_a_sheet_that_cannot_be_written_is_a_warning_and_the_next_one_is_tried(
@@ -351,10 +358,10 @@ def test_a_sheet_that_cannot_be_written_is_a_warning_and_the_next_one_is_tried(
     place = shoot.scope.place(TODAY)
     place.mkdir()
     keeper.start()
-    eventually(lambda: "contact sheet not written" in caplog.text)
+    eventually(lambda: "contact sheet not written" in caplog.text, timeout=30)
     place.rmdir()
     keeper.note("hot")
-    eventually(place.is_file)
+    eventually(place.is_file, timeout=30)
 
 
 def test_without_a_folder_that_wants_one_there_is_no_thread():

@@ -1,7 +1,7 @@
 """Contact sheets: what a hot folder's day brought, from its sidecars and reports. Needs no daemon.
 
-A page is rewritten only when what it shows has changed. Nothing of a file is believed but
-its place below the output folder.
+A page is rewritten only when what it shows has changed, and what it showed before is taken
+over as it was. Nothing of a sidecar is believed but places below the folders it is about.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,13 +22,14 @@ from watcher.config import Folder
 from watcher.domain import printable
 from watcher.errors import HostError, InputRejected
 from watcher.pipeline import publish, thumbnails
-from watcher.pipeline.sheet_page import MARK, Heading, Row, Shown, link_to, page
+from watcher.pipeline.sheet_page import MARK, Heading, Row, Shown, figure, figures_in, link_to, page
 from watcher.pipeline.sidecar import REPORT, SIDECAR
 
 # Photos on a page: about 10 MB of HTML, which every browser opens at once.
 PER_PAGE = 480
 # A sidecar is a few kilobytes; what is larger is not one.
 _MOST_BYTES = 1 << 20
+_MOST_PAGE = 256 << 20
 # What a sheet shows of one; the rest would only take memory.
 _KEPT = ("source", "outputs", "review", "coverage", "reason", "remedy")
 
@@ -73,10 +75,9 @@ def entries(scope: Scope, day: date) -> list[Entry]:
     return sorted(found.values(), key=lambda entry: (entry.created, str(entry.path)))
 
 
-def write(scope: Scope, day: date, target: Path, cache: dict[Any, Row] | None = None) -> list[Path]:
+def write(scope: Scope, day: date, target: Path) -> list[Path]:
     """The pages of a day at `target` and beside it; empty where the day brought nothing.
 
-    `cache` keeps rows between calls; only those of the last page written stay in it.
     Raises HostError, and InputRejected where somebody else's file has the name.
     """
     found = entries(scope, day)
@@ -94,27 +95,42 @@ def write(scope: Scope, day: date, target: Path, cache: dict[Any, Row] | None = 
             earlier=link_to(paths[number - 1].name) if number else None,
             later=link_to(paths[number + 1].name) if number + 1 < len(paths) else None,
         )
-        _refresh(paths[number], heading, shown, scope, {} if cache is None else cache)
+        _refresh(paths[number], heading, shown, scope)
     _drop_later(target, len(paths))
     return paths
 
 
-def _refresh(
-    path: Path, heading: Heading, shown: Sequence[Entry], scope: Scope, cache: dict[Any, Row]
-) -> None:
-    # The photo may have gone to the archive since: another link, and nothing else tells.
-    keys = [
-        (entry.path, entry.stamp, _source_of(entry.told["source"], scope), path.parent) for entry in shown
-    ]
-    told = repr((__version__, heading, keys)).encode("utf-8", "surrogateescape")
-    digest = hashlib.sha256(told).hexdigest()
+def _refresh(path: Path, heading: Heading, shown: Sequence[Entry], scope: Scope) -> None:
+    keys = [_key(entry, scope, path.parent) for entry in shown]
+    digest = _digest((heading, keys))
     if _digest_in(path) == digest:
         return
-    kept = {key: cache[key] for key in keys if key in cache}
-    cache.clear()
-    for key, entry in zip(keys, shown, strict=True):
-        cache[key] = kept[key] if key in kept else _row(entry, scope, path.parent)
-    publish.publish_one(path, page(heading, (cache[key] for key in keys), digest=digest), job_id=0)
+    old = figures_in(path.read_bytes()) if path.exists() and path.stat().st_size < _MOST_PAGE else {}
+    figures = (
+        old.get(key) or figure(_row(entry, scope, path.parent), key=key)
+        for key, entry in zip(keys, shown, strict=True)
+    )
+    flagged, failed = sum(map(_is_flagged, shown)), sum("reason" in entry.told for entry in shown)
+    publish.publish_one(path, page(heading, figures, digest=digest, flagged=flagged, failed=failed), job_id=0)
+
+
+def _key(entry: Entry, scope: Scope, base: Path) -> str:
+    """What its figure depends on. The photo may have gone to the archive: another link, and nothing else tells."""
+    return _digest((entry.path, entry.stamp, _source_of(entry.told["source"], scope), base))
+
+
+def _digest(what: object) -> str:
+    return hashlib.sha256(repr((__version__, what)).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _is_flagged(entry: Entry) -> bool:
+    return bool(_flags(entry.told))
+
+
+def _flags(told: Mapping[str, Any]) -> list[str]:
+    review = told.get("review")
+    flags = review.get("flags") if isinstance(review, Mapping) else None
+    return [_text(flag) for flag in flags] if isinstance(flags, list) else []
 
 
 def _numbered(target: Path, number: int) -> Path:
@@ -200,8 +216,6 @@ def _row(entry: Entry, scope: Scope, base: Path) -> Row:
         picture = Shown("source", None, _link(source, base))
         return Row(name, time, [picture], reason=_text(told["reason"]), remedy=_text(told.get("remedy")))
     outputs = dict(_outputs(told, scope))
-    review = told.get("review")
-    flags = review.get("flags", ()) if isinstance(review, Mapping) else ()
     coverage = told.get("coverage")
     note = f", {coverage:.0%} person" if isinstance(coverage, int | float) else ""
     files = [(path.name, link) for path in outputs.values() if (link := _link(path, base))]
@@ -210,7 +224,7 @@ def _row(entry: Entry, scope: Scope, base: Path) -> Row:
         time,
         _pictures(source, outputs, base),
         [(printable(label), link) for label, link in files],
-        [_text(flag) for flag in flags] if isinstance(flags, list) else (),
+        _flags(told),
         note,
     )
 
@@ -258,7 +272,17 @@ def _source_of(source: Mapping[str, Any], scope: Scope) -> Path | None:
     if not roots and isinstance(named, str) and named.startswith("/"):
         roots = (Path(named),)  # `hotmatte matte` calls a folder by its path
     places = [_below(root, source) for root in roots]
-    return next((path for path in places if path is not None and path.is_file()), None)
+    return next((path for path in places if path is not None and _is_version(path, source)), None)
+
+
+def _is_version(path: Path, source: Mapping[str, Any]) -> bool:
+    """Whether it is the very photo: another one of that name was not decoded yet, and may be anything."""
+    try:
+        status = path.lstat()
+    except (OSError, ValueError):
+        return False
+    stamp = (source.get("size", status.st_size), source.get("mtime_ns", status.st_mtime_ns))
+    return stat.S_ISREG(status.st_mode) and stamp == (status.st_size, status.st_mtime_ns)
 
 
 def _below(root: Path, said: Mapping[str, Any]) -> Path | None:

@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import queue
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import date
-from typing import Any
+from pathlib import Path
 
+import watcher
 from watcher.errors import WatcherError
 from watcher.log import event
-from watcher.pipeline import sheet
 from watcher.pipeline.sheet import Scope
-from watcher.pipeline.sheet_page import Row
+from watcher.pipeline.sheet_writer import words_of
 
-# Seconds between two looks at the sheets, and at least so many times what the last one cost.
+# Seconds between two looks at the sheets, and at least so many times what the last one took.
 PAUSE = 10.0
-_REST = 10
+REST = 4.0
+# Seconds after which a writer hangs; a page of 480 large photos takes some minutes.
+PATIENCE = 1800.0
+_ROOT = Path(watcher.__file__).parents[1]
 
 
 class SheetKeeper:
     """One thread for all hot folders that want a sheet (`scopes`, by name); `note` from any thread."""
 
-    def __init__(self, scopes: Mapping[str, Scope], *, pause: float = PAUSE) -> None:
+    def __init__(self, scopes: Mapping[str, Scope], *, pause: float = PAUSE, rest: float = REST) -> None:
         self._scopes = dict(scopes)
         self._pause = pause
+        self._rest = rest
         self._noted: queue.SimpleQueue[tuple[str, date] | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
-        self._caches: dict[str, dict[Any, Row]] = {name: {} for name in self._scopes}
-        # A share that hangs must not keep the daemon from leaving.
         self._thread = threading.Thread(target=self._loop, name="contact-sheets", daemon=True)
 
     def start(self) -> None:
@@ -53,20 +58,18 @@ class SheetKeeper:
         self._noted.put(None)
 
     def join(self, timeout: float) -> bool:
-        """False if it still hangs in a file system."""
+        """False if it has not left within `timeout` seconds: its process hangs in a share."""
         if self._thread.ident is not None:
             self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _loop(self) -> None:
-        with suppress(OSError):  # of this thread alone
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
         while not self._stopping.is_set():
             due = self._due()
             began = time.monotonic()
             for name, day in sorted(due):
                 self._refresh(name, day)
-            self._stopping.wait(max(self._pause, _REST * (time.monotonic() - began)))
+            self._stopping.wait(max(self._pause, self._rest * (time.monotonic() - began)))
 
     def _due(self) -> set[tuple[str, date]]:
         """Wait for a word, give its photo the time to be archived, then take all that have been said."""
@@ -80,10 +83,47 @@ class SheetKeeper:
     def _refresh(self, name: str, day: date) -> None:
         if self._stopping.is_set():
             return
-        scope = self._scopes[name]
+        reason, remedy = self._written(self._scopes[name], day)
+        if reason and not self._stopping.is_set():
+            event(logging.WARNING, f"contact sheet not written: {reason}", folder=name, remedy=remedy)
+
+    def _written(self, scope: Scope, day: date) -> tuple[str, str]:
+        """Have a process write it; why it could not, and what to do."""
+        command = [sys.executable, "-m", "watcher.pipeline.sheet_writer"]
+        command += [json.dumps(words_of(scope)), day.isoformat()]
+        path = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
         try:
-            sheet.write(scope, day, scope.place(day), self._caches[name])
-        except WatcherError as error:
-            event(logging.WARNING, f"contact sheet not written: {error}", folder=name, remedy=error.remedy)
-        except Exception as error:  # noqa: BLE001  (a sheet is no reason to stop the work)
-            event(logging.ERROR, f"contact sheet not written: bug: {error!r}", folder=name)
+            writer = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": path},
+            )
+        except OSError as error:
+            return f"its process cannot be started: {error.strerror or error}", WatcherError.remedy
+        with writer:
+            said = self._heard(writer)
+        return _reason(writer.returncode, said)
+
+    def _heard(self, writer: subprocess.Popen[bytes]) -> bytes:
+        """What it said, once it is gone: by itself, or because there is no more time for it."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return writer.communicate(timeout=0.2)[0]
+            except subprocess.TimeoutExpired:
+                if self._stopping.is_set() or time.monotonic() > deadline:
+                    # Publishing is atomic: the page that was being written is the old one still.
+                    writer.kill()
+                    return writer.communicate()[0]
+
+
+def _reason(status: int, said: bytes) -> tuple[str, str]:
+    if status == 0:
+        return "", ""
+    try:
+        words = json.loads(said)
+        return str(words["error"]), str(words["remedy"])
+    except (ValueError, LookupError, TypeError):
+        return f"its process ended with {status}", "Run `hotmatte sheet` to see why."

@@ -6,6 +6,7 @@ No script, nothing loaded: thumbnails are inside. Every name comes from stranger
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -50,12 +51,21 @@ class Heading:
     later: str | None = None
 
 
-def page(heading: Heading, rows: Iterable[Row], *, digest: str) -> bytes:
-    """The whole file, UTF-8."""
-    rows = list(rows)
-    parts = [_head(heading, digest), _top(heading, rows)]
-    parts += ["<main>\n", *(_figure(row) for row in rows), "</main>\n", _turn(heading), "</body></html>\n"]
+def page(heading: Heading, figures: Iterable[str], *, digest: str, flagged: int, failed: int) -> bytes:
+    """The whole file, UTF-8; `figures` as `figure` makes them."""
+    parts = [_head(heading, digest), _top(heading, flagged, failed)]
+    parts += ["<main>\n", *figures, "</main>\n", _turn(heading), "</body></html>\n"]
     return "".join(parts).encode("utf-8", "replace")
+
+
+def figures_in(content: bytes) -> dict[str, str]:
+    """The figures of an earlier page, by their keys."""
+    text = content.decode("utf-8", "replace")
+    return {found["key"]: found[0] for found in _FIGURE.finditer(text)}
+
+
+# In text and attributes every < is escaped, so that the end found is the end.
+_FIGURE = re.compile(r'<figure class="\w+" data-key="(?P<key>[0-9a-f]{64})">.*?</figure>\n', re.DOTALL)
 
 
 def link_to(path: str) -> str:
@@ -78,9 +88,8 @@ def _head(heading: Heading, digest: str) -> str:
     )
 
 
-def _top(heading: Heading, rows: Sequence[Row]) -> str:
+def _top(heading: Heading, flagged: int, failed: int) -> str:
     last = heading.first + heading.of - 1
-    flagged, failed = sum(bool(row.flags) for row in rows), sum(bool(row.reason) for row in rows)
     counts = (f", {flagged} to look at" if flagged else "") + (f", {failed} failed" if failed else "")
     return (
         f"<header><h1>{escape(heading.folder)}</h1>"
@@ -94,12 +103,13 @@ def _turn(heading: Heading) -> str:
     return f"<nav>{' '.join(links)}</nav>\n" if links else ""
 
 
-def _figure(row: Row) -> str:
+def figure(row: Row, *, key: str) -> str:
+    """One photo; `key`, 64 hex digits, says what it was made from."""
     kind = "failed" if row.reason else "review" if row.flags else "good"
     pictures = "".join(_picture(shown, row.name) for shown in row.pictures)
     badges = "".join(f'<b class="flag">{escape(flag.replace("_", " "))}</b> ' for flag in row.flags)
     return (
-        f'<figure class="{kind}"><div class="trio">{pictures}</div>\n'
+        f'<figure class="{kind}" data-key="{key}"><div class="trio">{pictures}</div>\n'
         f"<figcaption><strong>{escape(row.name)}</strong> {badges}<small>{escape(row.time)}"
         f"{escape(row.note)}</small>{''.join(_words(row))}{_files(row)}</figcaption></figure>\n"
     )

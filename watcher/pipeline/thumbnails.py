@@ -27,7 +27,7 @@ _LIGHT, _DARK = 250, 205
 _QUALITY = 80
 # What a thumbnail may cost: larger files and pictures go without one.
 MOST_BYTES = 1 << 30
-MOST_PIXELS = 200_000_000
+MOST_PIXELS = 120_000_000
 
 
 def small(path: Path) -> tuple[Rgb, NDArray[np.float32] | None] | None:
@@ -36,10 +36,10 @@ def small(path: Path) -> tuple[Rgb, NDArray[np.float32] | None] | None:
         content = _read(path)
         kind = sniff.kind_of(content)
         width, height = sniff.size_of(content, kind)
-        if width * height > MOST_PIXELS:
-            return None
         quick = _by_draft(content) if kind == "JPEG" else None
-        return (quick, None) if quick is not None else _by_decoding(content, kind)
+        if quick is not None:
+            return quick, None
+        return _by_decoding(content, kind) if width * height <= MOST_PIXELS else None
     except (WatcherError, OSError, ValueError, MemoryError):
         return None
 
