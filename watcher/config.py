@@ -14,9 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     TypeAdapter,
     ValidationError,
@@ -24,65 +21,23 @@ from pydantic import (
     model_validator,
 )
 
-from watcher import lined_yaml, places
+from watcher import lined_yaml, places, templates
 from watcher.errors import ConfigError, RetryPolicy
+from watcher.outputs import Output as Output  # noqa: PLC0414  (settings are imported from here)
 from watcher.places import Problem
+from watcher.strict import Place as Place  # noqa: PLC0414  (so is what they are made of)
+from watcher.strict import Strict as Strict  # noqa: PLC0414
 
 Seconds = Annotated[float, Field(ge=0, le=86_400 * 365, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, le=86_400 * 365, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10_000)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
-
-
-def _possible(path: Path) -> Path:
-    if "\0" in str(path):
-        raise ValueError("no path can hold a NUL character")
-    return path
-
-
-Place = Annotated[Path, AfterValidator(_possible)]
 
 ENDINGS = ("jpg", "jpeg", "jpe", "png", "tif", "tiff", "webp", "bmp", "gif", "heic", "heif", "avif", "psd")
 IMAGES = tuple(f"*.{ending}" for ending in ENDINGS)
 # Where a system-wide installation keeps its configuration.
 SYSTEM_CONFIG = Path("/etc/hotmatte/hotmatte.yaml")
 LOCAL_CONFIG = Path("hotmatte.yaml")
-
-
-class Strict(BaseModel):
-    """Unknown keys are refused: a typo must not become a default in silence."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
-
-
-class Output(Strict):
-    """One file written for each photo."""
-
-    kind: Literal["cutout", "matte", "composite"] = Field(
-        description="cutout: RGBA with straight alpha; matte: 8-bit grey alpha; composite: over a colour"
-    )
-    suffix: str = Field(
-        pattern=r"^[^/\x00-\x1f]{1,64}$",
-        description="added to the photo's name; its ending chooses the format",
-    )
-    background: Colour = Field("#ffffff", description="colour under a composite, #rrggbb in sRGB")
-    compression: Annotated[int, Field(ge=0, le=3)] = Field(1, description="PNG effort: 0 fast .. 3 small")
-    quality: Annotated[int, Field(ge=1, le=100)] = Field(92, description="JPEG quality")
-
-    @property
-    def format(self) -> str:
-        """`png` or `jpeg`."""
-        ending = self.suffix.rpartition(".")[2].lower()
-        return "jpeg" if ending in ("jpg", "jpeg") else ending
-
-    @model_validator(mode="after")
-    def _format_fits_kind(self) -> Output:
-        allowed = ("png", "jpeg") if self.kind == "composite" else ("png",)
-        if self.format not in allowed:
-            endings = " or ".join("." + name for name in allowed)
-            raise ValueError(f"suffix of a {self.kind} must end in {endings}")
-        return self
 
 
 DEFAULT_OUTPUTS = (
@@ -114,7 +69,7 @@ class Profile(Strict):
     @field_validator("outputs")
     @classmethod
     def _suffixes_differ(cls, outputs: tuple[Output, ...]) -> tuple[Output, ...]:
-        suffixes = [output.suffix.casefold() for output in outputs]
+        suffixes = [(output.name or templates.STEM + output.suffix).casefold() for output in outputs]
         if len(set(suffixes)) < len(suffixes):
             raise ValueError("two outputs have the same suffix and would overwrite each other")
         if any(suffix.endswith((".matte.json", ".error.json")) for suffix in suffixes):
@@ -394,6 +349,21 @@ def _absolute(settings: Settings, base: Path) -> Settings:
     models = settings.models.model_copy(
         update={"cards": place(settings.models.cards), "cache": place(settings.models.cache)}
     )
+    profiles = {
+        name: profile.model_copy(
+            update={
+                "outputs": tuple(
+                    output.model_copy(update={"picture": place(output.picture)}) for output in profile.outputs
+                )
+            }
+        )
+        for name, profile in settings.profiles.items()
+    }
     return settings.model_copy(
-        update={"folders": folders, "models": models, "state_dir": place(settings.state_dir)}
+        update={
+            "folders": folders,
+            "profiles": profiles,
+            "models": models,
+            "state_dir": place(settings.state_dir),
+        }
     )

@@ -72,12 +72,13 @@ class Metadata:
     """What travels from the source file to its outputs unchanged.
 
     `exif` is a TIFF block without the `Exif\\0\\0` prefix, orientation already reset to 1;
-    `dpi` is (x, y) in pixels per inch.
+    `dpi` is (x, y) in pixels per inch; `iptc` is an IIM record, beginning with 0x1C.
     """
 
     exif: bytes | None = None
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
+    iptc: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from watcher.config import Output
 from watcher.domain import Metadata
+from watcher.outputs import Output
 from watcher.pipeline import colour, encode, png, sniff
 from watcher.pipeline.refine import Refined
 from watcher.pipeline.scale import eight_bits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
@@ -39,7 +40,12 @@ def finished(place, relpath: str, suffixes=SUFFIXES) -> None:
     place.folder.mkdir(parents=True, exist_ok=True)
     for suffix in suffixes:
         place.path(suffix).write_bytes(relpath.encode("utf-8", "surrogateescape"))
-    place.sidecar.write_bytes(record(relpath))
+    place.sidecar.write_bytes(record(relpath, [written(place, suffix) for suffix in suffixes]))
+
+
+def written(place, suffix: str) -> dict[str, object]:
+    content = place.path(suffix).read_bytes()
+    return {"suffix": suffix, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def run(names, relpath, output, **more) -> str:

@@ -42,7 +42,7 @@ def banner(args: argparse.Namespace, settings: Settings) -> str:
     """Where to drop files and what happens to them."""
     lines = [f"hotmatte {__version__}, configuration: {args.config or 'embedded default'}"]
     for name, folder in settings.folders.items():
-        results = ", ".join(f"NAME{output.suffix}" for output in settings.profile_of(folder).outputs)
+        results = ", ".join(output.shown for output in settings.profile_of(folder).outputs)
         fate = {
             "leave": "stay where they are",
             "archive": f"move to {folder.archive} when their matte is safe",

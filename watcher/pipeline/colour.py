@@ -89,3 +89,18 @@ def grey_curve(profile: bytes) -> NDArray[np.float32]:
     """
     ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     return np.asarray(to_srgb(ramp, profile), np.float32)[0, :, 1] / np.float32(255)
+
+
+def between(levels: NDArray[np.uint8], own: bytes | None, wanted: bytes | None) -> NDArray[np.uint8]:
+    """8-bit HxWx3 `levels` out of the space of profile `own` into that of `wanted`; None is sRGB.
+
+    Where one of them only leads one way, as some cameras' do, the levels stay as they are.
+    """
+    try:
+        if own is not None:
+            levels = proxy_to_srgb(levels, own)
+        if wanted is None:
+            return levels
+        return np.array(ImageCms.applyTransform(Image.fromarray(levels), _transform_back(wanted)))
+    except Unusable:
+        return levels

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 
 from PIL import Image
 
@@ -15,17 +16,23 @@ _PREFIX = b"Exif\0\0"
 _ORIENTATION = 0x0112
 _SHORT, _LONG = 3, 4
 _ENTRY = 12
+_EXIF_IFD, _GPS_IFD = 0x8769, 0x8825
+_THUMBNAIL, _THUMBNAIL_BYTES = 0x0201, 0x0202
+# ImageWidth and ImageLength of the main directory, PixelXDimension and PixelYDimension of EXIF's.
+_WIDTHS, _HEIGHTS = (0x0100, 0xA002), (0x0101, 0xA003)
+# Bytes of one value of each TIFF type 1..12.
+_SIZES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8)
 # ImageDescription, Make, Model, Software, DateTime, Artist, Copyright; the Exif and GPS directories.
 _DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
-_DIRECTORIES = (0x8769, 0x8825)
+_DIRECTORIES = (_EXIF_IFD, _GPS_IFD)
 _XMP_ORIENTATION = re.compile(rb"(?<!/)(tiff:Orientation(?:\s*=\s*[\"']|\s*>\s*))[2-8]")
 
 
 def upright(block: bytes) -> tuple[int, bytes | None]:
     """Orientation 1..8 of an EXIF block, and that block for the upright image.
 
-    The thumbnail is unlinked: it shows the old background, lying down. Damage gives
-    (1, None); an orientation that does not exist counts as 1.
+    The thumbnail is unlinked and blanked: it shows the old background, lying down. Damage
+    gives (1, None); an orientation that does not exist counts as 1.
     """
     patched = bytearray(block.removeprefix(_PREFIX))
     try:
@@ -36,23 +43,143 @@ def upright(block: bytes) -> tuple[int, bytes | None]:
 
 
 def _reset(block: bytearray) -> int:
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(block[:4]))
-    if order is None:
-        raise ValueError("no TIFF header")
-    (start,) = struct.unpack_from(order + "I", block, 4)
+    order, start = _header(block)
     (count,) = struct.unpack_from(order + "H", block, start)
     end = start + 2 + count * _ENTRY
     orientation = 1
-    for entry in range(start + 2, end, _ENTRY):
-        tag, kind, length = struct.unpack_from(order + "HHI", block, entry)
+    for entry, tag, kind, length in _entries(block, order, start):
         if tag == _ORIENTATION and kind in (_SHORT, _LONG) and length == 1:
-            layout = order + ("H" if kind == _SHORT else "I")
-            (found,) = struct.unpack_from(layout, block, entry + 8)
-            struct.pack_into(layout, block, entry + 8, 1)
+            found = _value(block, order, entry)
+            _set(block, order, entry, 1)
             orientation = found if 1 <= found <= 8 else 1
     if end + 4 <= len(block):
+        (second,) = struct.unpack_from(order + "I", block, end)
         struct.pack_into(order + "I", block, end, 0)
+        if second:
+            _drop_thumbnail(block, order, second)
     return orientation
+
+
+def _drop_thumbnail(block: bytearray, order: str, directory: int) -> None:
+    """Blank the JPEG that `directory` points to; cut it off if it is the end of the block."""
+    try:
+        told = {
+            tag: _value(block, order, entry)
+            for entry, tag, kind, length in _entries(block, order, directory)
+            if kind in (_SHORT, _LONG) and length == 1
+        }
+    except (struct.error, ValueError):
+        return  # it is unlinked; that much is certain
+    start, size = told.get(_THUMBNAIL, 0), told.get(_THUMBNAIL_BYTES, 0)
+    if start <= 8 or size <= 0 or bytes(block[start : start + 2]) != b"\xff\xd8":
+        return
+    end = min(len(block), start + size)
+    block[start:end] = bytes(end - start)
+    if not any(block[end:]):
+        del block[start:]
+
+
+def _header(block: bytes | bytearray) -> tuple[str, int]:
+    """Byte order for `struct`, and the offset of the main directory."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(block[:4]))
+    if order is None:
+        raise ValueError("no TIFF header")
+    return order, struct.unpack_from(order + "I", block, 4)[0]
+
+
+def _entries(block: bytes | bytearray, order: str, start: int) -> Iterator[tuple[int, int, int, int]]:
+    """(offset, tag, type, count) of each entry of the directory at `start`."""
+    (count,) = struct.unpack_from(order + "H", block, start)
+    for entry in range(start + 2, start + 2 + count * _ENTRY, _ENTRY):
+        yield entry, *struct.unpack_from(order + "HHI", block, entry)
+
+
+def _value(block: bytes | bytearray, order: str, entry: int) -> int:
+    (kind,) = struct.unpack_from(order + "H", block, entry + 2)
+    return int(struct.unpack_from(order + ("H" if kind == _SHORT else "I"), block, entry + 8)[0])
+
+
+def _set(block: bytearray, order: str, entry: int, value: int) -> None:
+    """One number into an entry; as LONG where a SHORT would be too small."""
+    if value > 65535:
+        struct.pack_into(order + "H", block, entry + 2, _LONG)
+    (kind,) = struct.unpack_from(order + "H", block, entry + 2)
+    struct.pack_into(
+        order + ("HH" if kind == _SHORT else "I"),
+        block,
+        entry + 8,
+        *((value, 0) if kind == _SHORT else (value,)),
+    )
+
+
+def fitted(block: bytes, width: int, height: int) -> bytes:
+    """`block` with its pixel dimensions, where it tells any, set to those of the upright image."""
+    patched = bytearray(block)
+    try:
+        order, start = _header(patched)
+        for directory in _main_and_exif(patched, order, start):
+            for entry, tag, kind, length in _entries(patched, order, directory):
+                if tag in (*_WIDTHS, *_HEIGHTS) and kind in (_SHORT, _LONG) and length == 1:
+                    _set(patched, order, entry, width if tag in _WIDTHS else height)
+    except (struct.error, ValueError):
+        return block
+    return bytes(patched)
+
+
+def _main_and_exif(block: bytearray, order: str, start: int) -> list[int]:
+    inner = [
+        _value(block, order, entry) for entry, tag, _, _ in _entries(block, order, start) if tag == _EXIF_IFD
+    ]
+    return [start, *inner[:1]]
+
+
+def without_gps(block: bytes) -> bytes | None:
+    """`block` without its GPS directory: the entry is taken out, and what it led to is blanked.
+
+    None where that cannot be made sure of.
+    """
+    patched = bytearray(block)
+    try:
+        order, start = _header(patched)
+        for entry, tag, _, _ in reversed(list(_entries(patched, order, start))):
+            if tag == _GPS_IFD:
+                _blank(patched, order, _value(patched, order, entry))
+                _take_out(patched, order, start, entry)
+    except (struct.error, ValueError):
+        return None
+    return bytes(patched)
+
+
+def _blank(block: bytearray, order: str, directory: int) -> None:
+    """Zeros in place of a directory and all its values."""
+    entries = list(_entries(block, order, directory))
+    for entry, _, kind, count in entries:
+        size = count * (_SIZES[kind] if kind < len(_SIZES) else 1)
+        if size > 4:
+            (place,) = struct.unpack_from(order + "I", block, entry + 8)
+            if place >= 8:
+                end = min(len(block), place + size)
+                block[place:end] = bytes(max(0, end - place))
+    end = min(len(block), directory + 2 + len(entries) * _ENTRY + 4)
+    block[directory:end] = bytes(end - directory)
+
+
+def _take_out(block: bytearray, order: str, start: int, entry: int) -> None:
+    """The following entries move up by one; all values stay where they are."""
+    (count,) = struct.unpack_from(order + "H", block, start)
+    end = start + 2 + count * _ENTRY + 4
+    block[entry : end - _ENTRY] = block[entry + _ENTRY : end]
+    block[end - _ENTRY : end] = bytes(_ENTRY)
+    struct.pack_into(order + "H", block, start, count - 1)
+
+
+def of_resolution(dpi: tuple[float, float]) -> bytes:
+    """A block that says nothing but the resolution, for formats with no other place for it."""
+    values = [round(value * 1000) for value in dpi]
+    entries = [(0x011A, 5, 1, 50), (0x011B, 5, 1, 58), (0x0128, _SHORT, 1, 2)]
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries))
+    head += b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    return head + b"".join(struct.pack("<II", value, 1000) for value in values)
 
 
 def upright_xmp(packet: bytes) -> bytes:

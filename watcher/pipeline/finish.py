@@ -6,14 +6,16 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
-from watcher.config import Output
+from watcher import templates
 from watcher.domain import Failure, Frame, Job, Outcome, Published, Stamp
-from watcher.errors import InputChanged
+from watcher.errors import InputChanged, InputRejected
+from watcher.outputs import Output
 from watcher.pipeline import decode, edges, encode, naming, publish, refine, sidecar
 from watcher.pipeline.compiled import compile_all
 from watcher.pipeline.naming import Owner, Place
@@ -21,7 +23,14 @@ from watcher.pipeline.recipe import Recipe
 from watcher.pipeline.review import review
 from watcher.pipeline.scale import resized, unit
 
-Content = tuple[Output, bytes]
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What will be one file: base name + `suffix`."""
+
+    output: Output
+    suffix: str
+    body: bytes
 
 
 def finish(
@@ -46,15 +55,24 @@ def finish(
             frame, alpha, method=recipe.profile.refine, decontaminate=recipe.profile.decontaminate
         )
     with _timed(spent, "encode"):
-        contents = [(output, encode.encode(output, refined, frame)) for output in recipe.profile.outputs]
+        suffixes = _suffixes(frame, recipe)
+        contents = [
+            _Content(output, suffix, encode.encode(output, refined, frame))
+            for output, suffix in zip(recipe.profile.outputs, suffixes, strict=True)
+        ]
+        lost = [words for output in recipe.profile.outputs for words in encode.losses(output, frame)]
     owner = Owner(recipe.folder_name, frame.job.source.relpath)
-    with _place(owner, recipe) as place:
+    with _place(owner, recipe, suffixes) as place:
         if place.taken:
             words = f"skipped: {place.sidecar.name} is the result of another photo"
             return Outcome(frame.job, (), place.sidecar, found, spent, (*frame.warnings, words))
         _check_source(frame)
         outcome = _described(
-            frame, contents, place, recipe, Outcome(frame.job, (), place.sidecar, found, spent)
+            contents,
+            place,
+            recipe,
+            Outcome(frame.job, (), place.sidecar, found, spent, (*frame.warnings, *lost)),
+            (frame.width, frame.height),
         )
         with _timed(spent, "publish"):
             _publish(frame, contents, outcome, place, recipe, now=clock())
@@ -69,8 +87,7 @@ def warm_up() -> None:
 
 def _call_each_kernel() -> None:
     refine.warm_up()
-    for dtype in (np.uint8, np.uint16):
-        encode.composite(np.zeros((1, 1, 4), dtype), (0, 0, 0))  # type: ignore[arg-type]
+    encode.warm_up()
 
 
 def report(job: Job, failure: Failure, recipe: Recipe, *, clock: Callable[[], float] = time.time) -> Path:
@@ -108,19 +125,58 @@ def _limited(alpha: NDArray[np.float32], frame: Frame) -> NDArray[np.float32]:
     return np.minimum(alpha, unit(resized(frame.opacity, (alpha.shape[1], alpha.shape[0]))))
 
 
-def _suffixes(recipe: Recipe) -> tuple[str, ...]:
-    return tuple(output.suffix for output in recipe.profile.outputs)
+def _suffixes(frame: Frame, recipe: Recipe) -> tuple[str, ...]:
+    """What each output of this photo adds to its base name. Raises InputRejected."""
+    source = frame.job.source
+    values = {
+        "folder": recipe.folder_name,
+        "profile": recipe.profile_name,
+        "model": recipe.profile.model,
+        "width": str(frame.width),
+        "height": str(frame.height),
+        "ext": PurePosixPath(source.relpath).suffix.removeprefix(".").lower()[:8],
+    }
+    taken = templates.taken_at(frame.metadata.exif, source.stamp.mtime_ns / 1e9)
+    found = []
+    for output in recipe.profile.outputs:
+        try:
+            name = output.name
+            filled = name and templates.suffix(name, {**values, "kind": output.kind}, taken)
+        except ValueError as error:
+            raise InputRejected(str(error), remedy="Shorten `name` in the profile's outputs.") from error
+        found.append(filled or output.suffix)
+    if len({suffix.casefold() for suffix in found}) < len(found):
+        raise InputRejected(
+            f"two of its outputs would both be called NAME{_twice(found)}",
+            remedy="Make the names of the profile's outputs differ for every photo.",
+        )
+    return tuple(found)
+
+
+def _twice(suffixes: list[str]) -> str:
+    folded = [suffix.casefold() for suffix in suffixes]
+    return next(suffix for suffix in suffixes if folded.count(suffix.casefold()) > 1)
+
+
+def _reserved(recipe: Recipe) -> tuple[str, ...]:
+    """As long as suffixes can get: a long name must be cut alike for every version of a photo."""
+    return tuple(output.suffix or "x" * templates.MOST_BYTES for output in recipe.profile.outputs)
+
+
+def _vary(recipe: Recipe) -> bool:
+    return any(output.name is not None for output in recipe.profile.outputs)
 
 
 @contextmanager
-def _place(owner: Owner, recipe: Recipe) -> Iterator[Place]:
+def _place(owner: Owner, recipe: Recipe, suffixes: tuple[str, ...]) -> Iterator[Place]:
     folder = recipe.folder
     with naming.claimed(
         recipe.names,
         owner,
         output=folder.output,
         tree=folder.tree,
-        suffixes=_suffixes(recipe),
+        suffixes=suffixes,
+        reserved=_reserved(recipe) if _vary(recipe) else None,
         duplicates=folder.duplicates,
     ) as place:
         yield place
@@ -137,25 +193,22 @@ def _check_source(frame: Frame) -> None:
 
 
 def _described(
-    frame: Frame, contents: list[Content], place: Place, recipe: Recipe, outcome: Outcome
+    contents: list[_Content], place: Place, recipe: Recipe, outcome: Outcome, size: tuple[int, int]
 ) -> Outcome:
     files = []
-    for output, content in contents:
-        path = str(place.path(output.suffix).relative_to(recipe.folder.output))
-        digest = hashlib.sha256(content).hexdigest()
-        files.append(
-            Published(output.kind, path, output.format, frame.width, frame.height, len(content), digest)
-        )
-    return Outcome(
-        outcome.job, tuple(files), outcome.sidecar, outcome.review, outcome.timings, frame.warnings
-    )
+    for content in contents:
+        path = str(place.path(content.suffix).relative_to(recipe.folder.output))
+        digest = hashlib.sha256(content.body).hexdigest()
+        output = content.output
+        files.append(Published(output.kind, path, output.format, *size, len(content.body), digest))
+    return replace(outcome, files=tuple(files))
 
 
 def _publish(
-    frame: Frame, contents: list[Content], outcome: Outcome, place: Place, recipe: Recipe, *, now: float
+    frame: Frame, contents: list[_Content], outcome: Outcome, place: Place, recipe: Recipe, *, now: float
 ) -> None:
-    suffixes = _suffixes(recipe)
-    older = publish.settled(place.folder, place.base, suffixes)
+    suffixes = [content.suffix for content in contents]
+    older = publish.settled(place.folder, place.base, suffixes, vary=_vary(recipe))
     gone = [] if older is None else [old.suffix for old in older.outputs if old.suffix not in suffixes]
     told = sidecar.sidecar(
         frame,
@@ -168,13 +221,13 @@ def _publish(
         supersedes=gone,
         now=now,
     )
-    outputs = [(output.suffix, content) for output, content in contents]
+    outputs = [(content.suffix, content.body) for content in contents]
     publish.publish_all(place.folder, place.base, outputs, sidecar=told, job_id=frame.job.id, supersedes=gone)
 
 
 def _report_place(relpath: str, recipe: Recipe) -> tuple[Path, str]:
     root = recipe.folder.quarantine or recipe.folder.output
-    return naming.place_of(relpath, output=root, tree=recipe.folder.tree, suffixes=_suffixes(recipe))
+    return naming.place_of(relpath, output=root, tree=recipe.folder.tree, suffixes=_reserved(recipe))
 
 
 def _withdraw_report(owner: Owner, place: Place, recipe: Recipe) -> None:

@@ -97,22 +97,25 @@ def claimed(
     tree: Literal["mirror", "flatten"],
     suffixes: tuple[str, ...],
     duplicates: Duplicates,
+    reserved: tuple[str, ...] | None = None,
 ) -> Iterator[Place]:
     """The place for the results of `owner`, held until the block ends.
 
-    `suffixes` are those of the outputs; the sidecar's is added. Raises InputRejected where
+    `suffixes` are those of the outputs; the sidecar's is added. Where they differ from photo
+    to photo, `reserved` has some as long as they can get. Raises InputRejected where
     the name is another's and `duplicates` is "quarantine".
     """
-    folder, first = place_of(owner.relpath, output=output, tree=tree, suffixes=suffixes)
+    folder, first = place_of(owner.relpath, output=output, tree=tree, suffixes=reserved or suffixes)
     all_suffixes = (*suffixes, SIDECAR)
-    reserved: list[Path] = []
+    vary = reserved is not None
+    held: list[Path] = []
     try:
-        for base in _candidates(owner, folder, first, all_suffixes, duplicates):
+        for base in _candidates(owner, folder, first, all_suffixes, duplicates, vary=vary):
             paths = [folder / (base + suffix) for suffix in all_suffixes]
             if not names.reserve(paths, owner, wait=duplicates != "number"):
                 continue
-            reserved = paths
-            whose = holder(folder, base, all_suffixes)
+            held = paths
+            whose = holder(folder, base, all_suffixes, vary=vary)
             if whose in (owner, None) or duplicates == "replace":
                 yield Place(folder, base)
                 return
@@ -124,10 +127,10 @@ def claimed(
                     f"its result would overwrite {base + SIDECAR}, which belongs to {_named(whose)}",
                     remedy="Rename one of the two photos, or set `duplicates` for this hot folder.",
                 )
-            names.release(reserved)
-            reserved = []
+            names.release(held)
+            held = []
     finally:
-        names.release(reserved)
+        names.release(held)
 
 
 def _named(whose: Owner | Stranger | None) -> str:
@@ -138,16 +141,26 @@ class Stranger:
     """Whoever put a file there that no sidecar of ours names."""
 
 
-def holder(folder: Path, base: str, suffixes: Iterable[str]) -> Owner | Stranger | None:
-    """Whose the name is; None if it is free."""
+def holder(
+    folder: Path, base: str, suffixes: Iterable[str], *, vary: bool = False
+) -> Owner | Stranger | None:
+    """Whose the name is; None if it is free.
+
+    `vary`: suffixes differ from photo to photo, so that none of these need be there.
+    """
     path = folder / (base + SIDECAR)
-    if path.is_file() and (whose := sidecar.owner_in(path.read_bytes())) is not None:
-        return Owner(*whose)
-    if not any(_exists(folder / (base + suffix)) for suffix in suffixes):
+    there = [suffix for suffix in suffixes if _exists(folder / (base + suffix))]
+    if path.is_file() and (record := sidecar.record_in(path.read_bytes())) is not None:
+        known = {SIDECAR, *(output.suffix for output in record.outputs)}
+        # A new output of an old owner must not take what lies there by another's hand.
+        return Owner(*record.owner) if known.issuperset(there) else Stranger()
+    if not there and not (vary and folder.is_dir()):
         return None
     # Outputs without a sidecar: somebody's own, or ours from a publication that was cut short.
-    records = [record for _, _, record in publish.records(folder, base)]
-    return Owner(*records[0].owner) if records else Stranger()
+    for _, _, record in publish.records(folder, base):
+        listed = {*record.supersedes, *(output.suffix for output in record.outputs)}
+        return Owner(*record.owner) if listed.issuperset(there) or not vary else Stranger()
+    return Stranger() if there else None
 
 
 def _exists(path: Path) -> bool:
@@ -155,7 +168,13 @@ def _exists(path: Path) -> bool:
 
 
 def _candidates(
-    owner: Owner, folder: Path, first: str, suffixes: tuple[str, ...], duplicates: Duplicates
+    owner: Owner,
+    folder: Path,
+    first: str,
+    suffixes: tuple[str, ...],
+    duplicates: Duplicates,
+    *,
+    vary: bool,
 ) -> Iterator[str]:
     """The owner's own name, if it has one; else each free one, in order."""
     if duplicates != "number":
@@ -164,7 +183,7 @@ def _candidates(
     free = []
     for number in range(1, 10_000):
         base = first if number == 1 else f"{first}_{number}"
-        whose = holder(folder, base, suffixes)
+        whose = holder(folder, base, suffixes, vary=vary)
         if whose == owner:
             yield base
             return

@@ -14,7 +14,7 @@ from PIL import Image
 
 from watcher.domain import Metadata, Pixels
 from watcher.errors import InputRejected
-from watcher.pipeline import colour, exif, png, sniff
+from watcher.pipeline import colour, exif, iptc, png, sniff
 
 # Their remarks about a stranger's file would fill the log; the exception says enough.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -38,17 +38,19 @@ class Picture:
     exif: bytes | None = None
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
+    iptc: bytes | None = None
     warnings: list[str] = field(default_factory=list)
 
     @property
     def metadata(self) -> Metadata:
-        return Metadata(self.exif, self.xmp, self.dpi)
+        return Metadata(self.exif, self.xmp, self.dpi, self.iptc)
 
 
 def read(content: bytes, kind: str) -> Picture:
     """Upright pixels and all that travels along. Raises InputRejected or InputNotReady."""
     try:
         picture = _PICTURES.get(kind, _by_pillow)(content, kind)
+        picture.iptc = iptc.found_in(content, kind)
         _stand_up(picture)
     except sniff.Undecodable as error:
         raise sniff.damaged(kind, error) from error

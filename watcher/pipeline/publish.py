@@ -205,14 +205,16 @@ def records(folder: Path, base: str) -> Iterator[tuple[Path, int, Record]]:
             yield path, int(match["job"]), record
 
 
-def settled(folder: Path, base: str, suffixes: Sequence[str]) -> Record | None:
+def settled(folder: Path, base: str, suffixes: Sequence[str], *, vary: bool = False) -> Record | None:
     """What the sidecar in place says, once a publication that was cut short has been dealt with.
 
-    To be asked before `publish_all`. Raises as that does.
+    `vary`: an earlier version's suffixes may have been others, so looking for these is not
+    enough. To be asked before `publish_all`. Raises as that does.
     """
     whole = folder / (base + SIDECAR)
     try:
-        if not whole.exists() and any((folder / (base + suffix)).exists() for suffix in suffixes):
+        there = any((folder / (base + suffix)).exists() for suffix in suffixes)
+        if not whole.exists() and (there or (vary and folder.is_dir())):
             recover(folder, base)
         return record_in(whole.read_bytes()) if whole.exists() else None
     except OSError as error:
