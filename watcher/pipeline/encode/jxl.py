@@ -1,7 +1,7 @@
 """JPEG XL. Two libraries, of the extra `codecs`, since neither does it all.
 
 pylibjxl writes colour profiles, and turns 16 bits into 8; imagecodecs keeps 16 bits, and takes
-no profile. Its bare codestream gets its container here.
+no profile. EXIF and XMP are put around the codestream here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from watcher.pipeline.scale import eight_bits
 # libjxl's effort for our compression 0..3.
 _EFFORT = (1, 3, 5, 7)
 _SIGNATURE = b"\0\0\0\x0cJXL \r\n\x87\n"
-_TYPE = b"ftypjxl \0\0\0\0jxl "
+_TYPE = b"\0\0\0\x14ftypjxl \0\0\0\0jxl "
 
 
 def narrowed(frame: Frame, output: Output) -> bool:
@@ -31,19 +31,28 @@ def encode(image: Pixels, output: Output, profile: bytes | None, metadata: Metad
     distance = 0.0 if output.lossless else distance_of(output.quality)
     effort = _EFFORT[output.compression]
     if image.dtype == np.uint16 and profile is None:
-        return _deep(image, distance, effort, metadata)
-    import pylibjxl  # of an extra
+        import imagecodecs  # of an extra
 
-    image = eight_bits(image)
-    return pylibjxl.encode(
-        image if image.ndim == 3 else image[..., None],
-        effort=effort,
-        distance=distance,
-        lossless=output.lossless,
-        exif=None if metadata.exif is None else b"\0\0\0\0" + metadata.exif,
-        xmp=metadata.xmp,
-        icc=profile,
-    )
+        content = imagecodecs.jpegxl_encode(
+            np.ascontiguousarray(image),
+            distance=distance,
+            lossless=output.lossless,
+            effort=effort,
+            usecontainer=False,
+            numthreads=1,
+        )
+    else:
+        import pylibjxl  # of an extra
+
+        image = eight_bits(image)
+        content = pylibjxl.encode(
+            image if image.ndim == 3 else image[..., None],
+            effort=effort,
+            distance=distance,
+            lossless=output.lossless,
+            icc=profile,
+        )
+    return _with_boxes(bytes(content), metadata)
 
 
 def distance_of(quality: int) -> float:
@@ -53,24 +62,28 @@ def distance_of(quality: int) -> float:
     return 53 / 3000 * quality**2 - 23 / 20 * quality + 25
 
 
-def _deep(image: Pixels, distance: float, effort: int, metadata: Metadata) -> bytes:
-    import imagecodecs  # of an extra
-
-    plain = imagecodecs.jpegxl_encode(
-        np.ascontiguousarray(image),
-        distance=distance,
-        lossless=distance == 0,
-        effort=effort,
-        usecontainer=False,
-        numthreads=1,
-    )
-    boxes = [_SIGNATURE, _box(_TYPE[:4], _TYPE[4:])]
+def _with_boxes(content: bytes, metadata: Metadata) -> bytes:
+    """`content` with EXIF and XMP in boxes of their own: uncompressed, so that every program finds them."""
+    boxes = []
     if metadata.exif is not None:
-        boxes.append(_box(b"Exif", b"\0\0\0\0" + metadata.exif))
+        boxes.append(_box(b"Exif", bytes(4) + metadata.exif))  # the four say where in it to begin
     if metadata.xmp is not None:
         boxes.append(_box(b"xml ", metadata.xmp))
-    # A length of 0: to the end of the file.
-    return b"".join([*boxes, struct.pack(">I4s", 0, b"jxlc"), plain])
+    if not boxes:
+        return content
+    head, codestream = _parted(content)
+    return b"".join([*head, *boxes, *codestream])
+
+
+def _parted(content: bytes) -> tuple[list[bytes], list[bytes]]:
+    """What has to come first in a container, and the rest; a bare codestream gets its container."""
+    if not content.startswith(_SIGNATURE):
+        # A length of 0: to the end of the file.
+        return [_SIGNATURE, _TYPE], [struct.pack(">I4s", 0, b"jxlc"), content]
+    at = len(_SIGNATURE)
+    while content[at + 4 : at + 8] in (b"ftyp", b"jxll"):
+        at += int.from_bytes(content[at : at + 4])
+    return [content[:at]], [content[at:]]
 
 
 def _box(kind: bytes, body: bytes) -> bytes:

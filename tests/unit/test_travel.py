@@ -1,0 +1,275 @@
+"""What travels with the pixels, as ExifTool reads it out of every format we write."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pylibjxl
+from PIL import Image
+
+from watcher.domain import Frame, Job, Metadata, Source, Stamp
+from watcher.outputs import Output
+from watcher.pipeline import encode, exif, iptc, pixels, travel, xmp
+from watcher.pipeline.refine import Refined
+
+ENDINGS = ("png", "tif", "jpg", "webp", "psd", "psb", "jxl", "avif")
+POLICIES = ("keep", "no_gps", "none")
+# As a camera, and then an agency, would leave it: lying, with a thumbnail, a place, and IPTC.
+TAGS = [
+    "-Orientation#=6",
+    "-Make=Canon",
+    "-Model=EOS R5",
+    "-DateTimeOriginal=2024:05:17 10:11:12",
+    "-ExifImageWidth=176",
+    "-ExifImageHeight=132",
+    "-GPSLatitude=48.137154",
+    "-GPSLatitudeRef=N",
+    "-GPSLongitude=11.576124",
+    "-GPSLongitudeRef=E",
+    "-XResolution=240",
+    "-YResolution=240",
+    "-ResolutionUnit=inches",
+    "-JFIF:XResolution=240",
+    "-JFIF:YResolution=240",
+    "-JFIF:ResolutionUnit=inches",
+    "-XMP-dc:Title=Die Braut",
+    "-XMP-dc:Creator=Ana Ruiz",
+    "-XMP-exif:GPSLatitude=48.137154",
+    "-XMP-tiff:Orientation#=6",
+    "-XMP-tiff:ImageWidth=176",
+    "-IPTC:CodedCharacterSet=UTF8",
+    "-IPTC:Keywords=Hochzeit",
+    "-IPTC:Keywords=Schloß",
+    "-IPTC:Caption-Abstract=Vor der Tür",
+    "-IPTC:City=München",
+]
+
+
+@dataclass(frozen=True)
+class Travelled:
+    """`frame`: the source, decoded; `told`: what ExifTool says of each file, by its name."""
+
+    frame: Frame
+    told: dict[str, dict[str, Any]]
+    folder: Path
+
+
+def exiftool(*words: str | Path) -> str:
+    done = subprocess.run(
+        ["exiftool", *map(str, words)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def tagged(make, tmp_path_factory, real_part) -> Path:
+    real_part("exiftool", shutil.which("exiftool"), "apt install libimage-exiftool-perl")
+    folder = tmp_path_factory.mktemp("tagged")
+    thumbnail = folder / "thumb.jpg"
+    thumbnail.write_bytes(make.saved(make.original()[:48, :64], "JPEG"))
+    photo = folder / "photo.jpg"
+    lying = Image.fromarray(make.lying(6))
+    photo.write_bytes(make.saved(lying, "JPEG", icc_profile=make.profile("RGB ", 2.2), quality=95))
+    exiftool("-q", "-overwrite_original", *TAGS, f"-ThumbnailImage<={thumbnail}", photo)
+    return photo
+
+
+def framed(path: Path) -> Frame:
+    kind = {".jpg": "JPEG", ".tif": "TIFF", ".png": "PNG", ".psd": "PSD"}[path.suffix]
+    picture = pixels.read(path.read_bytes(), kind)
+    return bare_frame(picture.pixels, picture.profile, picture.metadata)
+
+
+def bare_frame(image: np.ndarray, profile: bytes | None, metadata: Metadata) -> Frame:
+    job = Job(1, Source("hot", "a.jpg", Stamp(1, 1)), 1, 1)
+    proxy = np.zeros((8, 8, 3), np.uint8)
+    return Frame(job, Path("a.jpg"), image, None, profile, metadata, proxy, "0" * 64, "JPEG")
+
+
+@pytest.fixture(scope="module")
+def travelled(tagged, tmp_path_factory) -> Travelled:
+    tmp_path = tmp_path_factory.mktemp("travelled")
+    frame = framed(tagged)
+    alpha = np.full(frame.pixels.shape[:2], 255, np.uint8)
+    refined = Refined(np.dstack([frame.pixels, alpha]))
+    names = []
+    for policy in POLICIES:
+        for ending in ENDINGS:
+            kind = "composite" if ending == "jpg" else "cutout"
+            output = Output(kind=kind, suffix=f".{policy}.{ending}", metadata=policy)
+            names.append(tmp_path / f"a{output.suffix}")
+            names[-1].write_bytes(encode.encode(output, refined, frame))
+    found = json.loads(exiftool("-j", "-G1", "-n", "-a", *names))
+    return Travelled(frame, {Path(item["SourceFile"]).name: item for item in found}, tmp_path)
+
+
+def values(item: dict[str, Any], tag: str) -> list[Any]:
+    """All values of a tag, whichever group it is in."""
+    return [value for key, value in item.items() if key.rpartition(":")[2] == tag]
+
+
+def has_profile(travelled: Travelled, name: str) -> bool:
+    """ExifTool does not look into a JPEG XL's codestream."""
+    if not name.endswith(".jxl"):
+        return values(travelled.told[name], "ColorSpaceData") == ["RGB "]
+    content = (travelled.folder / name).read_bytes()
+    return pylibjxl.decode(content, metadata=True)[1]["icc"] == travelled.frame.profile
+
+
+def test_every_format_keeps_exif_xmp_iptc_profile_and_resolution(travelled):
+    for ending in ENDINGS:
+        told = travelled.told[f"a.keep.{ending}"]
+        assert values(told, "Make") == ["Canon"], ending
+        assert "2024:05:17 10:11:12" in values(told, "DateTimeOriginal"), ending
+        assert values(told, "Title") == ["Die Braut"], ending
+        assert has_profile(travelled, f"a.keep.{ending}"), ending
+        assert {round(value) for value in values(told, "XResolution")} == {240}, ending
+        assert "Warning" not in "".join(told), (ending, told)
+        if ending in ("png", "tif", "jpg", "psd", "psb"):
+            assert told["IPTC:Keywords"] == ["Hochzeit", "Schloß"], ending
+            assert (told["IPTC:Caption-Abstract"], told["IPTC:City"]) == ("Vor der Tür", "München")
+
+
+def test_every_format_is_upright_with_its_own_dimensions_and_no_thumbnail(travelled):
+    height, width = travelled.frame.pixels.shape[:2]
+    for name, told in travelled.told.items():
+        assert set(values(told, "Orientation")) <= {1}, name
+        assert (told["File:ImageWidth"] if "File:ImageWidth" in told else width) == width
+        assert set(values(told, "ExifImageWidth")) <= {width}, name
+        assert set(values(told, "ExifImageHeight")) <= {height}, name
+        assert set(values(told, "ImageWidth")) <= {width}, name
+        assert values(told, "ThumbnailImage") == [], name
+        assert b"\xff\xd8\xff\xe0" not in (travelled.folder / name).read_bytes()[3:], "a thumbnail's bytes"
+
+
+def test_the_place_is_kept_left_out_or_everything_is(travelled):
+    for name, told in travelled.told.items():
+        gps = [key for key in told if "GPS" in key]
+        if ".keep." in name:
+            assert any(abs(value - 48.137154) < 1e-4 for value in values(told, "GPSLatitude")), name
+            continue
+        assert gps == [], name
+        if ".no_gps." in name:
+            assert values(told, "Make") == ["Canon"] and values(told, "Title") == ["Die Braut"], name
+        else:
+            for tag in ("Make", "Title", "Keywords", "DateTimeOriginal", "Creator"):
+                assert values(told, tag) == [], name
+            assert has_profile(travelled, name), f"{name}: without its profile the colours are wrong"
+
+
+def test_no_byte_of_the_place_is_left_in_the_file(travelled):
+    frame = travelled.frame
+    block = travel.metadata_for(frame, "keep", "png").exif
+    (tmp := travelled.folder / "block.exif").write_bytes(block)
+    seconds = exiftool("-b", "-n", "-GPSLatitude", tmp)
+    assert seconds.startswith("48.13")
+    # Degrees and minutes as rationals, in either byte order.
+    for order in ("little", "big"):
+        place = b"".join(value.to_bytes(4, order) for value in (48, 1, 8, 1))
+        if place in block:
+            break
+    assert place in block
+    assert place not in exif.without_gps(block)
+
+
+def test_a_matte_says_nothing_but_its_resolution(tagged, tmp_path):
+    frame = framed(tagged)
+    refined = Refined(np.dstack([frame.pixels, frame.pixels[..., 0]]))
+    for ending in ("png", "tif"):
+        path = tmp_path / f"m.{ending}"
+        path.write_bytes(encode.encode(Output(kind="matte", suffix=f".{ending}"), refined, frame))
+        (told,) = json.loads(exiftool("-j", "-G1", "-n", path))
+        assert not any(key.startswith(("GPS", "XMP", "IPTC", "ICC", "ExifIFD")) for key in told), told
+        assert values(told, "Make") == []
+
+
+def test_iptc_is_read_from_each_format_that_holds_it(travelled):
+    record = travelled.frame.metadata.iptc
+    assert record is not None and "Schloß".encode() in record
+    for ending in ("tif", "psd", "png"):
+        again = framed(travelled.folder / f"a.keep.{ending}")
+        assert again.metadata.iptc == record, ending
+
+
+def test_our_outputs_read_again_have_the_same_pixels_and_metadata(travelled):
+    for ending in ("png", "tif"):
+        again = framed(travelled.folder / f"a.keep.{ending}")
+        assert np.array_equal(again.pixels, travelled.frame.pixels), ending
+        assert again.profile == travelled.frame.profile
+        assert again.metadata.xmp == travel.metadata_for(travelled.frame, "keep", ending).xmp
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_maker_notes_stay_where_their_offsets_say_in_a_tiff(make, order, frame_of, tmp_path):
+    block = exif.upright(make.exif(6, maker_note=b"secret of the maker", order=order))[1]
+    frame = frame_of(np.zeros((8, 9, 3), np.uint16), metadata=Metadata(exif=block))
+    cutout = np.zeros((8, 9, 4), np.uint16)
+    cutout[..., 0] = np.arange(9) * 300
+    content = encode.encode(Output(kind="cutout", suffix=".tif"), Refined(cutout), frame)
+    assert content.index(b"secret of the maker") == block.index(b"secret of the maker")
+    assert content[:4] == block[:4]
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.getexif()[0x010F] == "Cam"
+
+
+def test_iptc_becomes_xmp_where_there_is_no_place_for_it(tagged, tmp_path):
+    frame = framed(tagged)
+    bare = bare_frame(frame.pixels, None, Metadata(iptc=frame.metadata.iptc, dpi=(240.0, 240.0)))
+    refined = Refined(np.dstack([frame.pixels, frame.pixels[..., 0]]))
+    path = tmp_path / "a.webp"
+    path.write_bytes(encode.encode(Output(kind="cutout", suffix=".webp"), refined, bare))
+    (told,) = json.loads(exiftool("-j", "-G1", "-n", path))
+    assert told["XMP-dc:Subject"] == ["Hochzeit", "Schloß"]
+    assert (told["XMP-dc:Description"], told["XMP-photoshop:City"]) == ("Vor der Tür", "München")
+    assert told["IFD0:XResolution"] == 240
+
+
+# --- Damage --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cut", range(0, 200, 7))
+def test_a_damaged_block_is_patched_or_left_but_never_an_error(make, cut):
+    block = make.exif(1)[6:]
+    part = block[: max(0, len(block) - cut)]
+    exif.fitted(part, 10, 20)
+    exif.without_gps(part)
+    exif.upright(part)
+
+
+def test_a_gps_entry_that_leads_nowhere_means_no_exif_at_all():
+    block = b"II*\0\x08\0\0\0\x01\0" + b"\x25\x88\x04\0\x01\0\0\0\xff\xff\xff\0" + bytes(4)
+    assert exif.without_gps(block) is None
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b'<rdf:Description exif:GPSLatitude="48,8N" exif:GPSLongitude = \'11,3E\' dc:x="1"/>',
+        b"<rdf:Description><exif:GPSLatitude>48</exif:GPSLatitude><exif:GPSAltitude/></rdf:Description>",
+    ],
+)
+def test_xmp_loses_its_place_and_nothing_else(packet):
+    left = xmp.without_gps(packet)
+    assert left is not None and b"GPS" not in left and b"rdf:Description" in left
+    assert (b'dc:x="1"' in packet) == (b'dc:x="1"' in left)
+
+
+def test_xmp_whose_place_cannot_be_found_is_dropped():
+    assert xmp.without_gps(b"<a:GPSLatitude>48</b:GPSLatitude>") is None
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PSD", "PNG", "TIFF"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xd8\xff\xed\0", b"II*\0\xff\xff\xff\xff", b"8BPS" + bytes(30)]
+)
+def test_iptc_in_a_damaged_file_is_none(kind, content):
+    assert iptc.found_in(content, kind) is None
