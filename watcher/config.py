@@ -284,12 +284,13 @@ class _Parts:
     state_dir: Path
     folders: Mapping[str, Folder]
     profiles: tuple[str, ...]
+    settings: Settings | None = None
 
 
 def _parts(raw: Any, settings: Settings | None) -> _Parts:
     """So that one wrong line does not hide the problems of all the others."""
     if settings is not None:
-        return _Parts(settings.state_dir, settings.folders, tuple(settings.profiles))
+        return _Parts(settings.state_dir, settings.folders, tuple(settings.profiles), settings)
     sections = _mapping(raw)
     folders = {}
     for name, value in _mapping(sections.get("folders")).items():
@@ -318,7 +319,19 @@ def _check(parts: _Parts, base: Path) -> Iterator[Problem]:
         if folder.profile not in parts.profiles:
             known = ", ".join(parts.profiles) or "none"
             yield ("folders", name, "profile"), f"no profile {folder.profile!r} (there are: {known})"
+        elif parts.settings is not None:
+            yield from _long_names(name, folder.profile, parts.settings.profiles[folder.profile])
     yield from places.check(base, parts.state_dir, parts.folders)
+
+
+def _long_names(folder: str, name: str, profile: Profile) -> Iterator[Problem]:
+    for number, output in enumerate(profile.outputs):
+        if output.name is None:
+            continue
+        longest = templates.longest(output.name, folder=folder, profile=name, model=profile.model)
+        if longest > templates.MOST_BYTES:
+            words = f"may add {longest} bytes to a photo's name; {templates.MOST_BYTES} are the limit"
+            yield ("profiles", name, "outputs", str(number), "name"), words
 
 
 def excluded(folder: Folder) -> tuple[Path, ...]:

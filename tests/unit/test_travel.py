@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import pylibjxl
+import pytest
 from PIL import Image
 
 from watcher.domain import Frame, Job, Metadata, Source, Stamp
