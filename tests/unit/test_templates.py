@@ -234,7 +234,7 @@ def test_another_photo_does_not_take_the_name_of_a_publication_cut_short(
 
 
 def test_a_long_name_is_cut_alike_for_every_version(frame_of, disc, tmp_path):
-    recipe = recipe_of(tmp_path, named("{stem}_{width}.png"))
+    recipe = recipe_of(tmp_path, named("{stem}_{folder}_{profile}_{model}_{width}.png"))
     finish(frame_of(photo(96), name="x" * 240 + ".jpg"), disc, recipe)
     finish(frame_of(photo(100), name="x" * 240 + ".jpg", number=2), disc, recipe)
     assert len(names_in(tmp_path / "out")) == 2
