@@ -267,6 +267,27 @@ def test_xmp_whose_place_cannot_be_found_is_dropped():
     assert xmp.without_gps(b"<a:GPSLatitude>48</b:GPSLatitude>") is None
 
 
+@pytest.mark.parametrize(
+    "piece",
+    [b"<a:GPS>", b"<a:GPS", b" ", b" a:GPS=", b" a:GPS='", b"<xmp:Thumbnails>", b"<xmp:Thumbnails ", b"a"],
+)
+def test_a_packet_made_to_keep_us_busy_does_not(piece):
+    packet = piece * (4_000_000 // len(piece))
+    xmp.fitted(packet, 10, 20)
+    xmp.without_gps(packet)
+
+
+def test_a_gps_directory_made_to_keep_us_busy_is_dropped_with_its_block():
+    entry = b"\x01\0\x01\0\xff\xff\0\0\x08\0\0\0"
+    head = b"II*\0\x08\0\0\0\x01\0" + b"\x25\x88\x04\0\x01\0\0\0\x1a\0\0\0" + bytes(4)
+    assert exif.without_gps(head + b"\xff\xff" + entry * 65535 + bytes(1_000_000)) is None
+
+
+def test_thumbnails_in_xmp_go():
+    packet = b"<r><xmp:Thumbnails><rdf:Alt>abc</rdf:Alt></xmp:Thumbnails><dc:title>x</dc:title></r>"
+    assert xmp.fitted(packet, 1, 1) == b"<r><dc:title>x</dc:title></r>"
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PSD", "PNG", "TIFF"])
 @pytest.mark.parametrize(
     "content", [b"", b"\xff\xd8\xff\xed\0", b"II*\0\xff\xff\xff\xff", b"8BPS" + bytes(30)]

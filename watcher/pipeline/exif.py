@@ -20,6 +20,8 @@ _EXIF_IFD, _GPS_IFD = 0x8769, 0x8825
 _THUMBNAIL, _THUMBNAIL_BYTES = 0x0201, 0x0202
 # ImageWidth and ImageLength of the main directory, PixelXDimension and PixelYDimension of EXIF's.
 _WIDTHS, _HEIGHTS = (0x0100, 0xA002), (0x0101, 0xA003)
+# A real GPS directory has 32 entries at most, of a few bytes each; a made-up one could keep us busy.
+_MOST_GPS = 4096
 # Bytes of one value of each TIFF type 1..12.
 _SIZES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8)
 # ImageDescription, Make, Model, Software, DateTime, Artist, Copyright; the Exif and GPS directories.
@@ -155,6 +157,8 @@ def _blank(block: bytearray, order: str, directory: int) -> None:
     entries = list(_entries(block, order, directory))
     for entry, _, kind, count in entries:
         size = count * (_SIZES[kind] if kind < len(_SIZES) else 1)
+        if size > _MOST_GPS or len(entries) > _MOST_GPS:
+            raise ValueError("no place takes so much to say")
         if size > 4:
             (place,) = struct.unpack_from(order + "I", block, entry + 8)
             if place >= 8:

@@ -8,26 +8,42 @@ from __future__ import annotations
 import re
 from xml.sax.saxutils import escape
 
-_GPS_ATTRIBUTE = re.compile(rb"\s+\w+:GPS\w*\s*=\s*(\"[^\"]*\"|'[^']*')")
-_GPS_ELEMENT = re.compile(rb"<(\w+:GPS\w*)(?:\s[^>]*)?(?:/>|>.*?</\1\s*>)", re.DOTALL)
+# A stranger's packet may be megabytes of anything: every search here takes linear time.
+_GPS_ATTRIBUTE = re.compile(rb"\s\w+:GPS\w*\s*=\s*(?:\"[^\"]*\"|'[^']*')")
+_GPS_OPENED = re.compile(rb"<(\w+:GPS\w*)(?:\s[^<>]*)?/?>")
 _ANY_GPS = re.compile(rb"[:<]GPS\w+")
 _SIZE = r"({}(?:\s*=\s*[\"']|\s*>\s*))\d+"
 _WIDTH = re.compile(_SIZE.format(r"(?:exif:PixelXDimension|tiff:ImageWidth)").encode())
 _HEIGHT = re.compile(_SIZE.format(r"(?:exif:PixelYDimension|tiff:ImageLength)").encode())
-_THUMBNAILS = re.compile(rb"<xmp:Thumbnails(?:\s[^>]*)?>.*?</xmp:Thumbnails\s*>", re.DOTALL)
+_THUMBNAILS = re.compile(rb"<(xmp:Thumbnails)(?:\s[^<>]*)?/?>")
 
 
 def fitted(packet: bytes, width: int, height: int) -> bytes:
     """`packet` with the upright image's dimensions and without thumbnails of the old background."""
-    packet = _THUMBNAILS.sub(b"", packet)
+    packet = _without(packet, _THUMBNAILS)
     packet = _WIDTH.sub(rb"\g<1>%d" % width, packet)
     return _HEIGHT.sub(rb"\g<1>%d" % height, packet)
 
 
 def without_gps(packet: bytes) -> bytes | None:
     """`packet` without its GPS properties; None where some would be left."""
-    left = _GPS_ELEMENT.sub(b"", _GPS_ATTRIBUTE.sub(b"", packet))
+    left = _without(_GPS_ATTRIBUTE.sub(b"", packet), _GPS_OPENED)
     return None if _ANY_GPS.search(left) else left
+
+
+def _without(packet: bytes, opened: re.Pattern[bytes]) -> bytes:
+    """`packet` without the elements whose first tags match `opened`; group 1 is their name."""
+    kept, at = [], 0
+    while found := opened.search(packet, at):
+        end = found.end()
+        if not found[0].endswith(b"/>"):
+            closing = packet.find(b"</" + found[1], end)
+            end = packet.find(b">", closing) + 1
+            if closing < 0 or end <= 0:
+                break
+        kept.append(packet[at : found.start()])
+        at = end
+    return b"".join([*kept, packet[at:]])
 
 
 # IPTC-IIM record 2 and what the IPTC Photo Metadata Standard calls its counterpart in XMP.
