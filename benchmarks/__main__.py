@@ -14,7 +14,7 @@ from benchmarks import photos, record
 from benchmarks.setting import Setting
 from benchmarks.table import Table, as_text
 
-NAMES = ("journal", "engine", "stages", "latency", "idle", "growth", "rembg")
+NAMES = ("journal", "engine", "stages", "latency", "idle", "growth", "rembg", "outputs")
 PHOTO_ENDINGS = (".jpg", ".jpeg", ".png")
 
 

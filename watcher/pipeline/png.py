@@ -14,6 +14,7 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 
 from watcher.domain import Metadata, Pixels
+from watcher.pipeline.deflate import compressor
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 XMP_KEYWORD = b"XML:com.adobe.xmp"
@@ -37,7 +38,7 @@ def encode(
     metadata: Metadata | None = None,
     texts: Iterable[bytes] = (),
 ) -> bytes:
-    """`image` as PNG: HxW grey, HxWx3 or HxWx4, uint8 or uint16. `level` 0..3 is ISA-L's.
+    """`image` as PNG: HxW grey, HxWx3 or HxWx4, uint8 or uint16. `level` 0..3 as in deflate.py.
 
     `texts`: bodies of zTXt chunks. Same input, same bytes. The "up" filter and ISA-L were the fastest of all measured
     pairs that also make small files; filtering in strips keeps the copy small.
@@ -73,7 +74,7 @@ def _chunk(kind: bytes, body: bytes) -> list[bytes]:
 
 
 def _deflated(image: Pixels, level: int) -> Iterator[bytes]:
-    stream = isal_zlib.compressobj(level)
+    stream = compressor(level)
     for strip in _filtered_strips(image):
         if block := stream.compress(strip):
             yield block

@@ -146,35 +146,31 @@ def blend(cutout: Pixels, field: Field, hard: bool, out: Pixels) -> None:
     height, width = cutout.shape[:2]
     top = np.float32(255 if cutout.itemsize == 1 else 65535)
     scale = top / np.float32(65535)
-    one, half = np.float32(1), np.float32(0.5)
+    zero, one, half = np.float32(0), np.float32(1), np.float32(0.5)
     x0, x1, tx = taps(width, field.shape[1])
     y0, y1, ty = taps(height, field.shape[0])
+    row = np.empty((field.shape[1], 3), np.float32)
     for y in range(height):
-        v = ty[y]
+        for i in range(field.shape[1]):
+            for c in range(3):
+                upper, lower = np.float32(field[y0[y], i, c]), np.float32(field[y1[y], i, c])
+                row[i, c] = (upper + ty[y] * (lower - upper)) * scale
         for x in range(width):
             level = cutout[y, x, 3]
             if level == top or (hard and level > 0):
                 for c in range(3):
                     out[y, x, c] = cutout[y, x, c]
                 continue
-            a = level / top
-            u = tx[x]
-            place = 0.06711056 * x + 0.00583715 * y
-            noise = 52.9829189 * (place - math.floor(place))
-            shift = np.float32(noise - math.floor(noise)) - half
+            b = one - level / top
+            place = np.float32(0.06711056) * (x & 1023) + np.float32(0.00583715) * (y & 1023)
+            noise = np.float32(52.9829189) * (place - np.float32(int(place)))
+            # A little less than a step: whole levels stay what they are.
+            shift = (noise - np.float32(int(noise)) - half) * np.float32(0.98) + half
+            i, j, u = x0[x], x1[x], tx[x]
             for c in range(3):
-                upper = field[y0[y], x0[x], c] + u * (
-                    np.float32(field[y0[y], x1[x], c]) - field[y0[y], x0[x], c]
-                )
-                lower = field[y1[y], x0[x], c] + u * (
-                    np.float32(field[y1[y], x1[x], c]) - field[y1[y], x0[x], c]
-                )
-                behind = (upper + v * (lower - upper)) * scale
-                whole = np.float32(round(behind))
-                if abs(behind - whole) > np.float32(0.01):
-                    behind += shift
-                mixed = a * cutout[y, x, c] + (one - a) * behind
-                out[y, x, c] = int(min(top, max(np.float32(0), mixed + half)))
+                behind = row[i, c] + u * (row[j, c] - row[i, c])
+                mixed = (one - b) * cutout[y, x, c] + b * behind + shift
+                out[y, x, c] = int(min(top, max(zero, mixed)))
 
 
 def warm_up(cutout: Pixels) -> None:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-from isal import isal_zlib
 from numpy.typing import NDArray
 
 from watcher.domain import Metadata, Pixels
 from watcher.errors import InputRejected
 from watcher.pipeline import iptc
 from watcher.pipeline.compiled import compiled
+from watcher.pipeline.deflate import compressor
 from watcher.pipeline.encode.packbits import packed_rows
 
 _SIDE, _BIG_SIDE = 30_000, 300_000
@@ -50,7 +50,7 @@ class _Layer:
 
 
 def encode(document: Document, *, big: bool, level: int, profile: bytes | None, metadata: Metadata) -> bytes:
-    """The document as PSD, or PSB if `big`. `level` 0..3 is ISA-L's, for 16 bits."""
+    """The document as PSD, or PSB if `big`. `level` 0..3 as in deflate.py, for 16 bits."""
     height, width = document.alpha.shape
     _fits(width, height, big=big)
     bits = document.pixels.dtype.itemsize * 8
@@ -166,7 +166,7 @@ def _packed(plane: Pixels, level: int, *, big: bool) -> bytes:
     if plane.dtype == np.uint8:
         sizes, body = packed_rows(plane)
         return struct.pack(">H", _RLE) + sizes.astype(">u4" if big else ">u2").tobytes() + body
-    stream = isal_zlib.compressobj(level)
+    stream = compressor(level)
     parts = [struct.pack(">H", _ZIP_PREDICTED)]
     for strip in _strips(plane):
         less = strip.copy()

@@ -14,12 +14,12 @@ from fractions import Fraction
 from typing import Literal, cast
 
 import numpy as np
-from isal import isal_zlib
 from numpy.typing import NDArray
 
 from watcher.domain import Metadata, Pixels
 from watcher.errors import InputRejected
 from watcher.pipeline.compiled import compiled
+from watcher.pipeline.deflate import compressor
 
 Pack = Literal["deflate", "lzw", "zstd", "none"]
 
@@ -174,7 +174,8 @@ def _packed(strip: Pixels, pack: Pack, level: int, order: Literal["<", ">"]) -> 
         case "none":
             return raw.tobytes()
         case "deflate":
-            return bytes(isal_zlib.compress(raw, level))
+            stream = compressor(level)
+            return stream.compress(raw) + stream.flush()
     import imagecodecs  # of an extra
 
     if pack == "lzw":
