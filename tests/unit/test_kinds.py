@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from pathlib import Path
 
 import imagecodecs
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from watcher import templates
 from watcher.config import load
 from watcher.domain import Metadata
 from watcher.errors import HostError, InputRejected
@@ -350,3 +353,20 @@ def test_every_kind_in_every_format_at_any_size(kind, format_, dtype, size, fram
     assert output.format == format_
     content = encode.encode(output, Refined(cutout), frame_of(photo))
     assert content == encode.encode(output, Refined(cutout), frame_of(photo)), "same input, same bytes"
+
+
+def test_the_profiles_on_the_page_are_ones_there_can_be(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "outputs.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    file = tmp_path / "hotmatte.yaml"
+    file.write_text("folders: {in: {path: in, output: out, profile: retoucher}}\n" + text)
+    assert set(load(file).profiles) == {"retoucher", "web_shop", "print_lab"}
+
+
+def test_the_page_has_every_kind_with_its_formats_and_every_name_field():
+    page = (Path(__file__).parents[2] / "docs" / "outputs.md").read_text(encoding="utf-8")
+    endings = {"tiff": "tif", "jpeg": "jpg"}
+    for kind, formats in FORMATS.items():
+        (row,) = re.findall(rf"^\| `{kind}` \|.*\| ([a-z ]+) \|$", page, flags=re.MULTILINE)
+        assert set(row.split()) == {endings.get(name, name) for name in formats}
+    assert all(f"`{{{field}}}`" in page for field in templates.FIELDS)

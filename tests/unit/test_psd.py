@@ -89,7 +89,7 @@ def test_a_sixteen_bit_document_has_its_merged_picture_too(parts, frame_of):
 
 def test_profile_resolution_and_depth_travel(parts, frame_of, make):
     icc = make.profile("RGB ", 2.2)
-    metadata = Metadata(make.exif(1)[6:], b"<x:xmpmeta/>", (300.0, 300.0))
+    metadata = Metadata(make.exif(1), b"<x:xmpmeta/>", (300.0, 300.0))
     _, _, content = document(parts, np.uint8, frame_of, profile=icc, metadata=metadata)
     with Image.open(io.BytesIO(content)) as read:
         assert read.info["icc_profile"] == icc

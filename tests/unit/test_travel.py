@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import shutil
 import subprocess
@@ -10,15 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
+import imagecodecs
 import numpy as np
 import pylibjxl
 import pytest
+import tifffile
 from PIL import Image
+from psd_tools import PSDImage
 
 from watcher.domain import Frame, Job, Metadata, Source, Stamp
 from watcher.outputs import Output
 from watcher.pipeline import encode, exif, iptc, pixels, travel, xmp
-from watcher.pipeline.refine import Refined
+from watcher.pipeline.refine import Refined, refine
 
 ENDINGS = ("png", "tif", "jpg", "webp", "psd", "psb", "jxl", "avif")
 POLICIES = ("keep", "no_gps", "none")
@@ -238,7 +243,7 @@ def test_iptc_becomes_xmp_where_there_is_no_place_for_it(tagged, tmp_path):
 
 @pytest.mark.parametrize("cut", range(0, 200, 7))
 def test_a_damaged_block_is_patched_or_left_but_never_an_error(make, cut):
-    block = make.exif(1)[6:]
+    block = make.exif(1)
     part = block[: max(0, len(block) - cut)]
     exif.fitted(part, 10, 20)
     exif.without_gps(part)
@@ -294,3 +299,50 @@ def test_thumbnails_in_xmp_go():
 )
 def test_iptc_in_a_damaged_file_is_none(kind, content):
     assert iptc.found_in(content, kind) is None
+
+
+# --- Pixels --------------------------------------------------------------------------------
+
+
+def by_others(content: bytes, ending: str) -> np.ndarray:
+    """RGBA as somebody else's reader has it; of a PSD the photo layer with its mask."""
+    match ending:
+        case ".psd" | ".psb":
+            document = PSDImage.open(io.BytesIO(content))
+            layer = document[1]
+            top = 255 if document.depth == 8 else 65535
+            levels = np.concatenate([layer.numpy("color"), layer.numpy("mask")], axis=2)
+            return np.rint(levels.astype(np.float64) * top).astype(int)
+        case ".tif":
+            return tifffile.imread(io.BytesIO(content))
+        case ".jxl":
+            return imagecodecs.jpegxl_decode(content)
+        case ".webp":
+            return np.asarray(Image.open(io.BytesIO(content)))
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)
+
+
+@pytest.mark.parametrize(
+    ("ending", "depth"),
+    [(".webp", 8), *itertools.product([".png", ".tif", ".psd", ".psb", ".jxl"], [8, 16])],
+)
+@pytest.mark.parametrize("orientation", [1, 6, 7])
+def test_where_alpha_is_full_the_pixels_are_the_sources_own(make, orientation, ending, depth):
+    """From the file as a camera stores it, through reading, refining and writing."""
+    lying = make.lying(orientation)
+    if depth == 8:
+        content = make.saved(lying, "PNG", exif=make.exif(orientation))
+    else:
+        deep = lying.astype(np.uint16) * 257 - lying[..., ::-1]
+        content = make.with_chunk(make.by_opencv(deep, ".png"), b"eXIf", make.exif(orientation))
+        upright = make.original().astype(np.uint16) * 257 - make.original()[..., ::-1]
+    picture = pixels.read(content, "PNG")
+    expected = make.original() if depth == 8 else upright
+    assert np.array_equal(picture.pixels, expected), "upright"
+    frame = bare_frame(picture.pixels, None, picture.metadata)
+    refined = refine(frame, make.opacity().astype(np.float32) / 255, method="guided", decontaminate=True)
+    found = by_others(encode.encode(Output(kind="cutout", suffix=ending), refined, frame), ending)
+    full = refined.alpha == np.iinfo(refined.alpha.dtype).max
+    assert full.sum() > 1000 and np.array_equal(found[..., 3], refined.alpha)
+    assert np.array_equal(found[full][:, :3], expected[full])
