@@ -27,7 +27,11 @@ def encode(output: Output, refined: Refined, frame: Frame) -> bytes:
     picture that cannot be read.
     """
     if output.format in ("psd", "psb"):
-        layered = psd.Document(frame.pixels, refined.alpha, kinds.backdrop_of(output, frame, refined))
+        layered = psd.Document(
+            frame.pixels,
+            cast(Pixels, np.ascontiguousarray(refined.alpha)),
+            kinds.backdrop_of(output, frame, refined),
+        )
         return psd.encode(
             _deep(layered, output.depth),
             big=output.format == "psb",
@@ -47,9 +51,9 @@ def losses(output: Output, frame: Frame) -> list[str]:
     if output.kind in _COVERAGE:
         return []
     name = output.shown.removeprefix("NAME")
-    told = travel.metadata_for(frame, output.metadata, output.format)
     lost = []
     if output.format == "jpeg":
+        told = travel.metadata_for(frame, output.metadata, output.format)
         lost += [
             f"{name}: its {what} is too long for a JPEG and was left out" for what in jpeg.left_out(told)
         ]
