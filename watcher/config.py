@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from watcher import lined_yaml, places
+from watcher.endings import IMAGES
 from watcher.errors import ConfigError, RetryPolicy
 from watcher.places import Problem
 
@@ -43,8 +44,6 @@ def _possible(path: Path) -> Path:
 
 Place = Annotated[Path, AfterValidator(_possible)]
 
-ENDINGS = ("jpg", "jpeg", "jpe", "png", "tif", "tiff", "webp", "bmp", "gif", "heic", "heif", "avif", "psd")
-IMAGES = tuple(f"*.{ending}" for ending in ENDINGS)
 # Where a system-wide installation keeps its configuration.
 SYSTEM_CONFIG = Path("/etc/hotmatte/hotmatte.yaml")
 LOCAL_CONFIG = Path("hotmatte.yaml")
@@ -153,6 +152,10 @@ class Folder(Strict):
     )
     poll_interval_s: Positive = Field(5.0, description="how often a polling observer looks")
     scan_interval_s: Positive = Field(300.0, description="how often the whole folder is listed to make sure")
+    pairs: Literal["both", "jpeg", "raw"] = Field(
+        "both", description="which of a camera's RAW and JPEG of one name is matted; see docs/formats.md"
+    )
+    pair_wait_s: Positive = Field(30.0, description="how long to wait for the other half of such a pair")
     source: Literal["leave", "archive", "delete"] = Field(
         "leave", description="what happens to a photo once its matte is safe on disk"
     )

@@ -40,14 +40,27 @@ def lab_to_srgb(image: Image.Image) -> Image.Image:
     return to_srgb(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes())
 
 
+def is_linear(profile: bytes) -> bool:
+    """Whether half of an RGB profile's scale is half the light, not the fifth it is elsewhere."""
+    try:
+        middle = to_srgb(Image.new("RGB", (1, 1), (128, 128, 128)), profile).getpixel((0, 0))
+    except Unusable:
+        return False
+    return isinstance(middle, tuple) and middle[1] > 180
+
+
 def deep_to_srgb(levels: NDArray[np.uint16], profile: bytes, space: str) -> NDArray[np.uint16]:
-    """HxWxC 16-bit levels of `profile` as 16-bit sRGB; `space`: cmyk, lab. Raises one of `Unusable`.
+    """HxWxC 16-bit levels of `profile` as 16-bit sRGB; `space`: gray, rgb, cmyk, lab. Raises one of `Unusable`.
 
     littlecms in Pillow knows 8 bits only.
     """
     import imagecodecs
 
     target = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    flags = int(imagecodecs.CMS.FLAGS.BLACKPOINTCOMPENSATION)
+    if space in ("gray", "rgb"):
+        # Its shortcut through a table is far off in the shadows of linear light.
+        flags |= imagecodecs.CMS.FLAGS.NOOPTIMIZE
     try:
         converted = imagecodecs.cms_transform(
             np.ascontiguousarray(levels),
@@ -57,7 +70,7 @@ def deep_to_srgb(levels: NDArray[np.uint16], profile: bytes, space: str) -> NDAr
             outcolorspace="rgb",
             outdtype="uint16",
             intent=imagecodecs.CMS.INTENT.RELATIVE_COLORIMETRIC,
-            flags=imagecodecs.CMS.FLAGS.BLACKPOINTCOMPENSATION,
+            flags=flags,
         )
     except RuntimeError as error:
         raise ValueError(f"no conversion: {error}") from error
@@ -113,13 +126,10 @@ def _transform_back(profile: bytes) -> ImageCms.ImageCmsTransform:
     )
 
 
-def grey_curve(profile: bytes) -> NDArray[np.float32]:
-    """The sRGB level, 0..1, of each of 256 grey levels. Raises one of `Unusable`.
-
-    Grey has one dimension, so a table serves every depth, which littlecms in Pillow does not.
-    """
-    ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
-    return np.asarray(to_srgb(ramp, profile), np.float32)[0, :, 1] / np.float32(255)
+def grey_curve(profile: bytes) -> NDArray[np.uint16]:
+    """The 16-bit sRGB level of each of 65536 grey levels. Raises one of `Unusable`."""
+    ramp = np.arange(65536, dtype=np.uint16).reshape(256, 256, 1)
+    return np.ascontiguousarray(deep_to_srgb(ramp, profile, "gray").reshape(-1, 3)[:, 1])
 
 
 # --- A profile of our own --------------------------------------------------------------------

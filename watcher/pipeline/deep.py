@@ -28,7 +28,8 @@ def heif(content: bytes) -> Picture | None:
     if bits <= 8:
         return None
     # pillow-heif shifts the levels up to 16 bits, which leaves white a little short of white.
-    levels = picture.full_scale(np.asarray(found) >> (16 - bits), bits)
+    shifted = np.right_shift(np.asarray(found), 16 - bits)
+    levels = picture.full_scale(shifted.astype(np.uint16, copy=False), bits)
     made = picture.coloured(levels, found.info.get("icc_profile"), grey=levels.ndim == 2)
     made.exif, made.xmp = found.info.get("exif"), found.info.get("xmp")
     made.orientation = 1

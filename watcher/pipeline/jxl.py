@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from watcher.domain import Pixels
 from watcher.errors import InputRejected
-from watcher.pipeline import picture
+from watcher.pipeline import colour, picture
 from watcher.pipeline.boxes import boxes
 from watcher.pipeline.picture import Picture
 from watcher.pipeline.png import MAX_INFLATED
@@ -39,6 +39,7 @@ def read(content: bytes, kind: str) -> Picture:
         raise ValueError(f"pixels of type {levels.dtype}")
     grey = levels.ndim == 2 or levels.shape[2] <= 2
     found = picture.coloured(cast(Pixels, levels), _profile(content), grey=grey)
+    _leave_linear(found)
     found.orientation = 1
     for name, start, end in listed:
         body = content[start:end]
@@ -49,6 +50,17 @@ def read(content: bytes, kind: str) -> Picture:
         elif name == b"xml " and found.xmp is None:
             found.xmp = body
     return found
+
+
+def _leave_linear(found: Picture) -> None:
+    """8 bits of linear light, to which libjxl decodes lossy colours of a rare profile, become 16 of sRGB."""
+    if found.pixels.dtype != np.uint8 or found.profile is None or not colour.is_linear(found.profile):
+        return
+    found.pixels = colour.deep_to_srgb(found.pixels.astype(np.uint16) * 257, found.profile, "rgb")
+    found.profile = None
+    if found.opacity is not None:
+        found.opacity = cast(Pixels, found.opacity.astype(np.uint16) * 257)
+    found.warnings.append("a lossy JPEG XL with a rare colour profile: its colours were decoded to sRGB")
 
 
 def _inflated(body: bytes) -> bytes:
@@ -63,7 +75,8 @@ def _from_float(levels: NDArray[Any]) -> NDArray[np.uint16]:
             "it is a JPEG XL of floating point numbers brighter than white (HDR)",
             remedy="Export it as 16-bit TIFF or 16-bit JPEG XL.",
         )
-    return (np.clip(np.nan_to_num(levels, nan=0.0), 0, 1) * 65535 + 0.5).astype(np.uint16)
+    scaled = np.clip(np.nan_to_num(levels, nan=0.0), 0, 1) * 65535 + 0.5
+    return cast(NDArray[np.uint16], scaled.astype(np.uint16))
 
 
 def _profile(content: bytes) -> bytes | None:

@@ -68,7 +68,7 @@ def of_cmyk(inks: Pixels, profile: bytes | None) -> Picture:
         try:
             if inks.dtype == np.uint8:
                 return Picture(np.array(colour.to_srgb(Image.fromarray(inks, "CMYK"), profile)))
-            return Picture(colour.deep_to_srgb(inks, profile, "cmyk"))
+            return Picture(colour.deep_to_srgb(cast(NDArray[np.uint16], inks), profile, "cmyk"))
         except colour.Unusable:
             pass
     top = np.iinfo(inks.dtype).max
@@ -99,11 +99,11 @@ def coloured(levels: Pixels, profile: bytes | None, *, grey: bool = False) -> Pi
     return picture
 
 
-def _toned(levels: Pixels, curve: NDArray[np.float32]) -> Pixels:
-    """`curve`: 256 values 0..1, the sRGB level for each grey level."""
-    top = np.iinfo(levels.dtype).max
-    table = np.interp(np.linspace(0, 1, top + 1), np.linspace(0, 1, 256), curve)
-    return cast(Pixels, (table * top + 0.5).astype(levels.dtype)[levels])
+def _toned(levels: Pixels, curve: NDArray[np.uint16]) -> Pixels:
+    """`curve`: the 16-bit sRGB level of each 16-bit grey level."""
+    if levels.dtype == np.uint8:
+        curve = ((curve[::257].astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return cast(Pixels, curve[levels])
 
 
 def full_scale(levels: Pixels, bits: int) -> Pixels:

@@ -117,21 +117,25 @@ def _coloured(content: bytes, document: _Document, profile: bytes | None) -> Pic
         case 4:
             top = np.iinfo(levels.dtype).max
             # Stored as paper that shows: none of it where the ink is full.
-            found = picture.of_cmyk(cast(Pixels, top - levels[..., :4]), profile)
+            found = picture.of_cmyk(top - levels[..., :4], profile)
         case 9:
-            wide = levels[..., :3].astype(np.uint16)
-            if levels.dtype == np.uint8:
-                wide *= 257
-            else:  # L to 32768 and zero at 16384 would be another program's: Photoshop's is ICC's
-                wide = cast(NDArray[np.uint16], np.minimum(wide.astype(np.uint32) * 65535 // 65280, 65535))
-            found = Picture(colour.deep_lab_to_srgb(wide.astype(np.uint16)))
+            found = Picture(colour.deep_lab_to_srgb(_lab(levels[..., :3])))
         case _:
             return _without_white(picture.coloured(levels, profile, grey=colours == 1))
     if holed:
         found.opacity = cast(Pixels, np.ascontiguousarray(levels[..., -1]))
         if found.pixels.dtype != found.opacity.dtype:
-            found.opacity = picture.full_scale(found.opacity.astype(np.uint16) * 257, 16)
+            found.opacity = found.opacity.astype(np.uint16) * 257
     return found
+
+
+def _lab(levels: Pixels) -> NDArray[np.uint16]:
+    """In ICC's 16-bit encoding. Photoshop's zero of a and b at 16 bits is 32768, and a unit 256, as in its TIFFs."""
+    if levels.dtype == np.uint8:
+        return levels.astype(np.uint16) * 257
+    wide = levels.astype(np.int32)
+    wide[..., 1:] = np.clip(32896 + (wide[..., 1:] - 32768) * 257 // 256, 0, 65535)
+    return wide.astype(np.uint16)
 
 
 def _without_white(found: Picture) -> Picture:

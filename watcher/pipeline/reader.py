@@ -26,7 +26,7 @@ import numpy as np
 
 from watcher.errors import InputError
 from watcher.pipeline import pixels, sniff
-from watcher.pipeline.pixels import Picture
+from watcher.pipeline.picture import Picture
 
 # Messages are small: pixels, profiles and metadata travel in memory that is passed along.
 MESSAGE_BYTES = 65536

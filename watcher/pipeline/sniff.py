@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 from watcher.errors import InputRejected
-from watcher.pipeline import foreign, ifd, jxl, png, psd, raw
+from watcher.pipeline import foreign, ifd, jpeg, jxl, png, psd, raw
 from watcher.pipeline.openers import Undecodable, damaged, opened
 
 _MAGIC = (
@@ -74,6 +74,10 @@ def size_of(content: bytes, kind: str) -> tuple[int, int]:
                 width, height = psd.size_of(content)
             case "JXL":
                 width, height = jxl.size_of(content)
+            case "JPEG":
+                jpeg.refuse(content)
+                with opened(content, kind) as image:
+                    width, height = image.size
             case "RAW":
                 width, height = raw.size_of(content)
             case _:

@@ -83,7 +83,8 @@ def _decoded(content: bytes, kind: str, tags: ifd.Tags, number: int) -> Picture:
         case 5:
             if levels.shape[2] < 4:
                 raise ValueError(f"{levels.shape[2]} inks")
-            return picture.of_cmyk(picture.full_scale(np.ascontiguousarray(levels[..., :4]), bits), profile)
+            inks = cast(Pixels, np.ascontiguousarray(levels[..., :4]))
+            return picture.of_cmyk(picture.full_scale(inks, bits), profile)
         case 8 | 9:
             return Picture(colour.deep_lab_to_srgb(_unsigned_lab(levels[..., :3], photometric)))
     return _with_alpha(picture.full_scale(levels, bits), 3, tags, profile)
