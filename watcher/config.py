@@ -152,9 +152,7 @@ class Folder(Strict):
     )
     poll_interval_s: Positive = Field(5.0, description="how often a polling observer looks")
     scan_interval_s: Positive = Field(300.0, description="how often the whole folder is listed to make sure")
-    pairs: Literal["both", "jpeg", "raw"] = Field(
-        "both", description="which of a camera's RAW and JPEG of one name is matted; see docs/formats.md"
-    )
+    pairs: Literal["both", "jpeg", "raw"] = Field("both", description="which of a RAW and its JPEG is work")
     pair_wait_s: Positive = Field(30.0, description="how long to wait for the other half of such a pair")
     source: Literal["leave", "archive", "delete"] = Field(
         "leave", description="what happens to a photo once its matte is safe on disk"
