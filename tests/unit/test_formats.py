@@ -80,6 +80,12 @@ def test_a_jpeg_within_a_tiff_is_read_and_its_end_is_asked_for(make):
         read(content[: len(content) - 2000])
 
 
+def test_offsets_beyond_any_file_are_no_bug_of_ours():
+    content = b"II+\0\x08\0\0\0" + b"\xff" * 8 + bytes(100)
+    with pytest.raises(InputNotReady):
+        read(content)
+
+
 @pytest.mark.parametrize("kind", ["unassalpha", "assocalpha"])
 def test_straight_and_associated_alpha_both_come_out_straight(kind, make, deep):
     colours, alpha = deep.wide(make), make.opacity().astype(np.uint16) * 257

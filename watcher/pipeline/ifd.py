@@ -57,7 +57,7 @@ def pages(content: bytes) -> tuple[list[Tags], list[Tags]]:
         for tags in chain:
             for start in tags.get(_SUB, ())[:_MOST_DIRECTORIES]:
                 inner += _chain(content, start, order, big=big)
-    except struct.error as error:
+    except (struct.error, OverflowError) as error:  # beyond the end, or beyond any file
         raise EOFError("the end of the file is missing") from error
     if not chain:
         raise EOFError("the end of the file is missing")
