@@ -236,6 +236,28 @@ def test_a_deep_ppm_is_exact(make, deep):
         read(content[:-1])
 
 
+# --- PNG -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_an_interlaced_png_is_exact(dtype, channels, make, deep):
+    levels = make.original() if dtype == np.uint8 else deep.wide(make)
+    alpha = make.opacity().astype(dtype) * (1 if dtype == np.uint8 else 257)
+    picture = read(deep.interlaced(make, np.dstack([levels, alpha][: channels - 2])))
+    assert np.array_equal(picture.pixels, levels)
+    assert channels == 3 or np.array_equal(picture.opacity, alpha)
+
+
+def test_a_transparent_colour_of_16_bits_is_a_hole(make, deep):
+    levels = deep.wide(make)
+    levels[:20, :20] = (1000, 2000, 3000)
+    content = make.with_chunk(make.by_opencv(levels, ".png"), b"tRNS", struct.pack(">3H", 1000, 2000, 3000))
+    picture = read(content)
+    assert np.array_equal(picture.pixels, levels)
+    assert (picture.opacity == 0).sum() == 400
+
+
 # --- JPEG ------------------------------------------------------------------------------------
 
 
