@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -71,10 +72,20 @@ def of_cmyk(inks: Pixels, profile: bytes | None) -> Picture:
             return Picture(colour.deep_to_srgb(cast(NDArray[np.uint16], inks), profile, "cmyk"))
         except colour.Unusable:
             pass
-    top = np.iinfo(inks.dtype).max
-    paper = top - inks[..., 3:].astype(np.uint32)
-    rgb = (top - inks[..., :3].astype(np.uint32)) * paper // top
-    return Picture(cast(Pixels, rgb.astype(inks.dtype)), warnings=[_NO_CMYK_PROFILE])
+    if inks.dtype == np.uint8:
+        return Picture(np.array(Image.fromarray(inks, "CMYK").convert("RGB")), warnings=[_NO_CMYK_PROFILE])
+    rgb = np.empty((*inks.shape[:2], 3), np.uint16)
+    for rows in strips(inks):
+        shown = 65535 - inks[rows].astype(np.uint32)
+        rgb[rows] = shown[..., :3] * shown[..., 3:] // 65535
+    return Picture(rgb, warnings=[_NO_CMYK_PROFILE])
+
+
+def strips(levels: Pixels) -> Iterator[slice]:
+    """Rows of about four megapixels at a time, for arithmetic in wider numbers."""
+    step = max(1, (1 << 22) // max(1, levels.shape[1]))
+    for start in range(0, levels.shape[0], step):
+        yield slice(start, start + step)
 
 
 def coloured(levels: Pixels, profile: bytes | None, *, grey: bool = False) -> Picture:
@@ -121,9 +132,10 @@ def divide_by_opacity(picture: Picture) -> None:
     if picture.opacity is None:
         return
     top = np.iinfo(picture.pixels.dtype).max
-    scale = top / np.maximum(picture.opacity, 1).astype(np.float32)
-    straight = np.minimum(picture.pixels * scale[..., None] + 0.5, top)
-    picture.pixels = cast(Pixels, straight.astype(picture.pixels.dtype))
+    for rows in strips(picture.pixels):
+        scale = top / np.maximum(picture.opacity[rows], 1).astype(np.float32)
+        straight = np.minimum(picture.pixels[rows] * scale[..., None] + 0.5, top)
+        picture.pixels[rows] = straight.astype(picture.pixels.dtype)
 
 
 def dpi_of(image: Image.Image) -> tuple[float, float] | None:

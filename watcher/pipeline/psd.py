@@ -142,12 +142,10 @@ def _without_white(found: Picture) -> Picture:
     """Photoshop stores the composite of a transparent document over white: take the white out."""
     if found.opacity is not None:
         top = np.iinfo(found.pixels.dtype).max
-        rows = max(1, (1 << 22) // max(1, found.pixels.shape[1]))
-        for start in range(0, found.pixels.shape[0], rows):  # in strips: floats are large
-            strip = slice(start, start + rows)
-            share = np.maximum(found.opacity[strip], 1).astype(np.float32)[..., None] / top
-            straight = (found.pixels[strip] - top * (1 - share)) / share
-            found.pixels[strip] = np.clip(straight + 0.5, 0, top).astype(found.pixels.dtype)
+        for rows in picture.strips(found.pixels):
+            share = np.maximum(found.opacity[rows], 1).astype(np.float32)[..., None] / top
+            straight = (found.pixels[rows] - top * (1 - share)) / share
+            found.pixels[rows] = np.clip(straight + 0.5, 0, top).astype(found.pixels.dtype)
     return found
 
 

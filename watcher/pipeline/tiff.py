@@ -97,7 +97,7 @@ def _levels(content: bytes, number: int) -> tuple[Pixels, int]:
     try:
         with tifffile.TiffFile(io.BytesIO(content)) as file:
             page = cast("TiffPage", file.pages[number])
-            levels: NDArray[Any] = page.asarray()
+            levels: NDArray[Any] = page.asarray(maxworkers=1)
             bits = int(page.bitspersample)
             if page.planarconfig == 2 and levels.ndim == 3:
                 levels = np.moveaxis(levels, 0, 2)
