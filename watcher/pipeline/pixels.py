@@ -111,8 +111,11 @@ def _png(content: bytes, kind: str) -> Picture:
     found = {name: content[start:end] for name, start, end in png.chunks(content) if name in _PNG_TOLD}
     bare = png.only(content, _PNG_PIXELS)
     profile = png.profile_in(found[b"iCCP"]) if b"iCCP" in found else None
-    if content[24] == 16:
-        picture = coloured(_by_opencv(bare), profile, grey=content[25] in (0, 4))
+    depth, colours = content[24], content[25]
+    if depth >= 8 and colours != _PALETTE and b"tRNS" not in found:
+        picture = coloured(_by_libpng(bare), profile, grey=colours in (0, 4))
+    elif depth == 16:
+        picture = coloured(_by_opencv(bare), profile, grey=colours in (0, 4))
     else:
         with openers.opened(bare, kind) as image:
             image.load()
@@ -127,7 +130,15 @@ def _png(content: bytes, kind: str) -> Picture:
     return picture
 
 
-_PNG_TOLD = frozenset({b"iCCP", b"eXIf", b"iTXt", b"pHYs", b"acTL"})
+_PNG_TOLD = frozenset({b"iCCP", b"eXIf", b"iTXt", b"pHYs", b"acTL", b"tRNS"})
+_PALETTE = 3
+
+
+def _by_libpng(content: bytes) -> Pixels:
+    """HxW, HxWx2, HxWx3 or HxWx4 levels of a PNG as stored, at either depth."""
+    import imagecodecs
+
+    return cast(Pixels, imagecodecs.png_decode(content))
 
 
 def _png_dpi(body: bytes | None) -> tuple[float, float] | None:
@@ -138,7 +149,7 @@ def _png_dpi(body: bytes | None) -> tuple[float, float] | None:
 
 
 def _by_opencv(content: bytes) -> Pixels:
-    """HxW, HxWx3 RGB or HxWx4 RGBA at native depth: TIFF upright already, PNG as stored."""
+    """HxW, HxWx3 RGB or HxWx4 RGBA levels of a PNG as stored; a transparent colour becomes alpha."""
     image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise ValueError("its pixels cannot be decoded")
