@@ -118,7 +118,7 @@ def _encoded(kind: str, size: int) -> bytes:
             import pillow_heif
 
             made = pillow_heif.from_bytes("RGB;16", (photo.shape[1], photo.shape[0]), photo.tobytes())
-            made.save(buffer, quality=50, enc_params={"x265:preset": "ultrafast"})
+            made.save(buffer, quality=50, enc_params={"preset": "ultrafast"})
     return buffer.getvalue()
 
 

@@ -57,10 +57,15 @@ def of_image(image: Image.Image, profile: bytes | None) -> Picture:
             raise ValueError("floating point pixels")
     if image.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in image.info:
         grey = image.mode in ("L", "LA", "La")
-        return coloured(np.array(image.convert("RGBA")), profile, grey=grey)
+        return coloured(np.array(_in_mode(image, "RGBA")), profile, grey=grey)
     if image.mode in ("L", "1"):
-        return coloured(np.array(image.convert("L")), profile)
-    return coloured(np.array(image.convert("RGB")), profile)
+        return coloured(np.array(_in_mode(image, "L")), profile)
+    return coloured(np.array(_in_mode(image, "RGB")), profile)
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """`convert` copies even where there is nothing to convert."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def of_cmyk(inks: Pixels, profile: bytes | None) -> Picture:
