@@ -168,9 +168,9 @@ class Journal:
             db.execute(PASS_OVER, (*key, time.time(), outcome))
 
     def versions(self, folder: str, relpaths: Iterable[str]) -> list[tuple[str, Stamp]]:
-        """Every version of these paths that was ever entered and not passed over, gone ones included."""
+        """Every version of these paths that was done and not passed over, gone ones included."""
         sql = (
-            "SELECT size, mtime_ns FROM job WHERE folder = ? AND relpath = ?"
+            "SELECT size, mtime_ns FROM job WHERE folder = ? AND relpath = ? AND +state = 'done'"
             " AND coalesce(outcome, '') NOT LIKE '{\"companion_of\"%'"
         )
         return [

@@ -29,7 +29,7 @@ class JournalPort(Protocol):
         """Enter it as done with nothing to show: the other half of a pair."""
 
     def versions(self, folder: str, relpaths: Iterable[str]) -> Sequence[tuple[str, Stamp]]:
-        """Every version of these paths that was ever work, gone ones included."""
+        """Every version of these paths that was work and is done, gone ones included."""
 
     def known(self, folder: str) -> dict[str, tuple[Stamp, JobState]]:
         """The newest version of each path that is still present."""

@@ -31,8 +31,8 @@ class Pairs:
     """`prefer`: which half is work; `wait_s`: how long the other half waits for it.
 
     `present`: the names in a folder (relative to the hot folder) that are work by their name;
-    `earlier`: the stamps of the versions of these paths that the journal knows, gone ones
-    included. Both are asked only about files that are the other half of a pair.
+    `earlier`: the stamps of the versions of these paths that are done, gone ones included.
+    Both are asked only about files that are the other half of a pair.
     """
 
     def __init__(

@@ -204,9 +204,10 @@ class FolderWatch:
         prefix = f"{reldir}/" if reldir else ""
         try:
             with os.scandir(f"{self._path}/{reldir}") as entries:
-                return [entry.name for entry in entries if self._rules.wants(prefix + entry.name)]
+                files = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
         except OSError:
             return []
+        return [name for name in files if self._rules.wants(prefix + name)]
 
     def _patience(self) -> float:
         """Seconds until something is due."""
