@@ -17,6 +17,7 @@ from psd_tools import PSDImage
 
 from watcher.errors import InputNotReady, InputRejected
 from watcher.pipeline import colour, exif, jxl, pixels, raw, sniff
+from watcher.pipeline.decode import DecodeLimits, decode
 from watcher.pipeline.picture import full_scale
 
 DATA = Path(__file__).parents[1] / "data"
@@ -518,6 +519,41 @@ def test_a_cr3_tells_its_exif_in_three_blocks(make):
     block.load(raw._metadata(content)[0])
     assert (block[271], block.get(274)) == ("Cam", None)
     assert block.get_ifd(0x8769)[271] == "Cam"
+
+
+# --- The limit -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kind", ["dng", "psb", "jxl", "boxed jxl", "heic", "avif", "jp2", "ppm", "tif", "big tif"]
+)
+def test_the_limit_on_megapixels_holds_before_a_pixel_is_decoded(kind, make, deep, tmp_path, job_of):
+    wide = deep.wide(make)
+    bare = imagecodecs.jpegxl_encode(wide, lossless=True)
+    content = {
+        "dng": lambda: deep.camera_raw(make),
+        "psb": lambda: deep.psd(wide, big=True),
+        "jxl": lambda: bare,
+        "boxed jxl": lambda: deep.jxl_with(bare),
+        "heic": lambda: deep.heic(make, 10),
+        "avif": lambda: imagecodecs.avif_encode(wide >> 6, bitspersample=10, speed=10),
+        "jp2": lambda: imagecodecs.jpeg2k_encode(wide, level=0),
+        "ppm": lambda: b"P6 132 176 65535\n" + wide.tobytes(),
+        "tif": lambda: deep.tiff(wide, compression="zlib"),
+        "big tif": lambda: deep.tiff(wide, bigtiff=True),
+    }[kind]()
+    path = tmp_path / "a"
+    path.write_bytes(content)
+    reserved: list[int] = []
+    with pytest.raises(InputRejected, match=r"132 x 176.*megapixels"):
+        decode(
+            job_of(path),
+            path,
+            proxy_size=lambda width, height: (width, height),
+            limits=DecodeLimits(max_image_mp=0.02),
+            reserve=reserved.append,
+        )
+    assert reserved == []
 
 
 # --- What is no photo ------------------------------------------------------------------------
