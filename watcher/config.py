@@ -154,9 +154,7 @@ class Folder(Strict):
     scan_interval_s: Positive = Field(300.0, description="how often the whole folder is listed to make sure")
     pairs: Literal["both", "jpeg", "raw"] = Field("both", description="which of a RAW and its JPEG is work")
     pair_wait_s: Positive = Field(30.0, description="how long to wait for the other half of such a pair")
-    source: Literal["leave", "archive", "delete"] = Field(
-        "leave", description="what happens to a photo once its matte is safe on disk"
-    )
+    source: Literal["leave", "archive", "delete"] = Field("leave", description="what becomes of a done photo")
     archive: Place | None = Field(None, description="where `source: archive` moves photos")
     quarantine: Place | None = Field(
         None,
