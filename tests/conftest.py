@@ -95,9 +95,9 @@ def permissions() -> Iterator[None]:
         yield
 
 
-def _load() -> ModuleType:
-    path = Path(__file__).parent / "data" / "make.py"
-    spec = importlib.util.spec_from_file_location("hotmatte_test_pictures", path)
+def _load(name: str = "make") -> ModuleType:
+    path = Path(__file__).parent / "data" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"hotmatte_test_pictures_{name}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -109,6 +109,12 @@ def _load() -> ModuleType:
 def make() -> ModuleType:
     """tests/data/make.py"""
     return _load()
+
+
+@pytest.fixture(scope="session")
+def deep() -> ModuleType:
+    """tests/data/make_deep.py"""
+    return _load("make_deep")
 
 
 @pytest.fixture(scope="session")

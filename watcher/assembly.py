@@ -24,7 +24,7 @@ from watcher.engine.launch import prepare
 from watcher.engine.supervisor import Supervisor
 from watcher.errors import ConfigError, EngineUnavailable, WatcherError
 from watcher.intake.watch import FolderWatch
-from watcher.journal import Journal
+from watcher.journal import Journal, Record
 from watcher.log import event
 from watcher.pipeline.batch import Batcher
 from watcher.pipeline.budget import PixelBudget
@@ -300,13 +300,28 @@ class Assembly:
             lane.dispatcher.wake()
 
     def _retire(self, source: Source) -> None:
-        """A scan found a source that is done and should have been retired: a crash came between."""
+        """A scan found a source that is done and should have been retired.
+
+        A crash came between, or it is the other half of a pair, which follows its first half.
+        """
         record = self._journal.find(source.folder, source.relpath)
-        if record is None or record.state is not JobState.DONE or record.job.source != source:
-            return
-        if not json.loads(record.outcome or "{}").get("outputs"):
+        if record is None or record.job.source != source or not self._may_go(record):
             return
         try:
             retire(source, self.settings.folders[source.folder], job_id=record.job.id)
         except WatcherError as error:
             event(logging.WARNING, f"source not retired: {error}", folder=source.folder, file=source.relpath)
+
+    def _may_go(self, record: Record) -> bool:
+        """Whether a matte of it is published; of a companion: of the half that is work, and that is archived."""
+        outcome = json.loads(record.outcome or "{}")
+        if record.state is not JobState.DONE:
+            return False
+        if (first := outcome.get("companion_of")) is None:
+            return bool(outcome.get("outputs"))
+        folder = record.job.source.folder
+        # A RAW is never deleted for its JPEG, nor a JPEG for its RAW.
+        if self.settings.folders[folder].source != "archive":
+            return False
+        half = self._journal.find(folder, first)
+        return half is not None and half.gone and half.state is JobState.DONE and self._may_go(half)

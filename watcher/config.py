@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from watcher import lined_yaml, places, templates
+from watcher.endings import IMAGES
 from watcher.errors import ConfigError, RetryPolicy
 from watcher.outputs import Output as Output  # noqa: PLC0414  (settings are imported from here)
 from watcher.places import Problem
@@ -33,8 +34,6 @@ Positive = Annotated[float, Field(gt=0, le=86_400 * 365, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10_000)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
-ENDINGS = ("jpg", "jpeg", "jpe", "png", "tif", "tiff", "webp", "bmp", "gif", "heic", "heif", "avif", "psd")
-IMAGES = tuple(f"*.{ending}" for ending in ENDINGS)
 # Where a system-wide installation keeps its configuration.
 SYSTEM_CONFIG = Path("/etc/hotmatte/hotmatte.yaml")
 LOCAL_CONFIG = Path("hotmatte.yaml")
@@ -108,9 +107,9 @@ class Folder(Strict):
     )
     poll_interval_s: Positive = Field(5.0, description="how often a polling observer looks")
     scan_interval_s: Positive = Field(300.0, description="how often the whole folder is listed to make sure")
-    source: Literal["leave", "archive", "delete"] = Field(
-        "leave", description="what happens to a photo once its matte is safe on disk"
-    )
+    pairs: Literal["both", "jpeg", "raw"] = Field("both", description="which of a RAW and its JPEG is work")
+    pair_wait_s: Positive = Field(30.0, description="how long to wait for the other half of such a pair")
+    source: Literal["leave", "archive", "delete"] = Field("leave", description="what becomes of a done photo")
     archive: Place | None = Field(None, description="where `source: archive` moves photos")
     quarantine: Place | None = Field(
         None,

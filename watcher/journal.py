@@ -7,6 +7,7 @@ never between. Decides nothing: who fails, waits or is given up is `errors.dispo
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import threading
@@ -39,6 +40,13 @@ ON CONFLICT DO UPDATE SET
     crashes = iif(state = 'running', crashes, 0),
     not_before = 0, outcome = NULL, ended_at = NULL, admitted_at = excluded.admitted_at
 WHERE gone = 1
+"""
+
+# The other half of a pair: ended as soon as it is known, with nothing done.
+PASS_OVER = """
+INSERT INTO job (folder, relpath, size, mtime_ns, admitted_at, state, outcome, ended_at)
+VALUES (?1, ?2, ?3, ?4, ?5, 'done', ?6, ?5)
+ON CONFLICT DO UPDATE SET gone = 0, state = 'done', outcome = ?6, ended_at = ?5 WHERE gone = 1
 """
 
 # The attempt is charged here, before the work, so that a file which kills the whole daemon
@@ -149,6 +157,27 @@ class Journal:
         now = time.time()
         with self._write() as db:
             return [_admit(db, source, now) for source in sources]
+
+    def pass_over(self, source: Source, companion_of: str) -> None:
+        """Enter `source` as done with nothing to show: it belongs to another source, which is work."""
+        outcome = json.dumps({"companion_of": companion_of})
+        with self._write() as db:
+            key = (source.folder, os.fsencode(source.relpath), source.stamp.size, source.stamp.mtime_ns)
+            db.execute(SUPERSEDE, key)
+            db.execute(OUTDATE, key)
+            db.execute(PASS_OVER, (*key, time.time(), outcome))
+
+    def versions(self, folder: str, relpaths: Iterable[str]) -> list[tuple[str, Stamp]]:
+        """Every version of these paths that was done and not passed over, gone ones included."""
+        sql = (
+            "SELECT size, mtime_ns FROM job WHERE folder = ? AND relpath = ? AND +state = 'done'"
+            " AND coalesce(outcome, '') NOT LIKE '{\"companion_of\"%'"
+        )
+        return [
+            (relpath, Stamp(*row))
+            for relpath in relpaths
+            for row in self._read(sql, (folder, os.fsencode(relpath)))
+        ]
 
     def known(self, folder: str) -> dict[str, tuple[Stamp, JobState]]:
         """The version of each path that is, as far as we know, on disk now."""

@@ -40,6 +40,7 @@ class MemoryJournal:
         self.rows: dict[str, tuple[Stamp, JobState]] = {}
         self.admitted: list[Source] = []
         self.gone: list[str] = []
+        self.passed: list[tuple[str, str]] = []
         self.identity: str | None = None
         self.lock = threading.Lock()
 
@@ -53,6 +54,16 @@ class MemoryJournal:
                     self.admitted.append(source)
                 fresh.append(new)
             return fresh
+
+    def pass_over(self, source, companion_of):
+        with self.lock:
+            self.rows[source.relpath] = (source.stamp, JobState.DONE)
+            self.passed.append((source.relpath, companion_of))
+
+    def versions(self, folder, relpaths):
+        with self.lock:
+            known = [source for source in self.admitted if source.relpath in set(relpaths)]
+            return [(source.relpath, source.stamp) for source in known]
 
     def known(self, folder):
         with self.lock:
@@ -424,3 +435,36 @@ def test_a_limit_of_inotify_leads_to_polling_and_names_the_sysctl(tmp_path, sett
     )
     assert done.stdout.startswith("polling True the limit of inotify"), done.stdout + done.stderr
     assert named in done.stdout
+
+
+# --- A camera's RAW and JPEG ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", ["a.CR2", "a.JPG"])
+def test_of_a_pair_the_preferred_half_is_work_whichever_comes_first(rig, eventually, observer, first):
+    rig.watch(pairs="jpeg", pair_wait_s=30.0, **observer)
+    (rig.hot / first).write_bytes(PHOTO)
+    eventually(
+        lambda: rig.journal.names() == ["a.JPG"] if first == "a.JPG" else rig.watches[0].status().waiting
+    )
+    (rig.hot / ("a.JPG" if first == "a.CR2" else "a.CR2")).write_bytes(PHOTO)
+    eventually(lambda: rig.journal.passed == [("a.CR2", "a.JPG")])
+    eventually(lambda: rig.journal.names() == ["a.JPG"])
+    rig.watches[0].rescan()
+    eventually(lambda: rig.done == [] and rig.journal.names() == ["a.JPG"])
+
+
+def test_a_half_whose_other_half_never_comes_is_work(rig, eventually):
+    rig.watch(pairs="jpeg", pair_wait_s=0.5)
+    (rig.hot / "a.CR2").write_bytes(PHOTO)
+    eventually(lambda: rig.journal.names() == ["a.CR2"])
+    (rig.hot / "a.JPG").write_bytes(PHOTO)
+    eventually(lambda: rig.journal.names() == ["a.CR2", "a.JPG"])
+    assert rig.journal.passed == []
+
+
+def test_both_halves_are_work_unless_told_otherwise(rig, eventually):
+    rig.watch()
+    (rig.hot / "a.CR2").write_bytes(PHOTO)
+    (rig.hot / "a.JPG").write_bytes(PHOTO)
+    eventually(lambda: sorted(rig.journal.names()) == ["a.CR2", "a.JPG"])

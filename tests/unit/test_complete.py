@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import importlib.util
 import io
 import struct
+from pathlib import Path
 
 import collection
+import imagecodecs
 import numpy as np
 import pillow_heif
 import pytest
+import tifffile
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image, features
@@ -60,6 +64,48 @@ WHOLE = {
     "heic": _heif(),
     "psd_raw": _psd(0),
     "psd_rle": _psd(1),
+}
+
+
+def _deep(name):
+    """tests/data/make_deep.py, before fixtures are there."""
+    places = {}
+    for module in ("make", "make_deep"):
+        path = Path(__file__).parents[1] / "data" / f"{module}.py"
+        spec = importlib.util.spec_from_file_location(f"hotmatte_end_{module}", path)
+        places[module] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(places[module])
+    return getattr(places["make_deep"], name)
+
+
+def _jxl():
+    return _deep("jxl_with")(imagecodecs.jpegxl_encode(np.asarray(_picture()), lossless=True))
+
+
+def _raf():
+    parts = [_saved("JPEG"), bytes(range(256)), bytes(range(1, 256)) * 20]
+    offset, places = 108, b""
+    for part in parts:
+        places += struct.pack(">II", offset, len(part))
+        offset += len(part)
+    return b"FUJIFILMCCD-RAW 0201".ljust(84, b"x") + places + b"".join(parts)
+
+
+def _nested():
+    """As a Nikon or Sony RAW is built: a thumbnail, and the sensor in a directory within."""
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        writer.write(np.asarray(_picture((10, 8))), photometric="rgb", subifds=1, metadata=None)
+        writer.write(np.asarray(_picture())[..., 0].copy(), photometric=32803, metadata=None)
+    return buffer.getvalue()
+
+
+WHOLE |= {
+    "jxl": _jxl(),
+    "raf": _raf(),
+    "nested": _nested().rstrip(b"\0"),
+    "orf": b"IIRO" + WHOLE["tiff"][4:],
+    "jp2": _saved("JPEG2000"),
 }
 WHOLE = {kind: content for kind, content in WHOLE.items() if content}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from pathlib import Path
 
@@ -124,3 +125,27 @@ def test_a_disk_that_refuses_is_the_machines_fault(tmp_path):
 def test_writing_is_durable_before_it_is_said(journal):
     assert journal._read("PRAGMA synchronous") == [(2,)]
     assert journal._read("PRAGMA journal_mode") == [("wal",)]
+
+
+def test_the_half_of_a_pair_that_is_passed_over_is_known_and_never_claimed(journal):
+    journal.pass_over(source("a.cr2"), "a.jpg")
+    assert journal.known("in") == {"a.cr2": (source("a.cr2").stamp, JobState.DONE)}
+    assert journal.claim(["in"], limit=9, now=1.0, lease=60) == []
+    assert not journal.admit(source("a.cr2"))
+    assert json.loads(journal.find("in", "a.cr2").outcome) == {"companion_of": "a.jpg"}
+    assert journal.versions("in", ["a.cr2"]) == []
+
+
+def test_versions_that_are_gone_are_remembered_for_their_other_half(journal):
+    journal.admit(source("a.jpg"))
+    [job] = journal.claim(["in"], limit=1, now=1.0, lease=60)
+    journal.finish(job, "{}")
+    journal.mark_gone("in", ["a.jpg"])
+    assert journal.versions("in", ["a.jpg", "a.JPG"]) == [("a.jpg", source("a.jpg").stamp)]
+
+
+def test_a_half_that_was_passed_over_and_has_changed_is_new_work(journal):
+    journal.pass_over(source("a.cr2", size=1), "a.jpg")
+    assert journal.admit(source("a.cr2", size=2))
+    [job] = journal.claim(["in"], limit=9, now=1.0, lease=60)
+    assert job.source.stamp.size == 2

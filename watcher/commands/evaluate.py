@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from watcher.config import ENDINGS
+from watcher.endings import ENDINGS
 from watcher.errors import InputRejected
 from watcher.exits import OK, SOME_FAILED
 from watcher.metrics import Field, Scores, scores, unknown_band

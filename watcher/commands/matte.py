@@ -25,10 +25,11 @@ from watcher import log
 from watcher.assembly import MEGA, Engines, about_of, build_runner
 from watcher.commands.models import pull_missing
 from watcher.commands.progress import Bar
-from watcher.config import IMAGES, Folder, Profile, Settings
+from watcher.config import Folder, Profile, Settings
 from watcher.dispatch import failure_of
 from watcher.domain import Job, Outcome, Source, Stamp, printable
 from watcher.download import download, is_url
+from watcher.endings import IMAGES
 from watcher.engine.card import card_folders, load_card
 from watcher.errors import Action, ConfigError, InputError, RetryPolicy, disposition
 from watcher.exits import OK, SOME_FAILED, USAGE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
@@ -9,8 +10,10 @@ from typing import Protocol
 from watcher.domain import JobState, Source, Stamp
 from watcher.intake import candidate
 from watcher.intake.complete import Verdict
+from watcher.intake.pairs import Fate, Pairs
 from watcher.intake.scan import Difference
 from watcher.intake.settle import Ripe, Settler
+from watcher.log import event
 
 # Files that enter the journal in one transaction.
 BATCH = 512
@@ -21,6 +24,12 @@ class JournalPort(Protocol):
 
     def admit_many(self, sources: Sequence[Source]) -> Sequence[bool]:
         """Queue each source, unless it is known; True where it was newly queued."""
+
+    def pass_over(self, source: Source, companion_of: str) -> None:
+        """Enter it as done with nothing to show: the other half of a pair."""
+
+    def versions(self, folder: str, relpaths: Iterable[str]) -> Sequence[tuple[str, Stamp]]:
+        """Every version of these paths that was work and is done, gone ones included."""
 
     def known(self, folder: str) -> dict[str, tuple[Stamp, JobState]]:
         """The newest version of each path that is still present."""
@@ -35,7 +44,7 @@ class JournalPort(Protocol):
 class Admission:
     """Leads the files of the hot folder `name` at `path` into the journal.
 
-    `still_there` raises HostError unless the folder is the one that was opened; it is
+    `pairs` says which half of a RAW and JPEG is work. `still_there` raises HostError unless the folder is the one that was opened; it is
     asked before anything counts as gone, because the files of an unmounted share are not.
     `on_admit` is called when jobs were queued; `beat` before each file that is touched.
     """
@@ -47,6 +56,7 @@ class Admission:
         *,
         journal: JournalPort,
         settler: Settler,
+        pairs: Pairs,
         still_there: Callable[[], None],
         on_admit: Callable[[], None],
         beat: Callable[[float], None],
@@ -55,6 +65,7 @@ class Admission:
         self._path = path
         self._journal = journal
         self._settler = settler
+        self._pairs = pairs
         self._still_there = still_there
         self._on_admit = on_admit
         self._beat = beat
@@ -109,7 +120,17 @@ class Admission:
         if stamp != ripe.stamp or (not ripe.overdue and candidate.judge(path) is Verdict.INCOMPLETE):
             self._settler.put_back(ripe, stamp, now)
             return None
-        return Source(self._name, ripe.relpath, stamp)
+        return self._unless_companion(ripe, Source(self._name, ripe.relpath, stamp), now)
+
+    def _unless_companion(self, ripe: Ripe, source: Source, now: float) -> Source | None:
+        """`source`, unless it waits for the other half of its pair, or has found it."""
+        fate, other = self._pairs.fate(source.relpath, source.stamp, quiet_for=now - ripe.since)
+        if fate is Fate.WAIT:
+            self._settler.put_back(ripe, source.stamp, now)
+        elif fate is Fate.COMPANION:
+            self._journal.pass_over(source, other)
+            event(logging.INFO, "passed over", folder=self._name, file=source.relpath, companion_of=other)
+        return source if fate is Fate.WORK else None
 
     def _mark_gone(self, relpaths: Sequence[str]) -> None:
         if relpaths:

@@ -27,6 +27,11 @@ _SIGNATURES: tuple[tuple[bytes, Callable[[View], Verdict]], ...] = (
     (b"II+\0", lengths.tiff),
     (b"MM\0+", lengths.tiff),
     (b"8BPS", lengths.psd),
+    *((signature, lengths.tiff) for signature in (b"IIRO", b"IIRS", b"MMOR", b"IIU\0")),
+    (b"FUJIFILMCCD-RAW ", lengths.raf),
+    (b"\0\0\0\x0cJXL ", lengths.jxl),
+    (b"\0\0\0\x0cjP  ", lengths.jpeg2000),
+    (b"\xff\x4f\xff\x51", lengths.jpeg2000),
 )
 
 

@@ -1,4 +1,4 @@
-"""Is the end there? For formats that say how long they are: BMP, WebP, TIFF, HEIF and AVIF, PSD.
+"""Is the end there? For formats that say how long they are: BMP, WebP, TIFF and most RAWs, boxes, PSD.
 
 Each check takes a view of a file that begins with the format's signature, and may
 raise EndMissing, which means incomplete.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 
-from watcher.intake.view import EndMissing, Verdict, View
+from watcher.intake.view import BLOCK, EndMissing, Verdict, View
 
 # Limits only so that nonsense ends; real files stay far below.
 MOST_PARTS = 10_000
@@ -76,10 +76,13 @@ _WIDTHS = {
 }
 # Where pixels lie and how many bytes: strips, tiles, old-style JPEG.
 _PLACES = ((273, 279), (324, 325), (513, 514))
+_SUB_DIRECTORIES = 330
+# Panasonic's word for "see my own tag".
+_ELSEWHERE = 0xFFFF_FFFF
 
 
 def tiff(view: View) -> Verdict:
-    """TIFF 6.0 and BigTIFF: every page's table, values and pixels lie in the file."""
+    """TIFF 6.0, BigTIFF and RAWs built like them: every page's table, values and pixels lie in the file."""
     order = "little" if view.at(0, 2) == b"II" else "big"
     big = view.number(2, 2, order) == 43
     wide = 8 if big else 4
@@ -93,13 +96,22 @@ def tiff(view: View) -> Verdict:
         if not 0 < count <= MOST_ENTRIES:
             return Verdict.INCOMPLETE if count == 0 else Verdict.UNKNOWN
         start, step = offset + (8 if big else 2), 20 if big else 12
-        _check_page(view, start, count, order=order, wide=wide)
+        for inner in _check_page(view, start, count, order=order, wide=wide):
+            _check_inner(view, inner, order=order, wide=wide)
         offset = view.number(start + count * step, wide, order)
     return Verdict.WHOLE
 
 
-def _check_page(view: View, start: int, count: int, *, order: str, wide: int) -> None:
-    """Raises EndMissing where something of this page lies beyond the end."""
+def _check_inner(view: View, offset: int, *, order: str, wide: int) -> None:
+    """A directory within a page: where a RAW keeps its sensor's pixels."""
+    size = 8 if wide == 8 else 2
+    count = view.number(offset, size, order)
+    if count <= MOST_ENTRIES:
+        _check_page(view, offset + size, count, order=order, wide=wide)
+
+
+def _check_page(view: View, start: int, count: int, *, order: str, wide: int) -> list[int]:
+    """Where directories within this page lie. Raises EndMissing where something lies beyond the end."""
     places: dict[int, list[int]] = {}
     step = 4 + 2 * wide
     for entry in range(start, start + count * step, step):
@@ -110,11 +122,15 @@ def _check_page(view: View, start: int, count: int, *, order: str, wide: int) ->
         if values * width > wide:
             at = view.number(at, wide, order)
             view.require(at + values * width)
-        if any(tag in pair for pair in _PLACES) and values * width <= LARGEST_TABLE:
+        if (
+            tag == _SUB_DIRECTORIES or any(tag in pair for pair in _PLACES)
+        ) and values * width <= LARGEST_TABLE:
             places[tag] = _integers(view.at(at, values * width), width, order)
     for offsets, lengths in _PLACES:
         for offset, length in zip(places.get(offsets, ()), places.get(lengths, ()), strict=False):
-            view.require(offset + length)
+            if offset != _ELSEWHERE:
+                view.require(offset + length)
+    return places.get(_SUB_DIRECTORIES, [])[:MOST_PAGES]
 
 
 def _integers(raw: bytes, width: int, order: str) -> list[int]:
@@ -148,6 +164,46 @@ def boxes(view: View) -> Verdict:
         pixels = pixels or kind == b"mdat" or (kind == b"meta" and _holds_pixels(view, offset, length))
         offset += length
     return Verdict.WHOLE if pixels and kinds & {b"meta", b"moov"} else Verdict.INCOMPLETE
+
+
+def jxl(view: View) -> Verdict:
+    """ISO/IEC 18181-2: boxes, and among them the codestream, whole or its last part."""
+    offset = 0
+    ended = False
+    for _ in range(MOST_PARTS):
+        if view.size - offset < 8:
+            break
+        length, kind = view.number(offset, 4), view.at(offset + 4, 4)
+        if length == 0 and any(kind):
+            return Verdict.UNKNOWN
+        start = offset + 8
+        if length == 1:
+            length, start = view.number(start, 8), start + 8
+        if length < 8:
+            return Verdict.WHOLE if ended else _unwritten(kind)
+        view.require(offset + length)
+        if kind in (b"jxlc", b"jxlp") and view.blank(start, offset + length):
+            return Verdict.INCOMPLETE
+        ended = ended or kind == b"jxlc" or (kind == b"jxlp" and view.number(start, 4) >= 1 << 31)
+        offset += length
+    return Verdict.WHOLE if ended else Verdict.INCOMPLETE
+
+
+def jpeg2000(view: View) -> Verdict:
+    """ITU-T T.800, A.4.4: the codestream ends with EOC, which cannot occur within it."""
+    return Verdict.WHOLE if view.rfind(b"\xff\xd9", 12, within=BLOCK) >= 0 else Verdict.INCOMPLETE
+
+
+def raf(view: View) -> Verdict:
+    """Fujifilm: where the JPEG, the table and the sensor's pixels lie, and how long each is."""
+    for place in (84, 92, 100):
+        offset, length = view.number(place, 4), view.number(place + 4, 4)
+        if offset == 0 and place != 92:
+            return Verdict.INCOMPLETE
+        view.require(offset + length)
+        if place == 100 and view.blank(offset, offset + length):
+            return Verdict.INCOMPLETE
+    return Verdict.WHOLE
 
 
 def _unwritten(kind: bytes) -> Verdict:

@@ -7,9 +7,11 @@ offline, nothing in it counts as gone, and it comes back by itself.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from watcher.config import Folder
 from watcher.domain import Source, Stamp
@@ -20,6 +22,7 @@ from watcher.intake.inbox import Inbox
 from watcher.intake.names import Rules
 from watcher.intake.observer import Observation, observe
 from watcher.intake.pace import SHARE, Pace
+from watcher.intake.pairs import Pairs
 from watcher.intake.settle import Settler
 from watcher.intake.standing import FolderStatus, Standing
 from watcher.log import event
@@ -68,11 +71,19 @@ class FolderWatch:
         self._next_poll = 0.0
         self._next_probe = 0.0
         self._standing = Standing(name)
+        self._pairs = Pairs(
+            folder.pairs,
+            # After that the settler has no patience left either.
+            wait_s=min(folder.pair_wait_s, folder.incomplete_s),
+            present=self._names_in,
+            earlier=partial(journal.versions, name),
+        )
         self._admission = Admission(
             name,
             self._path,
             journal=journal,
             settler=self._settler,
+            pairs=self._pairs,
             still_there=self._probe,
             on_admit=on_admit,
             beat=self._standing.beat,
@@ -181,11 +192,22 @@ class FolderWatch:
         if hints.rescan:
             self._pace.want(now)
         self._admission.look_at(hints.relpaths, now)
+        self._pairs.look_anew()
         self._admission.admit_ripe(now)
         if now >= self._pace.deadline():
             self._scan()
         elif self._polls() and now >= self._next_poll:
             self._poll()
+
+    def _names_in(self, reldir: str) -> list[str]:
+        """The names in a sub-folder that are work; nothing where it cannot be listed."""
+        prefix = f"{reldir}/" if reldir else ""
+        try:
+            with os.scandir(f"{self._path}/{reldir}") as entries:
+                files = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+        except OSError:
+            return []
+        return [name for name in files if self._rules.wants(prefix + name)]
 
     def _patience(self) -> float:
         """Seconds until something is due."""

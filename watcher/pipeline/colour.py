@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import io
+import struct
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +38,48 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
 def lab_to_srgb(image: Image.Image) -> Image.Image:
     """CIE Lab (D50) pixels as sRGB."""
     return to_srgb(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes())
+
+
+def is_linear(profile: bytes) -> bool:
+    """Whether half of an RGB profile's scale is half the light, not the fifth it is elsewhere."""
+    try:
+        middle = to_srgb(Image.new("RGB", (1, 1), (128, 128, 128)), profile).getpixel((0, 0))
+    except Unusable:
+        return False
+    return isinstance(middle, tuple) and middle[1] > 180
+
+
+def deep_to_srgb(levels: NDArray[np.uint16], profile: bytes, space: str) -> NDArray[np.uint16]:
+    """HxWxC 16-bit levels of `profile` as 16-bit sRGB; `space`: gray, rgb, cmyk, lab. Raises one of `Unusable`.
+
+    littlecms in Pillow knows 8 bits only.
+    """
+    import imagecodecs
+
+    target = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    flags = int(imagecodecs.CMS.FLAGS.BLACKPOINTCOMPENSATION)
+    if space in ("gray", "rgb"):
+        # Its shortcut through a table is far off in the shadows of linear light.
+        flags |= imagecodecs.CMS.FLAGS.NOOPTIMIZE
+    try:
+        converted = imagecodecs.cms_transform(
+            np.ascontiguousarray(levels),
+            profile,
+            target,
+            colorspace=space,
+            outcolorspace="rgb",
+            outdtype="uint16",
+            intent=imagecodecs.CMS.INTENT.RELATIVE_COLORIMETRIC,
+            flags=flags,
+        )
+    except RuntimeError as error:
+        raise ValueError(f"no conversion: {error}") from error
+    return cast(NDArray[np.uint16], converted)
+
+
+def deep_lab_to_srgb(levels: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """CIE Lab (D50) in ICC's 16-bit encoding as 16-bit sRGB."""
+    return deep_to_srgb(levels, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes(), "lab")
 
 
 def proxy_to_srgb(proxy: NDArray[np.uint8], profile: bytes | None) -> NDArray[np.uint8]:
@@ -82,13 +126,10 @@ def _transform_back(profile: bytes) -> ImageCms.ImageCmsTransform:
     )
 
 
-def grey_curve(profile: bytes) -> NDArray[np.float32]:
-    """The sRGB level, 0..1, of each of 256 grey levels. Raises one of `Unusable`.
-
-    Grey has one dimension, so a table serves every depth, which littlecms in Pillow does not.
-    """
-    ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
-    return np.asarray(to_srgb(ramp, profile), np.float32)[0, :, 1] / np.float32(255)
+def grey_curve(profile: bytes) -> NDArray[np.uint16]:
+    """The 16-bit sRGB level of each of 65536 grey levels. Raises one of `Unusable`."""
+    ramp = np.arange(65536, dtype=np.uint16).reshape(256, 256, 1)
+    return np.ascontiguousarray(deep_to_srgb(ramp, profile, "gray").reshape(-1, 3)[:, 1])
 
 
 def between(levels: NDArray[np.uint8], own: bytes | None, wanted: bytes | None) -> NDArray[np.uint8]:
@@ -104,3 +145,39 @@ def between(levels: NDArray[np.uint8], own: bytes | None, wanted: bytes | None) 
         return np.array(ImageCms.applyTransform(Image.fromarray(levels), _transform_back(wanted)))
     except Unusable:
         return levels
+
+
+# --- A profile of our own --------------------------------------------------------------------
+
+# Adobe RGB (1998): the primaries adapted to D50, and the gamma 2 + 51/256.
+ADOBE_GAMMA = 563 / 256
+_ADOBE = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
+_D50 = (0.9642, 1.0, 0.8249)
+
+
+@functools.cache
+def adobe_rgb() -> bytes:
+    """An ICC profile (ICC.1:2001-04, matrix and curves) of Adobe RGB (1998)."""
+    name = b"Compatible with Adobe RGB (1998)\0"
+    tags = {
+        b"desc": b"desc" + bytes(4) + struct.pack(">I", len(name)) + name + bytes(78),
+        b"cprt": b"text" + bytes(4) + b"No copyright, use freely\0",
+        b"wtpt": _xyz(*_D50),
+    }
+    for letter, primary in zip("rgb", _ADOBE, strict=True):
+        tags[f"{letter}XYZ".encode()] = _xyz(*primary)
+        tags[f"{letter}TRC".encode()] = b"curv" + bytes(4) + struct.pack(">IH", 1, round(ADOBE_GAMMA * 256))
+    table, content = b"", b""
+    start = 128 + 4 + 12 * len(tags)
+    for tag, body in tags.items():
+        table += tag + struct.pack(">II", start + len(content), len(body))
+        content += body + bytes(-len(body) % 4)
+    header = struct.pack(
+        ">I4xI4s4s4s6H4s28x", start + len(content), 0x02400000, b"mntr", b"RGB ", b"XYZ ",
+        2000, 1, 1, 0, 0, 0, b"acsp",
+    )  # fmt: skip
+    return (header + _xyz(*_D50)[8:]).ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + content
+
+
+def _xyz(*values: float) -> bytes:
+    return b"XYZ " + bytes(4) + struct.pack(">3i", *(round(value * 65536) for value in values))

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from watcher.domain import Frame, Job, Pixels, Stamp
 from watcher.errors import InputChanged, InputNotReady, InputRejected, WatcherError, host_error
-from watcher.pipeline import colour, pixels
+from watcher.pipeline import colour
+from watcher.pipeline.picture import Picture
 from watcher.pipeline.readers import INLINE, Reads
 from watcher.pipeline.scale import eight_bits, resized, unit
 
@@ -79,7 +80,7 @@ def _check_size(width: int, height: int, limits: DecodeLimits) -> None:
         )
 
 
-def _proxy(picture: pixels.Picture, size: tuple[int, int]) -> NDArray[np.uint8]:
+def _proxy(picture: Picture, size: tuple[int, int]) -> NDArray[np.uint8]:
     proxy = colour.proxy_to_srgb(eight_bits(resized(picture.pixels, size)), picture.profile)
     if picture.opacity is not None:
         share = unit(resized(picture.opacity, size))[..., None]

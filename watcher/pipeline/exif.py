@@ -6,11 +6,14 @@ offsets, and only stay readable where nothing moves.
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 from collections.abc import Iterator
 
 from PIL import Image
+
+from watcher.pipeline import ifd
 
 _PREFIX = b"Exif\0\0"
 _ORIENTATION = 0x0112
@@ -27,6 +30,7 @@ _SIZES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8)
 # ImageDescription, Make, Model, Software, DateTime, Artist, Copyright; the Exif and GPS directories.
 _DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
 _DIRECTORIES = (_EXIF_IFD, _GPS_IFD)
+_MAKER_NOTE = 0x927C
 _XMP_ORIENTATION = re.compile(rb"(?<!/)(tiff:Orientation(?:\s*=\s*[\"']|\s*>\s*))[2-8]")
 
 
@@ -191,14 +195,53 @@ def upright_xmp(packet: bytes) -> bytes:
     return _XMP_ORIENTATION.sub(rb"\g<1>1", packet)
 
 
-def of_tiff(image: Image.Image) -> bytes | None:
+def tags_of(content: bytes) -> Image.Exif | None:
+    """The tags of the first directory of a TIFF or of what is one but for its signature."""
+    read = Image.Exif()
+    try:
+        # A BigTIFF has offsets that no EXIF block can hold; Pillow reads it as an image only.
+        if content[2:4] in (b"+\0", b"\0+"):
+            with Image.open(io.BytesIO(content), formats=("TIFF",)) as image:
+                return image.getexif()
+        if content[:4] in ifd.ODD:
+            content = (b"II*\0" if ifd.ODD[content[:4]] == "<" else b"MM\0*") + content[4:]
+        read.load_from_fp(io.BytesIO(content))
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error):
+        return None
+    return read
+
+
+def of_tags(read: Image.Exif | None) -> bytes | None:
     """What a TIFF says about the photo, without what it says about its own strips."""
-    read = image.getexif()
+    if read is None:
+        return None
     written = Image.Exif()
-    for tag in _DESCRIPTIVE:
-        if tag in read:
-            written[tag] = read[tag]
-    for directory in _DIRECTORIES:
-        if inner := read.get_ifd(directory):
-            written[directory] = inner
-    return written.tobytes().removeprefix(_PREFIX) if len(written) else None
+    try:
+        for tag in _DESCRIPTIVE:
+            if tag in read:
+                written[tag] = read[tag]
+        for directory in _DIRECTORIES:
+            if inner := read.get_ifd(directory):
+                # Moved, a maker note is of no use: its offsets point nowhere.
+                written[directory] = {tag: value for tag, value in inner.items() if tag != _MAKER_NOTE}
+        return written.tobytes().removeprefix(_PREFIX) if len(written) else None
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error):
+        return None  # odd values that Pillow reads but cannot write
+
+
+def of_blocks(blocks: list[bytes]) -> bytes | None:
+    """As `of_tags`, from separate TIFF blocks of what the first directory, Exif and GPS hold."""
+    if not blocks:
+        return None
+    written = Image.Exif()
+    try:
+        for place, block in zip((None, *_DIRECTORIES), blocks, strict=False):
+            read = Image.Exif()
+            read.load(block)
+            if place is None:
+                written.update({tag: read[tag] for tag in _DESCRIPTIVE if tag in read})
+            elif len(read):
+                written[place] = {tag: value for tag, value in read.items() if tag != _MAKER_NOTE}
+        return written.tobytes().removeprefix(_PREFIX) if len(written) else None
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error):
+        return None

@@ -26,7 +26,7 @@ import numpy as np
 
 from watcher.errors import InputError
 from watcher.pipeline import pixels, sniff
-from watcher.pipeline.pixels import Picture
+from watcher.pipeline.picture import Picture
 
 # Messages are small: pixels, profiles and metadata travel in memory that is passed along.
 MESSAGE_BYTES = 65536
@@ -53,6 +53,8 @@ def main(argv: list[str]) -> int:
     libc.mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     cv2.setNumThreads(1)
+    # LibRaw's threads too, before it is loaded: one for each of many cores would not fit the address space.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     with socket.socket(fileno=int(argv[1])) as channel:
         channel.settimeout(float(argv[2]) or None)
         # Nothing to do for long, or nobody left to do it for.

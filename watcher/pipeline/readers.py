@@ -23,7 +23,7 @@ from watcher import errors
 from watcher.errors import HostError, InputError, InputNotReady, InputRejected
 from watcher.log import event
 from watcher.pipeline import pixels, reader, sniff
-from watcher.pipeline.pixels import Picture
+from watcher.pipeline.picture import Picture
 
 _F_ADD_SEALS, _SEAL_SHRINK, _SEAL_GROW = 1033, 2, 4
 _ROOT = Path(watcher.__file__).parents[1]

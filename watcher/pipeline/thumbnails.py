@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from watcher.errors import WatcherError
-from watcher.pipeline import colour, pixels, sniff
+from watcher.pipeline import colour, openers, pixels, sniff
 from watcher.pipeline.scale import eight_bits, resized, unit
 
 Rgb = NDArray[np.uint8]
@@ -74,7 +74,7 @@ def _read(path: Path) -> bytes:
 
 def _by_draft(content: bytes) -> Rgb | None:
     """A JPEG decoded at an eighth or so of its size; None where its colours need the long way."""
-    with sniff.opened(content, "JPEG") as image:
+    with openers.opened(content, "JPEG") as image:
         image.draft("RGB", (2 * SIDE, 2 * SIDE))
         if image.mode not in ("RGB", "L"):
             return None

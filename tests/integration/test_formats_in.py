@@ -1,0 +1,86 @@
+"""The formats of a photographer through the real daemon: depth, words of refusal, RAW and JPEG pairs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import cv2
+import imagecodecs
+import numpy as np
+import pytest
+from daemonrig import DaemonRig, check_set, drop, jpeg
+
+from watcher.domain import JobState
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonRig]:
+    root = tmp_path_factory.mktemp("formats")
+    paired = {"pairs": "jpeg", "pair_wait_s": 60.0, "source": "archive", "archive": str(root / "kept")}
+    rig = DaemonRig(root, folders={"in": {}, "paired": paired}, card="tiny")
+    rig.start()
+    yield rig
+    rig.close()
+
+
+def photos(make, deep) -> dict[str, bytes]:
+    wide = deep.wide(make)
+    return {
+        "camera.dng": deep.camera_raw(make, turn=6),
+        "deep.jxl": imagecodecs.jpegxl_encode(wide, lossless=True),
+        "large.psb": deep.psd(wide, big=True),
+        "inks.tif": deep.tiff(
+            np.dstack([wide, wide[..., 0]]), photometric="separated", iccprofile=deep.cmyk_profile()
+        ),
+        "phone.heic": deep.heic(make, 10),
+        "tiled.tif": deep.tiffs(make)["tiled16.tif"],
+    }
+
+
+def test_what_is_deeper_than_8_bits_is_published_so(daemon, make, deep):
+    for name, content in photos(make, deep).items():
+        drop(daemon.hot() / name, content)
+    for name in photos(make, deep):
+        daemon.wait_done(name)
+        stem = name.partition(".")[0]
+        path = daemon.out() / f"{stem}.matte.json"
+        check_set(path, json.loads(path.read_bytes()), daemon.out())
+        cutout = cv2.imread(str(daemon.out() / f"{stem}.cutout.png"), cv2.IMREAD_UNCHANGED)
+        assert (cutout.dtype, cutout.shape) == (np.uint16, (176, 132, 4)), name
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("page.jpg", b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n" * 9, "PDF"),
+        ("clip.heic", b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom\0\0\0\x10mdat12345678\0\0\0\x08moov", "video"),
+        ("odd.mrw", b"\0MRM\0\1\0\0" + bytes(range(1, 256)) * 8, "LibRaw"),
+    ],
+)
+def test_what_is_no_photo_is_quarantined_under_its_own_name(daemon, name, content, words):
+    drop(daemon.hot() / name, content)
+    daemon.wait_quarantined(name)
+    [report] = [report for report in daemon.reports().values() if report["source"]["path"] == name]
+    assert words in report["reason"], report
+    assert report["remedy"].endswith(".")
+
+
+@pytest.mark.parametrize("first", ["dng", "JPG"])
+def test_a_pair_is_one_work_and_leaves_together(daemon, make, deep, first):
+    hot, kept = daemon.hot("paired"), daemon.root / "kept"
+    stem = f"IMG_{first}"
+    contents = {"JPG": jpeg(len(first)), "dng": deep.camera_raw(make)}
+    for ending in (first, *(ending for ending in contents if ending != first)):
+        drop(hot / f"{stem}.{ending}", contents[ending])
+        if ending == first == "JPG":
+            daemon.wait_done(f"{stem}.JPG", "paired")
+    daemon.wait(lambda: (kept / f"{stem}.JPG").exists(), timeout=20)
+    daemon.wait(lambda: daemon.state_of(f"{stem}.dng", "paired") is JobState.DONE, timeout=20)
+    # It follows with the next listing.
+    daemon.wait(lambda: daemon.hotmatte("rescan") and (kept / f"{stem}.dng").exists(), timeout=20)
+    assert (kept / f"{stem}.dng").read_bytes() == contents["dng"]
+    assert list(hot.iterdir()) == []
+    sidecars = [path.name for path in daemon.sidecars("paired") if path.name.startswith(stem)]
+    assert sidecars == [f"{stem}.matte.json"]
+    assert f"{stem}" not in daemon.hotmatte("failed").stdout
