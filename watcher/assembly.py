@@ -22,7 +22,7 @@ from watcher.engine import weights
 from watcher.engine.card import Card, card_folders, load_card, proxy_size
 from watcher.engine.launch import prepare
 from watcher.engine.supervisor import Supervisor
-from watcher.errors import ConfigError, EngineUnavailable, WatcherError
+from watcher.errors import ConfigError, EngineUnavailable, HostError, WatcherError
 from watcher.intake.watch import FolderWatch
 from watcher.journal import Journal, Record
 from watcher.log import event
@@ -294,10 +294,21 @@ class Assembly:
         for lane in self.lanes:
             lane.dispatcher.resume()
 
-    def _wake(self) -> None:
-        self.admitted += 1
+    def wake(self) -> None:
+        """There may be work in the journal that no watch of ours has put there."""
         for lane in self.lanes:
             lane.dispatcher.wake()
+
+    def held(self) -> dict[str, float]:
+        """Folders that were paused by hand, and since when."""
+        try:
+            return self._journal.held()
+        except HostError:
+            return {}  # whoever claims from it will say so
+
+    def _wake(self) -> None:
+        self.admitted += 1
+        self.wake()
 
     def _retire(self, source: Source) -> None:
         """A scan found a source that is done and should have been retired.

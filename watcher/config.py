@@ -28,6 +28,7 @@ from watcher.outputs import Output as Output  # noqa: PLC0414  (settings are imp
 from watcher.places import Problem
 from watcher.strict import Place as Place  # noqa: PLC0414  (so is what they are made of)
 from watcher.strict import Strict as Strict  # noqa: PLC0414
+from watcher.web_settings import Web
 
 Seconds = Annotated[float, Field(ge=0, le=86_400 * 365, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, le=86_400 * 365, allow_inf_nan=False)]
@@ -190,6 +191,7 @@ class Settings(Strict):
     retry: Retry = Field(default_factory=Retry)
     models: Models = Field(default_factory=Models)
     log: Log = Field(default_factory=Log)
+    web: Web = Field(default_factory=Web, description="the page and the API")
     history_days: Positive = Field(
         90.0, description="how long finished photos that are gone stay in the journal"
     )

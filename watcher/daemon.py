@@ -9,12 +9,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from watcher import __version__, config, log
 from watcher.assembly import Assembly, Engines
+from watcher.bell import Bell
 from watcher.config import Folder, Settings
 from watcher.domain import JobState, Source, printable
 from watcher.errors import ConfigError, EngineUnavailable, HostError, WatcherError
@@ -63,7 +65,10 @@ class Daemon:
         """Until told to stop. Returns the exit status; raises WatcherError if it cannot begin."""
         state = StateDir(self._settings.state_dir)
         try:
-            with Journal(state.path / JOURNAL) as journal:
+            with (
+                Journal(state.path / JOURNAL) as journal,
+                closing(Bell(state.path, lambda: self._inbox.put(("rung", None)))),
+            ):
                 self._state, self._journal = state, journal
                 self._listen_to_signals()
                 self._recover()
@@ -125,6 +130,9 @@ class Daemon:
             case "signal", _:
                 event(logging.INFO, "stopping", signal=signal.Signals(value).name)
                 self._exit = OK
+            case "rung", _:
+                if self._assembly:
+                    self._assembly.wake()
             case "booted", settings:
                 self._begin(settings)
             case "refused", error:
@@ -285,6 +293,8 @@ class Daemon:
                 what, value = self._inbox.get(timeout=0.05)
             except queue.Empty:
                 continue
+            if what == "rung":
+                continue  # its work is in the journal, and is found there
             if what == "signal" and value != signal.SIGUSR1:
                 if self._exit is not None and value != signal.SIGHUP:
                     event(logging.WARNING, "second signal: leaving at once")

@@ -361,6 +361,7 @@ def _done_words(outcome: Outcome, seconds: float) -> str:
         "outputs": [file.path for file in outcome.files],
         "sidecar": outcome.sidecar,
         "seconds": round(seconds, 3),
+        "stages_ms": {stage: round(spent * 1000, 1) for stage, spent in outcome.timings.items()},
         "flags": outcome.review.flags,
         "coverage": round(outcome.review.coverage, 4),
     }

@@ -56,6 +56,7 @@ CLAIM = """
 UPDATE job SET state = 'running', attempts = attempts + 1, fence = fence + 1, lease_until = :until
 WHERE id IN (SELECT id FROM job AS waiting
              WHERE state = 'queued' AND folder = :folder AND not_before <= :now
+               AND NOT EXISTS (SELECT 1 FROM hold WHERE hold.folder = :folder)
                AND NOT EXISTS (SELECT 1 FROM job AS other
                                WHERE other.folder = waiting.folder AND other.relpath = waiting.relpath
                                  AND other.state = 'running')
@@ -146,6 +147,9 @@ class Journal:
             except sqlite3.OperationalError as error:
                 raise HostError(f"cannot read the journal {self._path}: {error}") from error
 
+    # For desk.py, which says what people ask and decide.
+    writing, rows = _write, _read
+
     # --- Intake ----------------------------------------------------------------------------
 
     def admit(self, source: Source) -> bool:
@@ -229,6 +233,10 @@ class Journal:
 
     # --- Holders ---------------------------------------------------------------------------
 
+    def held(self) -> dict[str, float]:
+        """Folders that were paused by hand, and since when: nothing is claimed from them."""
+        return dict(self._read("SELECT folder, since FROM hold"))
+
     def claim(self, folders: Sequence[str], *, limit: int, now: float, lease: float) -> list[Job]:
         """Take up to `limit` due jobs, from the first folder on; oldest first within a folder."""
         claimed: list[Job] = []
@@ -246,7 +254,8 @@ class Journal:
             row[0]
             for folder in folders
             for row in self._read(
-                "SELECT not_before FROM job WHERE state = 'queued' AND folder = ?"
+                "SELECT not_before FROM job WHERE state = 'queued' AND folder = ?1"
+                " AND NOT EXISTS (SELECT 1 FROM hold WHERE hold.folder = ?1)"
                 " ORDER BY not_before, id LIMIT 1",
                 (folder,),
             )
@@ -338,17 +347,17 @@ class Journal:
             where += " AND gone = 0"
         order = "ended_at DESC, id DESC" if state in (JobState.DONE, JobState.QUARANTINED) else "id"
         return [
-            _record(row) for row in self._read(f"{RECORD} {where} ORDER BY {order} LIMIT {limit:d}", args)
+            record_of(row) for row in self._read(f"{RECORD} {where} ORDER BY {order} LIMIT {limit:d}", args)
         ]
 
     def find(self, folder: str, relpath: str) -> Record | None:
         """The present version of one path."""
         sql = f"{RECORD} WHERE folder = ? AND relpath = ? ORDER BY gone, id DESC LIMIT 1"
-        return next(map(_record, self._read(sql, (folder, os.fsencode(relpath)))), None)
+        return next(map(record_of, self._read(sql, (folder, os.fsencode(relpath)))), None)
 
     def job(self, id_: int) -> Record | None:
         """One job by its number."""
-        return next(map(_record, self._read(f"{RECORD} WHERE id = ?", (id_,))), None)
+        return next(map(record_of, self._read(f"{RECORD} WHERE id = ?", (id_,))), None)
 
     def requeue(self, ids: Iterable[int]) -> list[Job]:
         """An operator's retry: quarantined jobs start over with no attempt charged."""
@@ -390,6 +399,6 @@ def _job(row: Sequence[Any]) -> Job:
     return Job(id_, source, attempts, fence, crashes)
 
 
-def _record(row: Sequence[Any]) -> Record:
+def record_of(row: Sequence[Any]) -> Record:
     state, not_before, outcome, gone, admitted_at, ended_at = row[8:]
     return Record(_job(row[:8]), JobState(state), not_before, outcome, bool(gone), admitted_at, ended_at)

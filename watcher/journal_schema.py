@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-VERSION = 1
+VERSION = 2
 
 # `gone`: this version of the source is no longer there (deleted, archived, or overwritten by a
 # newer one). The row stays for the history, and no longer stands in the way of the same name.
@@ -33,4 +33,19 @@ CREATE TABLE IF NOT EXISTS folder (
     name     TEXT PRIMARY KEY,
     identity TEXT NOT NULL
 ) STRICT;
+-- Since version 2: what people say. A folder in `hold` is paused by hand; a verdict ends a review,
+-- as long as it is newer than the matte it is about.
+CREATE TABLE IF NOT EXISTS hold (
+    folder TEXT PRIMARY KEY,
+    since  REAL NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS verdict (
+    job  INTEGER PRIMARY KEY,
+    word TEXT NOT NULL CHECK (word IN ('accepted', 'redone')),
+    at   REAL NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS job_ended ON job (ended_at, id) WHERE ended_at IS NOT NULL;
+-- As json.dumps writes a list that is not empty.
+CREATE INDEX IF NOT EXISTS job_flagged ON job (ended_at)
+    WHERE state = 'done' AND instr(outcome, '"flags": ["') > 0;
 """

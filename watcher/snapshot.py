@@ -9,12 +9,16 @@ from watcher.assembly import Assembly, Lane
 from watcher.dispatch import ENGINE, Pause
 from watcher.domain import printable
 
+BY_HAND = "paused by hand: photos are noted and wait"
+
 
 def snapshot(assembly: Assembly) -> dict[str, Any]:
     """Equal snapshots mean that nothing happened in between: no ages, no clocks."""
     pauses: dict[str, Pause] = {}
     for lane in assembly.lanes:
         pauses |= lane.dispatcher.status().pauses
+    for name in assembly.held():
+        pauses[name] = Pause(BY_HAND, f"`hotmatte resume {name}` goes on.", 0.0, 0)
     return {
         "folders": {name: _folder(assembly, name, pauses) for name in assembly.watches},
         "engines": [_engine(lane) for lane in assembly.lanes],

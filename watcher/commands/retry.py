@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from watcher.bell import ring
 from watcher.commands.shared import known_folder, open_journal
 from watcher.config import Settings
 from watcher.domain import JobState, printable
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         else:
             wanted, unknown = _resolve(journal, args.jobs)
         queued = journal.requeue(wanted)
+    ring(settings.state_dir)
     for job in queued:
         print(f"queued again: {job.id}  {job.source.folder}/{printable(job.source.relpath)}")
     for name in unknown:

@@ -1,0 +1,71 @@
+"""Either process may stop or die without the other, and nothing is forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from daemonrig import DaemonRig, drop, jpeg
+from webrig import WebRig
+
+
+@pytest.fixture
+def web(rig: Callable[..., DaemonRig]) -> Iterator[WebRig]:
+    service = WebRig(rig(folders={"in": {}, "api": {"source": "delete"}}, card="tiny"), {"folder": "api"})
+    try:
+        service.daemon.start()
+        service.start()
+        yield service
+    finally:
+        service.close()
+
+
+def test_an_idempotency_key_finds_its_job_after_a_restart_and_a_stream_holds_none_up(web: WebRig) -> None:
+    with web.client() as client:
+        headers = {"Idempotency-Key": "order 4711"}
+        first = client.post("/v1/jobs", content=jpeg(13), headers=headers, params={"wait": 30})
+        assert client.post("/v1/jobs", content=jpeg(14), headers=headers).status_code == 422
+        with client.stream("GET", "/v1/events") as stream:
+            next(stream.iter_lines())
+            assert web.stop() == 0
+    web.start()
+    with web.client() as client:
+        again = client.post("/v1/jobs", content=jpeg(13), headers=headers)
+        assert again.status_code == 200
+        assert again.json()["job"] == first.json()["job"]
+        assert again.json()["files"]
+        other = client.post("/v1/jobs", content=jpeg(13), headers={"Idempotency-Key": "order 4712"})
+        assert other.json()["job"] != first.json()["job"]
+
+
+def test_an_upload_is_kept_while_the_daemon_is_dead_and_done_by_the_next(web: WebRig) -> None:
+    with web.client() as client:
+        web.daemon.kill()
+        assert client.get("/healthz").status_code == 200
+        assert client.get("/readyz").status_code == 503
+        assert {folder["state"] for folder in client.get("/v1/folders").json()["folders"]} == {"unknown"}
+        job = client.post("/v1/jobs", content=jpeg(16)).json()
+        assert job["state"] == "queued"
+        assert client.get(f"/v1/jobs/{job['job']}", params={"wait": 0.2}).json()["state"] == "queued"
+        web.daemon.start()
+        assert client.get(f"/v1/jobs/{job['job']}", params={"wait": 30}).json()["state"] == "done"
+        assert client.get("/readyz").json()["status"] == "ok"
+
+
+def test_a_folder_that_is_paused_by_hand_stays_so_across_restarts(web: WebRig) -> None:
+    daemon = web.daemon
+    assert daemon.hotmatte("pause", "in").returncode == 0
+    daemon.wait(lambda: daemon.status()["folders"]["in"]["state"] == "paused", timeout=10)
+    assert "by hand" in daemon.status()["folders"]["in"]["reason"]
+    daemon.stop()
+    daemon.start()
+    drop(daemon.hot() / "held.jpg", jpeg(60))
+    daemon.wait(lambda: daemon.record("held.jpg"), timeout=10)
+    with web.client() as client:
+        # Other folders go on meanwhile.
+        job = client.post("/v1/jobs", params={"wait": 30}, content=jpeg(61)).json()
+    assert job["state"] == "done"
+    assert daemon.state_of("held.jpg") == "queued"
+    assert "goes on" in daemon.hotmatte("resume", "in").stdout
+    daemon.wait_done("held.jpg")
+    assert "was not paused" in daemon.hotmatte("resume", "in").stdout

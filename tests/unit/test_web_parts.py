@@ -1,0 +1,238 @@
+"""Keys, sessions, rates, the bell and the drop: what can be tested without a service."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from watcher import bell, drop
+from watcher.desk import Desk
+from watcher.domain import JobState, Source, Stamp
+from watcher.errors import HostError
+from watcher.journal import Journal
+from watcher.web.keys import KeyRing, signing_secret
+from watcher.web.limits import Rates
+from watcher.web.refusal import Refused
+from watcher.web.results import unprinted
+from watcher.web_settings import Web
+
+# --- Keys ----------------------------------------------------------------------------------
+
+
+def test_a_key_is_kept_as_a_hash_for_its_owner_only(tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path)
+    key, word = ring.add("studio", ("read",))
+    kept = tmp_path / "web-keys.json"
+    assert word.rpartition("_")[2] not in kept.read_text()
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert ring.find(word) == key
+    assert ring.find(word[:-1] + ("0" if word[-1] != "0" else "1")) is None
+    for wrong in ("", "hm", f"hm_{key.id}_", f"hm_{key.id}_\udcff", "hm_a_b_c"):
+        assert ring.find(wrong) is None
+
+
+def test_a_revoked_key_ends_at_once_for_every_reader(tmp_path: Path) -> None:
+    ring, service = KeyRing(tmp_path), KeyRing(tmp_path)
+    _, one = ring.add("one", ("read",))
+    _, two = ring.add("two", ("read",))
+    assert service.find(one)
+    assert ring.revoke("one") is not None
+    assert ring.revoke("one") is None
+    assert service.find(one) is None
+    assert service.find(two)
+
+
+def test_the_signing_secret_survives(tmp_path: Path) -> None:
+    assert signing_secret(tmp_path) == signing_secret(tmp_path)
+    assert stat.S_IMODE((tmp_path / "web-secret").stat().st_mode) == 0o600
+
+
+# --- Rates ---------------------------------------------------------------------------------
+
+
+def test_a_rate_refills_steadily_and_counts_callers_apart() -> None:
+    now = [0.0]
+    rates = Rates(60, clock=lambda: now[0])
+    assert [rates.take("a").remaining for _ in range(60)] == list(range(59, -1, -1))
+    with pytest.raises(Refused) as refused:
+        rates.take("a")
+    assert (refused.value.status, refused.value.headers["Retry-After"]) == (429, "1")
+    rates.take("b")
+    now[0] += 1.0
+    rates.take("a")
+    with pytest.raises(Refused):
+        rates.take("a")
+
+
+# --- Where to listen -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("listen", "needs"),
+    [
+        ("127.0.0.1:8410", False),
+        ("localhost:1", False),
+        ("[::1]:8410", False),
+        ("unix:/run/hotmatte/web.sock", False),
+        ("0.0.0.0:8410", True),
+        ("[::]:8410", True),
+        ("192.168.1.2:80", True),
+        ("studio.local:80", True),
+    ],
+)
+def test_keys_are_needed_wherever_others_can_knock(listen: str, needs: bool) -> None:
+    assert Web(listen=listen).needs_keys is needs
+    assert Web(listen=listen, keys="always").needs_keys
+
+
+@pytest.mark.parametrize("listen", ["8410", ":8410", "127.0.0.1", "127.0.0.1:99999", "unix:web.sock"])
+def test_a_place_that_is_none_is_refused(listen: str) -> None:
+    with pytest.raises(ValidationError):
+        Web(listen=listen)
+
+
+# --- The bell ------------------------------------------------------------------------------
+
+
+def test_a_ring_is_heard_and_one_without_a_daemon_waits_for_nobody(
+    tmp_path: Path, eventually: Callable[..., object]
+) -> None:
+    assert not bell.ring(tmp_path)
+    heard = threading.Event()
+    listening = bell.Bell(tmp_path, heard.set)
+    assert bell.ring(tmp_path)
+    eventually(heard.is_set)
+    listening.close()
+    assert not bell.ring(tmp_path)
+    # The pipe of an earlier run is used again.
+    bell.Bell(tmp_path, heard.set).close()
+
+
+def test_a_bell_that_nobody_hears_in_time_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / bell.BELL)
+    pipe = os.open(tmp_path / bell.BELL, os.O_RDWR)
+    try:
+        for _ in range(70_000):
+            assert bell.ring(tmp_path)
+    finally:
+        os.close(pipe)
+
+
+def test_something_else_under_the_bell_s_name_is_no_bell(tmp_path: Path) -> None:
+    (tmp_path / bell.BELL).write_text("")
+    with pytest.raises(HostError):
+        bell.Bell(tmp_path, lambda: None)
+
+
+# --- The drop ------------------------------------------------------------------------------
+
+
+def test_a_drop_never_overwrites(tmp_path: Path) -> None:
+    first = drop.place(io.BytesIO(b"one"), tmp_path, "a.jpg")
+    second = drop.place(io.BytesIO(b"two"), tmp_path, "a.jpg")
+    assert (first.name, second.name) == ("a.jpg", "a_2.jpg")
+    assert (first.read_bytes(), second.read_bytes()) == (b"one", b"two")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "a_2.jpg"]
+
+
+def test_a_drop_under_a_fixed_name_happens_once(tmp_path: Path) -> None:
+    assert drop.place_as(io.BytesIO(b"one"), tmp_path, "a.jpg") == tmp_path / "a.jpg"
+    assert drop.place_as(io.BytesIO(b"two"), tmp_path, "a.jpg") is None
+    assert (tmp_path / "a.jpg").read_bytes() == b"one"
+    # What a death between reserving the name and filling it leaves behind is no photo.
+    (tmp_path / "b.jpg").touch()
+    assert drop.place_as(io.BytesIO(b"two"), tmp_path, "b.jpg")
+    assert (tmp_path / "b.jpg").read_bytes() == b"two"
+
+
+def test_a_drop_into_nowhere_blames_the_machine(tmp_path: Path) -> None:
+    with pytest.raises(HostError):
+        drop.place(io.BytesIO(b"one"), tmp_path / "absent", "a.jpg")
+
+
+# --- The desk ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def journal(tmp_path: Path):
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        yield journal
+
+
+def ended(journal: Journal, name: str, outcome: str) -> int:
+    """A photo that has been done."""
+    journal.admit(Source("in", name, Stamp(1, 1)))
+    (job,) = journal.claim(["in"], limit=1, now=1e12, lease=60)
+    journal.finish(job, outcome)
+    return job.id
+
+
+def test_a_held_folder_gives_nothing_and_is_due_never(journal: Journal) -> None:
+    desk = Desk(journal)
+    journal.admit(Source("in", "a.jpg", Stamp(1, 1)))
+    desk.hold("in")
+    assert journal.claim(["in"], limit=1, now=1e12, lease=60) == []
+    assert journal.next_due(["in"]) is None
+    assert set(journal.held()) == {"in"}
+    assert desk.release("in")
+    assert not desk.release("in")
+    assert len(journal.claim(["in"], limit=1, now=1e12, lease=60)) == 1
+
+
+def test_a_flagged_matte_waits_for_a_verdict_and_a_newer_one_for_another(journal: Journal) -> None:
+    desk = Desk(journal)
+    flagged = ended(journal, "a.jpg", '{"flags": ["nothing_found"]}')
+    plain = ended(journal, "b.jpg", '{"outputs": ["\\"flags\\": [\\"x"], "flags": []}')
+    assert [record.job.id for record in desk.to_review()] == [flagged]
+    assert not desk.judge(plain, "accepted")
+    assert desk.judge(flagged, "accepted")
+    assert desk.to_review() == []
+    assert desk.verdict(flagged) == "accepted"
+    # Taken away and brought back: the same job is done anew, and is to be looked at anew.
+    journal.mark_gone("in", ["a.jpg"])
+    assert ended(journal, "a.jpg", '{"flags": ["nothing_found"]}') == flagged
+    assert [record.job.id for record in desk.to_review()] == [flagged]
+    assert desk.verdict(flagged) is None
+
+
+def test_the_lists_of_the_desk_use_their_indices(journal: Journal) -> None:
+    desk = Desk(journal)
+    asked: list[str] = []
+    journal._db.set_trace_callback(asked.append)
+    desk.to_review()
+    desk.ended(since=0)
+    desk.throughput(since=0, step=60)
+    desk.named("in", "web-")
+    desk.waiting("in")
+    journal._db.set_trace_callback(None)
+    for sql in asked:
+        plan = journal._db.execute(f"EXPLAIN QUERY PLAN {sql}").fetchall()
+        assert all("SCAN job" not in row[3] or "INDEX" in row[3] for row in plan), (sql, plan)
+
+
+def test_a_job_is_found_by_the_beginning_of_its_name(journal: Journal) -> None:
+    desk = Desk(journal)
+    number = ended(journal, "web-12-ab.jpg", "{}")
+    ended(journal, "web-13-ab.jpg", "{}")
+    found = desk.named("in", "web-12")
+    assert found is not None
+    assert found.job.id == number
+    assert found.state is JobState.DONE
+    assert desk.named("in", "web-14") is None
+    assert desk.named("other", "web-12") is None
+
+
+@pytest.mark.parametrize(
+    "name", ["plain.jpg", "a\\b.jpg", "mäd\udcff \\x41\n.jpg", "\u202e\ufffe.jpg", "\t\x07"]
+)
+def test_a_name_that_was_made_printable_is_read_back(name: str) -> None:
+    from watcher.domain import printable
+
+    assert unprinted(printable(name)) == name

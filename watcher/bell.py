@@ -1,0 +1,69 @@
+"""A pipe in the state folder: whoever queues work from another process rings, and the daemon looks.
+
+A lost ring costs seconds, never a job: the dispatcher looks into the journal by itself as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from watcher.errors import HostError
+
+BELL = "bell"
+_RING = b"!"
+
+
+class Bell:
+    """The daemon's end. `on_ring` runs in a thread of the bell's own, once for several rings in a row."""
+
+    def __init__(self, state_dir: Path, on_ring: Callable[[], None]) -> None:
+        path = state_dir / BELL
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkfifo(path, 0o660)
+            # For reading and writing: opening waits for nobody, and reading never meets an end.
+            self._pipe = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            raise HostError(f"cannot listen on {path}: {error.strerror}") from error
+        if not stat.S_ISFIFO(os.fstat(self._pipe).st_mode):
+            os.close(self._pipe)
+            raise HostError(f"{path} is not a pipe", remedy="Move it away and start again.")
+        self._on_ring = on_ring
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._listen, name="bell", daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        while True:
+            os.read(self._pipe, 4096)
+            if self._closing.is_set():
+                return
+            self._on_ring()
+
+    def close(self) -> None:
+        self._closing.set()
+        os.write(self._pipe, _RING)
+        self._thread.join()
+        os.close(self._pipe)
+
+
+def ring(state_dir: Path) -> bool:
+    """Tell the daemon on `state_dir` to look now; False if none listens. Never waits."""
+    try:
+        pipe = os.open(state_dir / BELL, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        os.write(pipe, _RING)
+    except OSError as error:
+        # Full: it has been rung often enough.
+        return error.errno == errno.EAGAIN
+    finally:
+        os.close(pipe)
+    return True

@@ -1,0 +1,83 @@
+"""Put a photo into a hot folder, whole or not at all, and durable: as `submit` and uploads do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import IO
+
+from watcher.errors import HostError
+
+CHUNK = 1 << 20
+
+
+def place(source: IO[bytes], folder: Path, name: str) -> Path:
+    """Copy `source` into `folder` as `name`; where that is taken, a number is added.
+
+    Safe on disk, and so is its name, when this returns. Raises HostError.
+    """
+    return _place(source, folder, name, tries=9_999)
+
+
+def place_as(source: IO[bytes], folder: Path, name: str) -> Path | None:
+    """The same under this very name; None where a file of that name has content already.
+
+    An empty file is what a death between two steps left behind, and is replaced.
+    """
+    try:
+        return _place(source, folder, name, tries=1)
+    except FileExistsError:
+        if (folder / name).stat().st_size:
+            return None
+        (folder / name).unlink(missing_ok=True)
+        source.seek(0)
+        return place_as(source, folder, name)
+
+
+def _place(source: IO[bytes], folder: Path, name: str, *, tries: int) -> Path:
+    # Named so that no hot folder takes it: see intake/names.py.
+    temporary = folder / f".{name[:50]}.{os.getpid()}.submit.tmp"
+    try:
+        with temporary.open("wb") as target:
+            shutil.copyfileobj(source, target, CHUNK)
+            target.flush()
+            os.fsync(target.fileno())
+        path = _reserve(folder, name, tries)
+        temporary.replace(path)
+        _fsync_folder(folder)
+    except FileExistsError:
+        temporary.unlink(missing_ok=True)
+        raise
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise HostError(f"cannot write {name} into {folder}: {error.strerror or error}") from error
+    return path
+
+
+def _reserve(folder: Path, name: str, tries: int) -> Path:
+    """An empty file under a free name: what is empty is never taken for a photo."""
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122  (Path would not keep odd names)
+    for number in range(1, tries + 1):
+        target = folder / (name if number == 1 else f"{stem}_{number}{suffix}")
+        try:
+            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        except FileExistsError:
+            continue
+        return target
+    if tries == 1:
+        raise FileExistsError(errno.EEXIST, "there is one already", str(folder / name))
+    raise OSError(errno.EMLINK, "too many files of this name")
+
+
+def _fsync_folder(folder: Path) -> None:
+    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(place)
+    except OSError as error:
+        # Some network file systems have nothing like it.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(place)

@@ -1,0 +1,162 @@
+"""What bounds strangers: requests a minute, bytes of a body, uploads at one time, photos that wait."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from watcher.desk import Desk
+from watcher.web.refusal import Refused, too_many
+
+# Callers remembered; whoever has not asked for longest is forgotten first.
+REMEMBERED = 10_000
+MULTIPART_ROOM = 1 << 16
+DRAIN_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """What remains of `limit` requests; `reset`: seconds until all of it is there again."""
+
+    limit: int
+    remaining: int
+    reset: float
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {
+            "X-RateLimit-Limit": str(self.limit),
+            "X-RateLimit-Remaining": str(self.remaining),
+            "X-RateLimit-Reset": str(int(time.time() + self.reset)),
+        }
+
+
+class Rates:
+    """A bucket for each caller that fills steadily. Only ever used on the event loop or under the GIL's
+    protection of one dict operation: an error by one request harms nobody."""
+
+    def __init__(self, per_minute: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limit = per_minute
+        self._clock = clock
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, caller: str) -> Rate:
+        """Count a request. Raises Refused (429) where the bucket is empty."""
+        now, speed = self._clock(), self._limit / 60
+        level, then = self._buckets.pop(caller, (float(self._limit), now))
+        level = min(self._limit, level + (now - then) * speed)
+        if level < 1:
+            self._buckets[caller] = (level, now)
+            raise too_many("Too many requests", after=(1 - level) / speed)
+        self._buckets[caller] = (level - 1, now)
+        if len(self._buckets) > REMEMBERED:
+            self._buckets.popitem(last=False)
+        return Rate(self._limit, int(level - 1), (self._limit - level + 1) / speed)
+
+
+class Gate:
+    """Counts uploads that are under way. Lives on the event loop."""
+
+    def __init__(self, desk: Desk, *, uploads: int, waiting: int) -> None:
+        self._desk = desk
+        self._uploads = uploads
+        self._waiting = waiting
+        self._under_way: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def enter(self, folder: str) -> Iterator[None]:
+        """Raises Refused (429) before a byte of the body is kept."""
+        if self._under_way.total() >= self._uploads:
+            raise too_many("Too many uploads at the same time", after=1)
+        waiting = self._desk.waiting(folder) + self._under_way[folder]
+        if waiting >= self._waiting:
+            raise too_many(
+                f"{waiting} photos wait in {folder!r} already", after=self._pace(), detail="Try again later."
+            )
+        self._under_way[folder] += 1
+        try:
+            yield
+        finally:
+            self._under_way[folder] -= 1
+
+    def _pace(self) -> float:
+        """Seconds in which a photo is done, by the last minute."""
+        now = time.time()
+        done = sum(bucket.done for bucket in self._desk.throughput(since=now - 60, step=60))
+        return min(30.0, 60 / done) if done else 10.0
+
+
+class BodyLimit:
+    """Refuses a body of more than `most` bytes while it arrives.
+
+    Where an answer comes before the body is read (429, 403), the rest is read and thrown away:
+    a client that is still sending would get a broken connection instead of the answer.
+    """
+
+    def __init__(self, app: ASGIApp, most: int) -> None:
+        self._app = app
+        self._most = most + MULTIPART_ROOM
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        body = _Body(scope, receive, self._most)
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                await body.drain()
+            await send(message)
+
+        await self._app(scope, body.receive, sending)
+
+
+class _Body:
+    def __init__(self, scope: MutableMapping[str, Any], receive: Receive, most: int) -> None:
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"")
+        self._length = int(length) if length.isdigit() else None
+        self._ended = self._length == 0 or (self._length is None and b"transfer-encoding" not in headers)
+        # It sends nothing before it is told to, so there is nothing to drain.
+        self._asks_first = b"expect" in headers
+        self._receive = receive
+        self._most = most
+        self._came = 0
+
+    async def receive(self) -> Message:
+        if self._length is not None and self._length > self._most and not self._came:
+            raise self._too_large()
+        message = await self._next()
+        if self._came > self._most:
+            raise self._too_large()
+        return message
+
+    async def _next(self) -> Message:
+        message = await self._receive()
+        self._asks_first = False
+        if message["type"] == "http.request":
+            self._came += len(message.get("body", b""))
+            self._ended = not message.get("more_body", False)
+        else:
+            self._ended = True
+        return message
+
+    async def drain(self) -> None:
+        if self._asks_first:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                while not self._ended and self._came <= 2 * self._most:
+                    await self._next()
+
+    def _too_large(self) -> Refused:
+        return Refused(
+            413, "file_too_large", f"The upload is larger than {(self._most - MULTIPART_ROOM) / 1e6:g} MB"
+        )

@@ -1,0 +1,195 @@
+"""Numbers for Prometheus: read from the journal and the snapshot when somebody asks for them.
+
+Histograms and counters count what has ended since this process began, as scrapers expect.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+
+from watcher import __version__
+from watcher.desk import Desk
+from watcher.domain import JobState
+from watcher.health import holder, read_snapshot
+from watcher.journal import Record
+from watcher.web.results import words_of
+
+STAGE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+STATES = ("starting", "watching", "offline", "paused")
+# The driver is asked at most this often: it takes some tens of milliseconds.
+GPU_EVERY = 10.0
+GPU_QUERY = ("--query-gpu=index,memory.used,memory.total", "--format=csv,noheader,nounits")
+
+
+class Measures:
+    def __init__(self, state_dir: Path, desk: Desk) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        self._registry.register(_Now(state_dir, desk))
+        self._stages = Histogram(
+            "hotmatte_stage_seconds",
+            "Time in each stage of a photo; wait_ stages are time in a queue",
+            ("folder", "stage"),
+            buckets=STAGE_BUCKETS,
+            registry=self._registry,
+        )
+        self._jobs = Histogram(
+            "hotmatte_job_seconds",
+            "From the claim of a photo to its sidecar",
+            ("folder",),
+            buckets=STAGE_BUCKETS,
+            registry=self._registry,
+        )
+        self._ended = Counter(
+            "hotmatte_jobs_ended", "Photos that came to an end", ("folder", "state"), registry=self._registry
+        )
+        self._requests = Histogram(
+            "hotmatte_http_request_seconds",
+            "Requests to this service, waiting included",
+            ("method", "route", "status"),
+            buckets=STAGE_BUCKETS,
+            registry=self._registry,
+        )
+
+    def ended(self, record: Record) -> None:
+        """A job has come to an end."""
+        folder = record.job.source.folder
+        self._ended.labels(folder, record.state.value).inc()
+        words = words_of(record)
+        if record.state is JobState.DONE and isinstance(words.get("seconds"), int | float):
+            self._jobs.labels(folder).observe(words["seconds"])
+        for stage, spent in words.get("stages_ms", {}).items():
+            self._stages.labels(folder, stage).observe(spent / 1000)
+
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        self._requests.labels(method, route, str(status)).observe(seconds)
+
+    def text(self) -> bytes:
+        return bytes(generate_latest(self._registry))
+
+
+class _Now:
+    """What is true at the moment of the scrape."""
+
+    def __init__(self, state_dir: Path, desk: Desk) -> None:
+        self._state_dir = state_dir
+        self._desk = desk
+        self._gpu = _Gpu()
+
+    def describe(self) -> list[Metric]:
+        """Nothing in advance: registering must not ask the driver."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        pid = holder(self._state_dir)
+        snapshot = read_snapshot(self._state_dir) if pid else {}
+        build = GaugeMetricFamily("hotmatte_build", "The version of this service", labels=["version"])
+        build.add_metric([__version__], 1)
+        yield build
+        yield _plain("hotmatte_daemon_up", "A daemon holds the state folder", bool(pid))
+        yield _plain(
+            "hotmatte_daemon_ready", "Engines warm, every folder listed", bool(snapshot.get("ready"))
+        )
+        yield _plain("hotmatte_running_jobs", "Photos under way", len(snapshot.get("running", ())))
+        yield _plain(
+            "hotmatte_to_review", "Mattes a person should look at", len(self._desk.to_review(limit=10_000))
+        )
+        if "written_at" in snapshot:
+            age = max(0.0, time.time() - snapshot["written_at"])
+            yield _plain("hotmatte_snapshot_age_seconds", "Since the daemon last told of itself", age)
+        yield from self._journal()
+        yield from _folders(snapshot.get("folders", {}))
+        yield from _engines(snapshot.get("engines", []))
+        yield from self._gpu.collect()
+
+    def _journal(self) -> Iterator[Metric]:
+        jobs = GaugeMetricFamily("hotmatte_jobs", "Photos in each state", labels=["folder", "state"])
+        for folder, states in self._desk.counts().items():
+            for state in JobState:
+                jobs.add_metric([folder, state.value], states.get(state.value, 0))
+        yield jobs
+        oldest = GaugeMetricFamily(
+            "hotmatte_queue_age_seconds", "How long the oldest waiting photo waits", labels=["folder"]
+        )
+        for folder, since in self._desk.oldest_waiting().items():
+            oldest.add_metric([folder], max(0.0, time.time() - since))
+        yield oldest
+
+
+def _plain(name: str, words: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, words, value=float(value))
+
+
+def _folders(folders: dict[str, Any]) -> Iterator[Metric]:
+    state = GaugeMetricFamily("hotmatte_folder_state", "1 for the present state", labels=["folder", "state"])
+    figures = {
+        "files": GaugeMetricFamily("hotmatte_folder_files", "At the last listing", labels=["folder"]),
+        "listing_s": GaugeMetricFamily(
+            "hotmatte_folder_listing_seconds", "What the last listing took", labels=["folder"]
+        ),
+        "unsettled": GaugeMetricFamily(
+            "hotmatte_folder_unsettled", "Files that are not whole yet", labels=["folder"]
+        ),
+    }
+    for name, folder in folders.items():
+        for word in STATES:
+            state.add_metric([name, word], float(folder["state"] == word))
+        for key, family in figures.items():
+            family.add_metric([name], float(folder.get(key) or 0))
+    yield state
+    yield from figures.values()
+
+
+def _engines(engines: list[dict[str, Any]]) -> Iterator[Metric]:
+    labels = ["model", "device"]
+    restarts = CounterMetricFamily("hotmatte_worker_restarts", "Since the daemon's start", labels=labels)
+    paused = GaugeMetricFamily("hotmatte_engine_paused", "1 while it cannot work", labels=labels)
+    for engine in engines:
+        about = [str(engine.get("model")), str(engine.get("device"))]
+        restarts.add_metric(about, engine.get("restarts", 0))
+        paused.add_metric(about, float(bool(engine.get("paused"))))
+    yield restarts
+    yield paused
+
+
+class _Gpu:
+    """Memory of NVIDIA's cards, by nvidia-smi where there is one."""
+
+    def __init__(self) -> None:
+        self._tool = shutil.which("nvidia-smi")
+        self._known: tuple[float, list[list[str]]] = (float("-inf"), [])
+
+    def collect(self) -> Iterator[Metric]:
+        if self._tool is None:
+            return
+        family = GaugeMetricFamily(
+            "hotmatte_gpu_memory_bytes", "Of the whole card, whoever uses it", labels=["gpu", "kind"]
+        )
+        for index, used, total in self._rows(self._tool):
+            family.add_metric([index, "used"], float(used) * (1 << 20))
+            family.add_metric([index, "total"], float(total) * (1 << 20))
+        yield family
+
+    def _rows(self, tool: str) -> list[list[str]]:
+        when, rows = self._known
+        if time.monotonic() - when < GPU_EVERY:
+            return rows
+        try:
+            said = subprocess.run([tool, *GPU_QUERY], capture_output=True, text=True, timeout=5, check=True)
+        except (OSError, subprocess.SubprocessError):
+            rows = []
+        else:
+            split = [[word.strip() for word in line.split(",")] for line in said.stdout.splitlines()]
+            rows = [row for row in split if len(row) == 3 and all(word.isdigit() for word in row)]
+        self._known = (time.monotonic(), rows)
+        return rows

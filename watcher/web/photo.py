@@ -1,0 +1,67 @@
+"""What an upload is, judged by its first bytes: before anything is decoded, and before it is kept."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import IO
+
+import pillow_heif
+from PIL import Image, UnidentifiedImageError
+
+from watcher.web.refusal import Refused
+
+pillow_heif.register_heif_opener()
+# Pixels are counted here, with words of our own.
+Image.MAX_IMAGE_PIXELS = None
+
+MEGA = 1_000_000
+# Pillow's name of a format to the ending that a hot folder takes.
+ENDINGS = {
+    "JPEG": "jpg",
+    "MPO": "jpg",
+    "PNG": "png",
+    "TIFF": "tif",
+    "WEBP": "webp",
+    "BMP": "bmp",
+    "GIF": "gif",
+    "HEIF": "heic",
+    "AVIF": "avif",
+    "PSD": "psd",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """`ending` without its dot; width and height in pixels as stored."""
+
+    ending: str
+    width: int
+    height: int
+
+
+def look_at(content: IO[bytes], *, max_mp: float) -> Look:
+    """Raises Refused for what is no photo, or has more than `max_mp` megapixels."""
+    content.seek(0)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(content) as image:
+                ending, (width, height) = ENDINGS.get(image.format or ""), image.size
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, OverflowError) as error:
+        raise Refused(
+            400,
+            "failed_to_read_image",
+            "The upload is not a photo that can be read",
+            detail="Send a JPEG, PNG, TIFF, WebP, HEIC, AVIF, PSD, BMP or GIF.",
+        ) from error
+    if ending is None:
+        raise Refused(400, "invalid_file_type", "This kind of image is not taken")
+    if width * height > max_mp * MEGA:
+        raise Refused(
+            400,
+            "resolution_too_high",
+            f"The photo has {width * height / MEGA:.1f} megapixels; the limit is {max_mp:g}",
+        )
+    content.seek(0)
+    return Look(ending, width, height)

@@ -1,0 +1,132 @@
+"""Opens the socket and runs uvicorn on it until told to stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import stat
+from pathlib import Path
+
+import uvicorn
+
+from watcher.config import Settings
+from watcher.errors import ConfigError, HostError
+from watcher.exits import OK
+from watcher.health import Systemd
+from watcher.log import event
+from watcher.web.app import create_app
+from watcher.web.keys import KeyRing
+from watcher.web.site import Accepts
+from watcher.web_settings import Web
+
+BACKLOG = 512
+# Streams end at once; an upload that is arriving gets this long.
+GRACE_S = 10
+
+
+def serve(settings: Settings, accepts: Accepts) -> int:
+    """Raises ConfigError, or HostError where the address cannot be had."""
+    web = settings.web
+    if web.needs_keys and not KeyRing(settings.state_dir).all():
+        raise ConfigError(
+            [f"web.listen is {web.listen}, which others can reach, and there is no API key"],
+            remedy="Make one with `hotmatte keys add NAME`, or listen on 127.0.0.1 or a Unix socket.",
+        )
+    listening = _listen(web)
+    server = _Server(
+        uvicorn.Config(
+            create_app(settings, accepts),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            # Behind a proxy on this machine its word about the visitor is believed.
+            forwarded_allow_ips="127.0.0.1,::1",
+            timeout_graceful_shutdown=GRACE_S,
+            h11_max_incomplete_event_size=64 << 10,
+        )
+    )
+    server.systemd = Systemd()
+    for name in ("uvicorn", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # uvicorn raises the signal that ended it once more, for whoever was there before: we leave with 0.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    try:
+        event(logging.INFO, "serving", path=_spoken(web, listening))
+        server.run(sockets=[listening])
+    finally:
+        listening.close()
+        if web.socket_path:
+            Path(web.socket_path).unlink(missing_ok=True)
+    return OK
+
+
+class _Server(uvicorn.Server):
+    """Tells systemd when it answers, and ends streams before it waits for them."""
+
+    systemd: Systemd
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.systemd.ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.systemd.stopping()
+        site = getattr(getattr(self.config.app, "state", None), "site", None)
+        if site is not None:
+            site.progress.hush()
+        await super().shutdown(sockets)
+
+
+def _listen(web: Web) -> socket.socket:
+    try:
+        return _listen_unix(Path(web.socket_path)) if web.socket_path else _listen_tcp(*web.address)
+    except OSError as error:
+        raise HostError(
+            f"cannot listen on {web.listen}: {error.strerror or error}",
+            remedy="Stop what uses it, or name another address as web.listen.",
+        ) from error
+
+
+def _listen_tcp(host: str, port: int) -> socket.socket:
+    kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+        0
+    ]
+    listening = socket.socket(kind, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def _listen_unix(path: Path) -> socket.socket:
+    """For this user and this group. A socket that nobody listens on any more is replaced."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        if path.exists() and stat.S_ISSOCK(path.stat().st_mode) and probe.connect_ex(str(path)) != 0:
+            path.unlink()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o117)
+    try:
+        listening.bind(str(path))
+        listening.listen(BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    finally:
+        os.umask(before)
+    return listening
+
+
+def _spoken(web: Web, listening: socket.socket) -> str:
+    """Where it really listens: port 0 has become one that was free."""
+    if web.socket_path:
+        return web.listen
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"

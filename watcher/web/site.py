@@ -1,0 +1,88 @@
+"""Everything the routes need, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import Request
+
+from watcher.config import Folder, Settings
+from watcher.desk import Desk
+from watcher.health import JOURNAL, holder, read_snapshot
+from watcher.journal import Journal, Record
+from watcher.web.access import Access
+from watcher.web.keys import KeyRing, signing_secret
+from watcher.web.limits import Gate, Rates
+from watcher.web.measures import Measures
+from watcher.web.previews import Previews
+from watcher.web.progress import Progress
+from watcher.web.refusal import Refused
+
+# (hot folder, file name): whether the daemon would take that file.
+Accepts = Callable[[str, str], bool]
+
+
+@dataclass(slots=True)
+class Site:
+    """`journal` and `desk` are used from threads; `progress` belongs to the event loop."""
+
+    settings: Settings
+    accepts: Accepts
+    journal: Journal
+    desk: Desk
+    progress: Progress
+    access: Access
+    rate: Rates
+    gate: Gate
+    measures: Measures
+    previews: Previews = field(default_factory=Previews)
+
+    def folder(self, name: str) -> Folder:
+        """Raises Refused (404)."""
+        if name not in self.settings.folders:
+            raise Refused(404, "not_found", f"No hot folder is called {name!r}")
+        return self.settings.folders[name]
+
+    def record(self, number: int) -> Record:
+        """Raises Refused (404)."""
+        found = self.journal.job(number) if number < 1 << 63 else None
+        if found is None:
+            raise Refused(404, "not_found", f"There is no job {number}")
+        return found
+
+    @property
+    def upload_folder(self) -> str:
+        """Where uploads go that name no hot folder."""
+        return self.settings.web.folder or next(iter(self.settings.folders))
+
+    def status(self) -> dict[str, Any]:
+        """The daemon's own words while it runs; empty while it does not."""
+        pid = holder(self.settings.state_dir)
+        return read_snapshot(self.settings.state_dir) if pid else {}
+
+
+def build(settings: Settings, accepts: Accepts) -> Site:
+    """To be called on the event loop. Raises HostError or ConfigError."""
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    journal = Journal(settings.state_dir / JOURNAL)
+    desk = Desk(journal)
+    web = settings.web
+    measures = Measures(settings.state_dir, desk)
+    return Site(
+        settings,
+        accepts,
+        journal,
+        desk,
+        Progress(settings.state_dir, measures.ended),
+        Access(web, KeyRing(settings.state_dir), signing_secret(settings.state_dir)),
+        Rates(web.requests_per_minute),
+        Gate(desk, uploads=web.max_uploads, waiting=web.max_waiting),
+        measures,
+    )
+
+
+def site_of(request: Request) -> Site:
+    site: Site = request.app.state.site
+    return site
