@@ -19,9 +19,11 @@ PHOTO = Path(__file__).parent / "data" / "astronaut.png"
 class WebRig:
     """`daemon` need not run. `settings` are those of the `web` section."""
 
-    def __init__(self, daemon: DaemonRig, settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, daemon: DaemonRig, settings: Mapping[str, Any] | None = None, *, log: str = "web.log"
+    ) -> None:
         self.daemon = daemon
-        self.log_file = daemon.root / "web.log"
+        self.log_file = daemon.root / log
         self.child: subprocess.Popen[bytes] | None = None
         daemon.settings["web"] = {"listen": "127.0.0.1:0", **(settings or {})}
         daemon.configure()

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from pathlib import Path
 
 from watcher.commands.shared import ago
 from watcher.config import Settings
@@ -22,8 +23,13 @@ from watcher.web.keys import SCOPES, KeyRing
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    # Also behind the action, where people write it.
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    add = actions.add_parser("add", help="make a key and show it, once")
+    add = actions.add_parser("add", help="make a key and show it, once", parents=[common])
     add.add_argument("name", metavar="NAME", help="whose it is; shown in lists")
     add.add_argument(
         "--scope",
@@ -32,8 +38,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="SCOPE",
         help=f"what it may do ({', '.join(SCOPES)}); may be repeated; all if left out",
     )
-    actions.add_parser("list", help="the keys there are, without their secrets")
-    revoke = actions.add_parser("revoke", help="end a key at once")
+    actions.add_parser("list", help="the keys there are, without their secrets", parents=[common])
+    revoke = actions.add_parser("revoke", help="end a key at once", parents=[common])
     revoke.add_argument("name", metavar="NAME", help="its name, or its number from the list")
 
 

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from watcher import __version__
 from watcher.config import Settings
-from watcher.web import api, ops, refusal
+from watcher.web import api, ops, refusal, removebg
 from watcher.web.limits import BodyLimit
 from watcher.web.site import Accepts, Site, build
 
@@ -55,7 +55,7 @@ def create_app(settings: Settings, accepts: Accepts) -> FastAPI:
         redoc_url=None,
     )
     refusal.install(app)
-    for router in (api.router, ops.router):
+    for router in (api.router, removebg.router, ops.router):
         app.include_router(router)
     app.add_middleware(BodyLimit, most=int(settings.web.max_upload_mb * 1e6))
     app.add_middleware(Surroundings)
