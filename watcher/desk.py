@@ -94,6 +94,13 @@ class Desk:
         clause = f"WHERE {' AND '.join(where)}" if where else ""
         return self._records(f"{clause} ORDER BY id DESC LIMIT {limit:d}", args)
 
+    def next_done(self, number: int) -> int | None:
+        """The done job that follows `number`."""
+        rows = self._journal.rows(
+            "SELECT id FROM job WHERE id > ? AND +state = 'done' ORDER BY id LIMIT 1", (number,)
+        )
+        return int(rows[0][0]) if rows else None
+
     def by_number(self, ids: Iterable[int]) -> list[Record]:
         found: list[Record] = []
         wanted = list(ids)

@@ -86,6 +86,11 @@ class Access:
 
     # --- Where it comes from ---------------------------------------------------------------
 
+    def check_origin(self, request: Request) -> None:
+        """Raises Refused for another host name than ours, and for what another site makes a browser send."""
+        self._check_host(request)
+        self._check_site(request)
+
     def _check_host(self, request: Request) -> None:
         if self._web.needs_keys and not self._web.hosts:
             return

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from watcher.bell import ring
-from watcher.domain import JobState
+from watcher.domain import JobState, printable
 from watcher.journal import Record
 from watcher.web.access import Looker, Operator, Reader, Uploader
 from watcher.web.progress import ENDED
@@ -139,7 +139,7 @@ def file(
     return FileResponse(
         output.path,
         media_type=output.media_type,
-        filename=f"{number}.{output.kind}.{output.format}",
+        filename=printable(output.path.name),
         content_disposition_type="inline",
         # A matte that is made anew has the same address.
         headers={"Cache-Control": "no-cache", "ETag": f'"{output.sha256}"'},

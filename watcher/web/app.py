@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from watcher import __version__
 from watcher.config import Settings
-from watcher.web import api, ops, refusal, removebg
+from watcher.web import api, ops, page, refusal, removebg, reviews
 from watcher.web.limits import BodyLimit
 from watcher.web.site import Accepts, Site, build
 
@@ -55,8 +56,9 @@ def create_app(settings: Settings, accepts: Accepts) -> FastAPI:
         redoc_url=None,
     )
     refusal.install(app)
-    for router in (api.router, removebg.router, ops.router):
+    for router in (api.router, reviews.router, removebg.router, ops.router, page.router):
         app.include_router(router)
+    app.mount("/static", StaticFiles(directory=page.HERE / "static"))
     app.add_middleware(BodyLimit, most=int(settings.web.max_upload_mb * 1e6))
     app.add_middleware(Surroundings)
     return app

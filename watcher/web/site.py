@@ -37,6 +37,7 @@ class Site:
     rate: Rates
     gate: Gate
     measures: Measures
+    logins: Rates = field(default_factory=lambda: Rates(20))
     previews: Previews = field(default_factory=Previews)
 
     def folder(self, name: str) -> Folder:
