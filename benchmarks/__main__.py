@@ -14,7 +14,7 @@ from benchmarks import photos, record
 from benchmarks.setting import Setting
 from benchmarks.table import Table, as_text
 
-NAMES = ("journal", "engine", "stages", "latency", "idle", "growth", "rembg", "outputs")
+NAMES = ("journal", "engine", "stages", "latency", "idle", "growth", "rembg", "outputs", "web")
 PHOTO_ENDINGS = (".jpg", ".jpeg", ".png")
 
 
