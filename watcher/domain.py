@@ -68,6 +68,19 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Record:
+    """A job as the journal holds it, for people to look at. Times are seconds since 1970."""
+
+    job: Job
+    state: JobState
+    not_before: float
+    outcome: str | None
+    gone: bool
+    admitted_at: float
+    ended_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Metadata:
     """What travels from the source file to its outputs unchanged.
 

@@ -13,11 +13,11 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from watcher.domain import Job, JobState, Source, Stamp
+from watcher.domain import Record as Record  # noqa: PLC0414  (whoever asks for one imports it from here)
 from watcher.errors import ConfigError, HostError
 from watcher.journal_schema import SCHEMA, VERSION
 
@@ -68,19 +68,6 @@ RECORD = """
 SELECT id, folder, relpath, size, mtime_ns, attempts, fence, crashes,
        state, not_before, outcome, gone, admitted_at, ended_at FROM job
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A job as the journal holds it, for people to look at. Times are seconds since 1970."""
-
-    job: Job
-    state: JobState
-    not_before: float
-    outcome: str | None
-    gone: bool
-    admitted_at: float
-    ended_at: float | None
 
 
 class Journal:

@@ -23,7 +23,7 @@ from watcher.web.access import COOKIE, SESSION_S, Caller, Looker, Operator
 from watcher.web.api import JobNumber
 from watcher.web.previews import WIDTHS
 from watcher.web.refusal import Refused, too_many
-from watcher.web.results import photo_of, result_of
+from watcher.web.results import SHOWN, photo_of, result_of
 from watcher.web.reviews import redone
 from watcher.web.site import Site, site_of
 from watcher.web.views import folder_views, job_view
@@ -160,11 +160,13 @@ def _shown(site: Site, record: Record) -> dict[str, Any]:
     """A job with what of it can be looked at."""
     folder = site.settings.folders.get(record.job.source.folder)
     result = result_of(record, folder)
-    kinds = {output.kind: number for number, output in enumerate(result.outputs)} if result else {}
+    kinds = {output.kind for output in result.outputs if result.one(output.kind)} if result else set()
+    ending = record.job.source.relpath.rpartition(".")[2].lower()
+    photo = photo_of(record.job.source, folder) if ending in SHOWN else None
     return {
         "job": job_view(record),
         "kinds": kinds,
-        "photo": photo_of(record.job.source, folder) is not None,
+        "photo": photo is not None,
         "outputs": result.outputs if result else (),
         "sidecar": result.sidecar if result else {},
         # A matte that is made anew is another picture.

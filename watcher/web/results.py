@@ -20,8 +20,13 @@ MEDIA = {
     "webp": "image/webp",
     "tiff": "image/tiff",
     "avif": "image/avif",
+    "jxl": "image/jxl",
     "psd": "image/vnd.adobe.photoshop",
 }
+# What can be opened again here, the best first.
+OPENED = ("png", "webp", "tiff", "avif", "jpeg")
+# Photos of which the page can show something; camera RAW and JPEG XL are only matted.
+SHOWN = frozenset("jpg jpeg jpe png tif tiff webp bmp gif heic heif avif psd".split())
 _ESCAPE = re.compile(r"\\(\\|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|[nrt])")
 
 
@@ -50,7 +55,9 @@ class Result:
     sidecar: dict[str, Any] = field(repr=False)
 
     def one(self, kind: str) -> Output | None:
-        return next((output for output in self.outputs if output.kind == kind), None)
+        """The output of that kind that is best opened again; None if there is none."""
+        fit = [output for output in self.outputs if output.kind == kind and output.format in OPENED]
+        return min(fit, key=lambda output: OPENED.index(output.format), default=None)
 
 
 def words_of(record: Record) -> dict[str, Any]:
