@@ -38,7 +38,7 @@ CHECKED = SCHEMA.exclude(path="/v1/events")
 
 @CHECKED.parametrize()
 @settings(
-    max_examples=15,
+    max_examples=10,
     deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],

@@ -163,10 +163,9 @@ def test_a_full_queue_says_when_to_come_back(web: WebRig) -> None:
 
 def test_whoever_asks_too_often_waits(web: WebRig) -> None:
     with web.client() as client:
-        answers = [client.get("/v1/folders") for _ in range(130)]
-        refused = [answer for answer in answers if answer.status_code == 429]
-        assert refused
-        assert int(refused[0].headers["retry-after"]) >= 1
+        answers = (client.get("/v1/folders") for _ in range(2000))
+        refused = next(answer for answer in answers if answer.status_code == 429)
+        assert int(refused.headers["retry-after"]) >= 1
         # The page and its pictures are not counted.
         assert client.get("/part/folders").status_code == 200
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, MutableMapping
@@ -39,17 +40,20 @@ class Rate:
 
 
 class Rates:
-    """A bucket for each caller that fills steadily. Only ever used on the event loop or under the GIL's
-    protection of one dict operation: an error by one request harms nobody."""
+    """A bucket for each caller that fills steadily. Thread-safe."""
 
     def __init__(self, per_minute: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit = per_minute
         self._clock = clock
+        self._lock = threading.Lock()
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, caller: str) -> Rate:
         """Count a request. Raises Refused (429) where the bucket is empty."""
-        now, speed = self._clock(), self._limit / 60
+        with self._lock:
+            return self._taken(caller, self._clock(), self._limit / 60)
+
+    def _taken(self, caller: str, now: float, speed: float) -> Rate:
         level, then = self._buckets.pop(caller, (float(self._limit), now))
         level = min(self._limit, level + (now - then) * speed)
         if level < 1:

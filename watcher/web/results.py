@@ -26,7 +26,9 @@ MEDIA = {
 # What can be opened again here, the best first.
 OPENED = ("png", "webp", "tiff", "avif", "jpeg")
 # Photos of which the page can show something; camera RAW and JPEG XL are only matted.
-SHOWN = frozenset("jpg jpeg jpe png tif tiff webp bmp gif heic heif avif psd".split())
+SHOWN = frozenset(
+    ["jpg", "jpeg", "jpe", "png", "tif", "tiff", "webp", "bmp", "gif", "heic", "heif", "avif", "psd"]
+)
 _ESCAPE = re.compile(r"\\(\\|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|[nrt])")
 
 
