@@ -172,6 +172,32 @@ def test_a_result_that_leads_out_of_its_folder_is_not_served(web: WebRig, client
     assert client.get(matte["href"]).status_code == 404
 
 
+# --- Verdicts ------------------------------------------------------------------------------
+
+
+def test_a_flagged_matte_is_accepted_or_done_anew_elsewhere(web: WebRig, client: httpx.Client) -> None:
+    sent = {"folder": "late", "wait": 30}
+    first, second = (client.post("/v1/jobs", params=sent, content=jpeg(seed)).json() for seed in (80, 81))
+    waiting = {job["job"] for job in client.get("/v1/review").json()["jobs"]}
+    assert {first["job"], second["job"]} <= waiting
+    assert client.post(f"/v1/jobs/{first['job']}/accept").json()["verdict"] == "accepted"
+    redo = f"/v1/jobs/{second['job']}/redo"
+    assert code(client.post(redo, params={"folder": "late"})) == (409, "same_folder")
+    assert code(client.post(redo, params={"folder": "tiffs"})) == (409, "invalid_file_type")
+    assert code(client.post(redo, params={"folder": "nowhere"})) == (404, "not_found")
+    anew = client.post(redo, params={"folder": "in"}).json()
+    assert client.get(f"/v1/jobs/{anew['job']}", params={"wait": 30}).json()["state"] == "done"
+    assert client.get(f"/v1/jobs/{second['job']}").json()["verdict"] == "redone"
+    waiting = {job["job"] for job in client.get("/v1/review").json()["jobs"]}
+    assert not {first["job"], second["job"]} & waiting
+
+
+def test_a_photo_that_is_gone_cannot_be_done_anew(client: httpx.Client) -> None:
+    job = client.post("/v1/jobs", params={"wait": 30}, content=jpeg(82)).json()
+    assert code(client.post(f"/v1/jobs/{job['job']}/redo", params={"folder": "in"})) == (409, "gone")
+    assert code(client.post("/v1/jobs/999999/accept")) == (404, "not_found")
+
+
 # --- Events, numbers -----------------------------------------------------------------------
 
 
