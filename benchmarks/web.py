@@ -152,7 +152,8 @@ async def _upload(client: httpx.AsyncClient, content: bytes, tally: Tally) -> No
         began = time.time()
         try:
             answer = await client.post("/v1/jobs", params={"wait": 600}, content=content)
-        except httpx.TransportError:
+        except httpx.TransportError as error:
+            print(f"   no answer: {error!r}", flush=True)
             tally.statuses[0] += 1
             return
         tally.statuses[answer.status_code] += 1

@@ -24,6 +24,7 @@ from watcher.web_settings import Web
 BACKLOG = 512
 # Streams end at once; an upload that is arriving gets this long.
 GRACE_S = 10
+KEEP_S = 75
 
 
 def serve(settings: Settings, accepts: Accepts) -> int:
@@ -44,6 +45,8 @@ def serve(settings: Settings, accepts: Accepts) -> int:
             # Behind a proxy on this machine its word about the visitor is believed.
             forwarded_allow_ips="127.0.0.1,::1",
             timeout_graceful_shutdown=GRACE_S,
+            # Longer than clients keep a connection: one that is closed as it is used again is an error to them.
+            timeout_keep_alive=KEEP_S,
             h11_max_incomplete_event_size=64 << 10,
         )
     )
