@@ -9,7 +9,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +57,7 @@ class Daemon:
         self._started = time.time()
         self._last: tuple[object, float] = (None, 0.0)
         self._pruned = 0.0
+        self._prepared: list[tuple[str, Folder]] = []
 
     def run(self) -> int:
         """Until told to stop. Returns the exit status; raises WatcherError if it cannot begin."""
@@ -76,12 +76,16 @@ class Daemon:
         """Put right what the last run left: its lock is ours now, so its claims are nobody's."""
         orphans = self._journal.reap(now=float("inf"))
         self._journal.mend_clock(now=time.time(), longest=self._settings.retry.max_delay_s)
-        leftovers = sum(self._tidied(name, folder) for name, folder in self._settings.folders.items())
-        if orphans or leftovers:
-            event(logging.WARNING, "recovered from a crash", jobs=orphans, leftovers=leftovers)
+        if orphans:
+            event(logging.WARNING, "recovered from a crash", jobs=orphans)
 
-    def _tidied(self, name: str, folder: Folder) -> int:
-        """How many files were put right; a place that cannot be reached must not stop the others."""
+    def _prepare(self, name: str, folder: Folder, beat: Callable[[], None]) -> None:
+        """Put right what an earlier run left in a hot folder's places: once, before any job of it.
+
+        In the folder's own thread: a place that cannot be reached must not stop the others.
+        """
+        if (name, folder) in self._prepared:
+            return
 
         def done(job_id: int) -> Source | None:
             record = self._journal.job(job_id)
@@ -89,15 +93,13 @@ class Daemon:
             kept = folder.source == "leave" or record is None or record.state is not JobState.DONE
             return None if kept or record is None else record.job.source
 
-        steps = [partial(restore, name, folder, done=done)]
-        steps += [partial(sweep, root) for root in (folder.output, folder.quarantine) if root is not None]
-        count = 0
-        for step in steps:
-            try:
-                count += step()
-            except WatcherError as error:
-                event(logging.WARNING, f"not looked for leftovers: {error}", folder=name, remedy=error.remedy)
-        return count
+        count = restore(name, folder, done=done, beat=beat)
+        for root in (folder.output, folder.quarantine):
+            if root is not None:
+                count += sweep(root, beat=beat)
+        if count:
+            event(logging.WARNING, "cleared up after a crash", folder=name, leftovers=count)
+        self._prepared.append((name, folder))
 
     def _listen_to_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
@@ -217,6 +219,7 @@ class Daemon:
             self._journal,
             self._engines,
             names=self._names,
+            prepare=self._prepare,
             on_halt=lambda error: self._inbox.put(("halt", error)),
         )
         self._assembly.start()

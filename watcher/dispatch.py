@@ -73,7 +73,11 @@ class _Tally:
 
 
 class Dispatcher:
-    """`max_in_flight` bounds the jobs that are claimed and not yet recorded."""
+    """`max_in_flight` bounds the jobs that are claimed and not yet recorded.
+
+    `is_open`: may jobs of this folder run? Those that hang in a share which does not answer
+    do not count: the other folders go on.
+    """
 
     def __init__(
         self,
@@ -85,7 +89,9 @@ class Dispatcher:
         policy: RetryPolicy,
         max_in_flight: int,
         on_halt: Callable[[WatcherError], None],
+        is_open: Callable[[str], bool] = lambda _: True,
     ) -> None:
+        self._is_open = is_open
         self._journal = journal
         self._runs = runs
         self._folders = tuple(folders)
@@ -180,7 +186,7 @@ class Dispatcher:
         now, wait = time.monotonic(), TICK
         for pause in self._pauses.copy().values():
             wait = min(wait, pause.until - now)
-        if len(self._tally.running) < self._max_in_flight and not self._stopping.is_set():
+        if len(self._active()) < self._max_in_flight and not self._stopping.is_set():
             try:
                 due = self._journal.next_due(self._open_folders(now))
             except HostError:
@@ -192,14 +198,14 @@ class Dispatcher:
     # --- Claiming --------------------------------------------------------------------------
 
     def _claim(self) -> None:
-        running = self._tally.running
+        active = self._active()
         if self._alone:
-            if not running:
+            if not active:
                 self._start(self._alone.popleft())
             return
-        if any(job.crashes for job in running):
+        if any(job.crashes for job in active):
             return
-        room = self._max_in_flight - len(running)
+        room = self._max_in_flight - len(active)
         folders = self._open_folders(time.monotonic())
         if room < 1 or not folders:
             return
@@ -208,8 +214,12 @@ class Dispatcher:
         jobs = self._journal.claim(folders[turn:] + folders[:turn], limit=room, now=time.time(), lease=LEASE)
         for job in jobs:
             self._accept(job)
-        if self._alone and not running:
+        if self._alone and not self._active():
             self._start(self._alone.popleft())
+
+    def _active(self) -> list[Job]:
+        """What runs, less what hangs."""
+        return [job for job in list(self._tally.running) if self._is_open(job.source.folder)]
 
     def _accept(self, job: Job) -> None:
         if job.crashes >= self._policy.max_attempts:
@@ -326,7 +336,9 @@ class Dispatcher:
 
     def _open_folders(self, now: float) -> list[str]:
         closed = {key for key, pause in self._pauses.copy().items() if pause.until > now}
-        return [] if ENGINE in closed else [name for name in self._folders if name not in closed]
+        if ENGINE in closed:
+            return []
+        return [name for name in self._folders if name not in closed and self._is_open(name)]
 
     def _pause(self, key: str, error: BaseException) -> None:
         """Wait longer each time; the first success ends it."""

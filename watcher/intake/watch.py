@@ -18,6 +18,7 @@ from watcher.domain import Source, Stamp
 from watcher.errors import HostError, WatcherError
 from watcher.intake import root, scan
 from watcher.intake.admit import Admission, JournalPort
+from watcher.intake.guard import Guard
 from watcher.intake.inbox import Inbox
 from watcher.intake.names import Rules
 from watcher.intake.observer import Observation, observe
@@ -41,7 +42,9 @@ class FolderWatch:
     `on_admit` is called when jobs were queued; `on_source_done` for a source that is done
     but was not retired, because its holder died in between. Both run in the folder's
     thread. `ready` is set once the folder has been listed, or found to be absent: another
-    folder must not wait for a share that is down.
+    folder must not wait for a share that is down. `prepare` is called, in the folder's thread
+    again, before the first listing: it puts right what an earlier run left behind, and is
+    given what it has to call as a sign of life. `on_open`: jobs of this folder may be claimed.
     """
 
     def __init__(
@@ -52,6 +55,8 @@ class FolderWatch:
         *,
         on_admit: Callable[[], None],
         on_source_done: Callable[[Source], None],
+        prepare: Callable[[Callable[[], None]], None] = lambda _: None,
+        on_open: Callable[[], None] = lambda: None,
         probe_s: float = PROBE_S,
     ) -> None:
         self.name = name
@@ -60,6 +65,10 @@ class FolderWatch:
         self._path = str(folder.path)
         self._journal = journal
         self._on_source_done = on_source_done
+        self._prepare = prepare
+        self._on_open = on_open
+        self._is_prepared = False
+        self._guard = Guard(name, folder)
         self._probe_s = probe_s
         self._rules = Rules(folder)
         self._inbox = Inbox()
@@ -111,6 +120,14 @@ class FolderWatch:
         """Never blocks, whatever the file system does."""
         return self._standing.report(time.monotonic())
 
+    def is_open(self) -> bool:
+        """May jobs of this folder run? Not before it has been put right, nor while it is offline."""
+        return self._is_prepared and self.status().state != "offline"
+
+    def is_ready(self) -> bool:
+        """Listed, or known to be absent or hung: nobody need wait for this folder any longer."""
+        return self.ready.is_set() or self.status().state == "offline"
+
     # --- The thread -----------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -140,12 +157,18 @@ class FolderWatch:
         self._standing.beat(time.monotonic())
         anchor = root.anchor(self._folder.path)
         self._recognise(anchor.identity)
+        self._guard.take()
+        if not self._is_prepared:
+            self._prepare(lambda: self._standing.beat(time.monotonic()))
+            self._is_prepared = True
+            self._on_open()
         self._anchor = anchor
         self._next_probe = time.monotonic() + self._probe_s
         self._observe()
         self._scan(opening=True)
         if not self._stopping.is_set():
             self._standing.came_online()
+            self._on_open()
             event(logging.INFO, "watching", folder=self.name, path=self._path)
             self.ready.set()
 
@@ -180,6 +203,7 @@ class FolderWatch:
             self._observation.stop()
             self._observation = None
         self._listed = {}
+        self._guard.release()
 
     def _turn(self) -> None:
         self._standing.rest(waiting=len(self._settler), oldest=self._settler.oldest())
@@ -231,6 +255,7 @@ class FolderWatch:
             event(logging.WARNING, "the observer has ended and is replaced", folder=self.name)
             self._observe()
             self._pace.want(time.monotonic())
+        self._guard.take()
         self._next_probe = time.monotonic() + self._probe_s
 
     # --- Scans ----------------------------------------------------------------------------
