@@ -19,10 +19,11 @@ from watcher.domain import JobState, Source, printable
 from watcher.errors import ConfigError, EngineUnavailable, HostError, WatcherError
 from watcher.exits import BUG, OK, exit_status
 from watcher.health import JOURNAL, StateDir, Systemd
-from watcher.journal import Journal
+from watcher.journal_rescue import open_sound
 from watcher.log import event
 from watcher.pipeline.naming import Names
 from watcher.pipeline.publish import sweep
+from watcher.pipeline.recollect import recollect
 from watcher.pipeline.retire import restore
 from watcher.snapshot import sentence, snapshot
 
@@ -33,6 +34,8 @@ HEARTBEAT = 10.0
 PRUNE_EVERY = 6 * 3600.0
 # More than this after the drain, and a thread hangs in a call that nothing interrupts.
 LAST_GRACE = 5.0
+# A disk that damages the journal more often than this in one run is not to be worked on.
+MOST_RESCUES = 3
 
 Show = Callable[[dict[str, Any]], None]
 
@@ -57,18 +60,23 @@ class Daemon:
         self._started = time.time()
         self._last: tuple[object, float] = (None, 0.0)
         self._pruned = 0.0
+        self._rescues = 0
+        self._is_rebuilt = False
         self._prepared: list[tuple[str, Folder]] = []
 
     def run(self) -> int:
         """Until told to stop. Returns the exit status; raises WatcherError if it cannot begin."""
         state = StateDir(self._settings.state_dir)
         try:
-            with Journal(state.path / JOURNAL) as journal:
-                self._state, self._journal = state, journal
+            self._state = state
+            self._journal, self._is_rebuilt = open_sound(state.path / JOURNAL)
+            try:
                 self._listen_to_signals()
                 self._recover()
                 self._boot_engines(self._settings)
                 return self._loop()
+            finally:
+                self._journal.close()
         finally:
             state.release()
 
@@ -93,6 +101,9 @@ class Daemon:
             kept = folder.source == "leave" or record is None or record.state is not JobState.DONE
             return None if kept or record is None else record.job.source
 
+        if self._is_rebuilt:
+            known = self._journal.adopt(recollect(name, folder, beat=beat))
+            event(logging.WARNING, "rebuilt the journal from the sidecars", folder=name, jobs=known)
         count = restore(name, folder, done=done, beat=beat)
         for root in (folder.output, folder.quarantine):
             if root is not None:
@@ -153,10 +164,31 @@ class Daemon:
             self._systemd.ready()
             event(logging.INFO, "ready", folders=len(assembly.watches), generation=self._generation)
         self._systemd.ping(now)
-        self._report(assembly, now)
-        if now - self._pruned > PRUNE_EVERY or not self._pruned:
-            self._journal.prune(before=time.time() - self._settings.history_days * 86_400)
-            self._pruned = now
+        try:
+            if now - self._pruned > PRUNE_EVERY or not self._pruned:
+                self._pruned = now
+                self._journal.prune(before=time.time() - self._settings.history_days * 86_400)
+            self._report(assembly, now)
+        except HostError as error:
+            event(logging.WARNING, str(error), remedy=error.remedy)
+        if self._journal.corrupt:
+            self._rescue(assembly, self._journal.corrupt)
+
+    def _rescue(self, assembly: Assembly, why: str) -> None:
+        """Begin a new journal in place of one that was damaged while in use, and all work with it."""
+        self._rescues += 1
+        if self._rescues > MOST_RESCUES:
+            self._halt(
+                HostError(f"{why}, for the {self._rescues}. time", remedy="Check the disk under state_dir.")
+            )
+            return
+        self._drain(assembly)
+        assembly.end(grace=LAST_GRACE)
+        self._assembly = None
+        self._journal.close()
+        self._journal, self._is_rebuilt = open_sound(self._state.path / JOURNAL)
+        self._prepared.clear()
+        self._begin(self._settings)
 
     def _report(self, assembly: Assembly, now: float) -> None:
         """Write the snapshot when something changed; an idle daemon writes next to nothing."""

@@ -15,12 +15,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from watcher.domain import Failure, Job, Outcome, as_json
 from watcher.errors import Action, Disposition, HostError, RetryPolicy, WatcherError, disposition
-from watcher.journal import Journal
+from watcher.journal import Journal, JournalCorrupt
 from watcher.log import event
 
 # Long enough for a stalled disk, short enough to be understood: it is renewed all the while.
@@ -129,8 +130,9 @@ class Dispatcher:
 
     def abandon(self) -> None:
         """Hand back what is still running, uncharged: its holder has no more time."""
-        for job in list(self._tally.running):
-            self._journal.retry(job, not_before=0.0, charge=False)
+        with suppress(HostError):
+            for job in list(self._tally.running):
+                self._journal.retry(job, not_before=0.0, charge=False)
 
     def alive(self) -> bool:
         return self._thread.is_alive()
@@ -161,7 +163,11 @@ class Dispatcher:
 
     def _turn(self) -> None:
         while self._ended:
-            self._record(*self._ended[0])
+            try:
+                self._record(*self._ended[0])
+            except JournalCorrupt:
+                # Never to be recorded. What was published tells of itself to the next journal.
+                self._tally.running.pop(self._ended[0][0], None)
             self._ended.popleft()
         self._renew()
         if self._stopping.is_set():
@@ -244,7 +250,8 @@ class Dispatcher:
 
     def _return_waiting(self) -> None:
         while self._alone:
-            self._journal.retry(self._alone[0], not_before=0.0, charge=False)
+            with suppress(JournalCorrupt):
+                self._journal.retry(self._alone[0], not_before=0.0, charge=False)
             self._alone.popleft()
 
     def _renew(self) -> None:

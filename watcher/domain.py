@@ -48,6 +48,16 @@ class JobState(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """A job that came to its end `at` (wall clock), as it stands in the journal."""
+
+    source: Source
+    state: JobState
+    outcome: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One version of one source, on its way.
 

@@ -1,4 +1,4 @@
-"""The durable queue: one SQLite file, one table of jobs, four states. The only SQL.
+"""The durable queue: one SQLite file, one table of jobs, four states. The only one who speaks SQL.
 
 Every public method is one transaction, so a crash leaves a job either before or after it,
 never between. Decides nothing: who fails, waits or is given up is `errors.disposition`'s word.
@@ -17,56 +17,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from watcher.domain import Job, JobState, Source, Stamp
+from watcher.domain import Ended, Job, JobState, Source, Stamp
 from watcher.errors import ConfigError, HostError
-from watcher.journal_schema import SCHEMA, VERSION
+from watcher.journal_schema import (
+    ADMIT,
+    ADOPT,
+    CHECKS,
+    CLAIM,
+    OUTDATE,
+    PASS_OVER,
+    RECORD,
+    SCHEMA,
+    SUPERSEDE,
+    VERSION,
+)
 
-# A newer version of a file makes the waiting ones of the same file pointless ...
-# The unary plus keeps SQLite from walking the queue's index, which is as long as the queue.
-SUPERSEDE = """
-DELETE FROM job WHERE folder = ? AND relpath = ? AND +state = 'queued' AND (size, mtime_ns) <> (?, ?)
-"""
-# ... and the finished ones history.
-OUTDATE = """
-UPDATE job SET gone = 1 WHERE folder = ? AND relpath = ? AND gone = 0 AND (size, mtime_ns) <> (?, ?)
-"""
-# A version that went away and came back is new work; one that is known is not.
-ADMIT = """
-INSERT INTO job (folder, relpath, size, mtime_ns, admitted_at) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET
-    gone = 0,
-    state = iif(state = 'running', state, 'queued'),
-    attempts = iif(state = 'running', attempts, 0),
-    crashes = iif(state = 'running', crashes, 0),
-    not_before = 0, outcome = NULL, ended_at = NULL, admitted_at = excluded.admitted_at
-WHERE gone = 1
-"""
-
-# The other half of a pair: ended as soon as it is known, with nothing done.
-PASS_OVER = """
-INSERT INTO job (folder, relpath, size, mtime_ns, admitted_at, state, outcome, ended_at)
-VALUES (?1, ?2, ?3, ?4, ?5, 'done', ?6, ?5)
-ON CONFLICT DO UPDATE SET gone = 0, state = 'done', outcome = ?6, ended_at = ?5 WHERE gone = 1
-"""
-
-# The attempt is charged here, before the work, so that a file which kills the whole daemon
-# still runs out of attempts. Two versions of one file never run at once: the older one could
-# publish last.
-CLAIM = """
-UPDATE job SET state = 'running', attempts = attempts + 1, fence = fence + 1, lease_until = :until
-WHERE id IN (SELECT id FROM job AS waiting
-             WHERE state = 'queued' AND folder = :folder AND not_before <= :now
-               AND NOT EXISTS (SELECT 1 FROM job AS other
-                               WHERE other.folder = waiting.folder AND other.relpath = waiting.relpath
-                                 AND other.state = 'running')
-             ORDER BY not_before, id LIMIT :limit)
-RETURNING id, folder, relpath, size, mtime_ns, attempts, fence, crashes
-"""
-
-RECORD = """
-SELECT id, folder, relpath, size, mtime_ns, attempts, fence, crashes,
-       state, not_before, outcome, gone, admitted_at, ended_at FROM job
-"""
+# See https://www.sqlite.org/rescode.html: the file is not, or no longer, a sound database.
+_UNSOUND = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,25 +49,55 @@ class Record:
     ended_at: float | None
 
 
+class JournalCorrupt(HostError):
+    """The file is damaged."""
+
+    remedy = "The daemon sets the file aside and builds a new one from the sidecars."
+
+
 class Journal:
-    """Thread-safe. Raises HostError where the disk refuses, ConfigError for a file it cannot use."""
+    """Thread-safe. Raises HostError where the disk refuses, ConfigError for a newer version's file.
+
+    `corrupt`: how the file was found to be damaged; from then on nothing works any more.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.corrupt: str | None = None
         self._lock = threading.RLock()
         try:
             self._db = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
+        except sqlite3.DatabaseError as error:
+            raise self._translated(error, "open") from error
+        try:
             self._db.execute("PRAGMA journal_mode = WAL")
             # FULL: what was called done must still be done after a power cut.
             self._db.execute("PRAGMA synchronous = FULL")
             self._migrate()
-        except sqlite3.OperationalError as error:
-            raise HostError(f"cannot open the journal {path}: {error}") from error
         except sqlite3.DatabaseError as error:
-            raise ConfigError(
-                [f"{path} is not a usable journal: {error}"],
-                remedy="Move the file away and start again: sources that were left in place are done anew.",
-            ) from error
+            self.close()
+            raise self._translated(error, "open") from error
+
+    def _translated(self, error: sqlite3.DatabaseError, doing: str) -> Exception:
+        words = f"cannot {doing} the journal {self._path}: {error}"
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _UNSOUND:
+            self.corrupt = words
+            return JournalCorrupt(words)
+        # Anything else is a bug of ours.
+        return HostError(words) if isinstance(error, sqlite3.OperationalError) else error
+
+    def check(self) -> None:
+        """Read all of the file. Raises JournalCorrupt where something in it does not add up."""
+        for sql in CHECKS:
+            ((found,),) = self._read(sql)
+            if found != "ok":
+                self.corrupt = f"the journal {self._path} is damaged: {found}"
+                raise JournalCorrupt(self.corrupt)
+
+    def number_from(self, first: int) -> None:
+        """Give out no job number up to `first`: those of a lost journal may live on in names of files."""
+        with self._write() as db:
+            db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('job', ?)", (first,))
 
     def _migrate(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
@@ -136,15 +133,15 @@ class Journal:
                     if self._db.in_transaction:
                         self._db.execute("ROLLBACK")
                     raise
-            except sqlite3.OperationalError as error:
-                raise HostError(f"cannot write the journal {self._path}: {error}") from error
+            except sqlite3.DatabaseError as error:
+                raise self._translated(error, "write") from error
 
     def _read(self, sql: str, args: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         with self._lock:
             try:
                 return self._db.execute(sql, args).fetchall()
-            except sqlite3.OperationalError as error:
-                raise HostError(f"cannot read the journal {self._path}: {error}") from error
+            except sqlite3.DatabaseError as error:
+                raise self._translated(error, "read") from error
 
     # --- Intake ----------------------------------------------------------------------------
 
@@ -178,6 +175,26 @@ class Journal:
             for relpath in relpaths
             for row in self._read(sql, (folder, os.fsencode(relpath)))
         ]
+
+    def adopt(self, jobs: Iterable[Ended]) -> int:
+        """Enter jobs that ended before this journal began; returns how many were not known."""
+        with self._write() as db:
+            return sum(
+                db.execute(
+                    ADOPT,
+                    (
+                        ended.source.folder,
+                        os.fsencode(ended.source.relpath),
+                        ended.source.stamp.size,
+                        ended.source.stamp.mtime_ns,
+                        ended.state.value,
+                        ended.outcome,
+                        ended.at,
+                        ended.at,
+                    ),
+                ).rowcount
+                for ended in jobs
+            )
 
     def known(self, folder: str) -> dict[str, tuple[Stamp, JobState]]:
         """The version of each path that is, as far as we know, on disk now."""
