@@ -7,7 +7,6 @@ import subprocess
 
 from daemonrig import drop, jpeg
 
-
 SHARED = ("path", "output", "archive")
 
 

@@ -1,0 +1,131 @@
+"""Real shares on this machine: mounts that stand in for a NAS, and servers that photographers upload to."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+RIGS = Path(__file__).parent
+UP_S = 20.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], object], server: subprocess.Popen[bytes] | None = None) -> None:
+    deadline = time.monotonic() + UP_S
+    while not condition():
+        if server is not None and server.poll() is not None:
+            raise AssertionError(f"{server.args!r} ended with {server.returncode}")
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {UP_S:g} s: {condition}")
+        time.sleep(0.02)
+
+
+def answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def served(command: Sequence[object], port: int, log: Path) -> Iterator[int]:
+    """A server that runs until the block ends; its port, once it answers."""
+    with log.open("ab") as out:
+        server = subprocess.Popen([str(word) for word in command], stdout=out, stderr=out)
+    try:
+        wait_for(lambda: answers(port), server)
+        yield port
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@contextlib.contextmanager
+def samba(folder: Path, state: Path) -> Iterator[int]:
+    state.mkdir()
+    port = free_port()
+    with served([RIGS / "smbd.sh", state, folder, port], port, state / "out"):
+        yield port
+
+
+@contextlib.contextmanager
+def vsftpd(folder: Path, state: Path) -> Iterator[int]:
+    state.mkdir()
+    port = 20_000 + free_port() % 20_000
+    with served([RIGS / "vsftpd.sh", state, folder, port], port, state / "out"):
+        yield port
+
+
+@contextlib.contextmanager
+def pyftpd(folder: Path, state: Path) -> Iterator[int]:
+    state.mkdir()
+    port = free_port()
+    command = [sys.executable, "-m", "pyftpdlib", "-i", "127.0.0.1", "-p", port, "-w", "-d", folder]
+    with served(command, port, state / "out"):
+        yield port
+
+
+class Share:
+    """A folder `point` on which `source` is mounted by FUSE, and unmounted, and mounted again."""
+
+    def __init__(self, source: Path, point: Path, *, options: Sequence[str] = ()) -> None:
+        self.source = source
+        self.point = point
+        self.control = source.with_name(source.name + ".control.json")
+        self._options = options
+        self._server: subprocess.Popen[bytes] | None = None
+        source.mkdir(parents=True, exist_ok=True)
+        point.mkdir(parents=True, exist_ok=True)
+
+    def mount(self) -> None:
+        command = [
+            sys.executable,
+            str(RIGS / "faultfs.py"),
+            str(self.source),
+            str(self.point),
+            str(self.control),
+        ]
+        with self.source.with_name(self.source.name + ".log").open("ab") as log:
+            self._server = subprocess.Popen([*command, *self._options], stdout=log, stderr=log)
+        wait_for(self.point.is_mount, self._server)
+
+    def unmount(self) -> None:
+        """At once, whoever uses it, as when a cable is pulled and the administrator cleans up."""
+        subprocess.run(["umount", "-l", str(self.point)], check=False, capture_output=True)
+        if self._server is not None:
+            self._server.kill()
+            self._server.wait()
+            self._server = None
+
+    def fail(self, **what: Any) -> None:
+        """From now on; without arguments nothing fails. See faultfs.py."""
+        aside = self.control.with_suffix(".new")
+        aside.write_text(json.dumps(what))
+        aside.replace(self.control)
+
+
+@contextlib.contextmanager
+def share(source: Path, point: Path) -> Iterator[Share]:
+    one = Share(source, point)
+    one.mount()
+    try:
+        yield one
+    finally:
+        one.fail()
+        one.unmount()
+
+
+def can_mount() -> bool:
+    return bool(shutil.which("fusermount3")) and Path("/dev/fuse").exists()
