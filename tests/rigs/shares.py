@@ -43,13 +43,17 @@ def answers(port: int) -> bool:
 def served(command: Sequence[object], port: int, log: Path) -> Iterator[int]:
     """A server that runs until the block ends; its port, once it answers."""
     with log.open("ab") as out:
-        server = subprocess.Popen([str(word) for word in command], stdout=out, stderr=out)
+        server = subprocess.Popen([str(word) for word in command], stdout=out, stderr=out, process_group=0)
     try:
         wait_for(lambda: answers(port), server)
         yield port
     finally:
         server.terminate()
-        server.wait()
+        try:
+            server.wait(5)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
 
 
 @contextlib.contextmanager
@@ -129,3 +133,26 @@ def share(source: Path, point: Path) -> Iterator[Share]:
 
 def can_mount() -> bool:
     return bool(shutil.which("fusermount3")) and Path("/dev/fuse").exists()
+
+
+@contextlib.contextmanager
+def sshd(state: Path) -> Iterator[tuple[int, Path]]:
+    """An SSH server that lets us in by a key of its own; its port and that key."""
+    state.mkdir(mode=0o700)
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(state / name)], check=True)
+    Path("/run/sshd").mkdir(exist_ok=True)
+    options = {
+        "HostKey": state / "host",
+        "AuthorizedKeysFile": state / "user.pub",
+        "PermitRootLogin": "prohibit-password",
+        "StrictModes": "no",
+        "UsePAM": "no",
+        "PidFile": "none",
+        "ListenAddress": "127.0.0.1",
+        "Subsystem": "sftp internal-sftp",
+    }
+    (state / "config").write_text("".join(f"{key} {value}\n" for key, value in options.items()))
+    port = free_port()
+    with served(["/usr/sbin/sshd", "-D", "-e", "-f", state / "config", "-p", port], port, state / "out"):
+        yield port, state / "user"
