@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -89,29 +91,27 @@ class Share:
         self.point = point
         self.control = source.with_name(source.name + ".control.json")
         self._options = options
-        self._server: subprocess.Popen[bytes] | None = None
+        self._pid = source.with_name(source.name + ".pid")
         source.mkdir(parents=True, exist_ok=True)
         point.mkdir(parents=True, exist_ok=True)
 
     def mount(self) -> None:
-        command = [
-            sys.executable,
-            str(RIGS / "faultfs.py"),
-            str(self.source),
-            str(self.point),
-            str(self.control),
-        ]
+        """Not as a child of ours: it may outlive the test that mounts it."""
+        words = [sys.executable, RIGS / "faultfs.py", self.source, self.point, self.control, *self._options]
         with self.source.with_name(self.source.name + ".log").open("ab") as log:
-            self._server = subprocess.Popen([*command, *self._options], stdout=log, stderr=log)
-        wait_for(self.point.is_mount, self._server)
+            subprocess.run(
+                ["setsid", "--fork", "sh", "-c", 'echo $$ >"$0"; exec "$@"', self._pid, *words],
+                stdout=log,
+                stderr=log,
+                check=True,
+            )
+        wait_for(self.point.is_mount)
 
     def unmount(self) -> None:
         """At once, whoever uses it, as when a cable is pulled and the administrator cleans up."""
-        subprocess.run(["umount", "-l", str(self.point)], check=False, capture_output=True)
-        if self._server is not None:
-            self._server.kill()
-            self._server.wait()
-            self._server = None
+        subprocess.run(["umount", "-l", self.point], check=False, capture_output=True)
+        with contextlib.suppress(OSError, ValueError):
+            os.kill(int(self._pid.read_text()), signal.SIGKILL)
 
     def fail(self, **what: Any) -> None:
         """From now on; without arguments nothing fails. See faultfs.py."""

@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 PROBE_S = 5.0
 # Deadlines closer together than this are met in one turn.
 TURN_S = 0.05
+# A file system that takes longer for one answer has hung; more is not counted as the cost of a listing.
+STALL_S = 0.5
 
 
 class FolderWatch:
@@ -77,6 +79,7 @@ class FolderWatch:
         self._anchor: root.Anchor | None = None
         self._observation: Observation | None = None
         self._listed: dict[str, Stamp] = {}  # the last listing, kept for polls only
+        self._cost = 0.0  # seconds that the last listing took, less what it hung
         self._next_poll = 0.0
         self._next_probe = 0.0
         self._standing = Standing(name)
@@ -262,7 +265,6 @@ class FolderWatch:
 
     def _scan(self, *, opening: bool = False) -> None:
         """List the folder, compare with the journal, note what is new."""
-        began = time.monotonic()
         asked = self._pace.is_wanted
         if not opening and (asked or (self._observation is not None and self._observation.degraded)):
             self._observe()
@@ -278,7 +280,8 @@ class FolderWatch:
         if self._folder.source != "leave":
             for relpath, stamp in difference.done:
                 self._on_source_done(Source(self.name, relpath, stamp))
-        self._pace.scanned(began, time.monotonic())
+        ended = time.monotonic()
+        self._pace.scanned(ended - self._cost, ended)
         if unheard and not (opening or asked or self._polls()):
             # Observers go blind in silence, such as after a remount. A new one is cheap.
             self._pace.want(time.monotonic())
@@ -295,10 +298,13 @@ class FolderWatch:
     def _list(self, walk: scan.Walk) -> dict[str, Stamp] | None:
         """Everything that is there now. None where we were stopped half-way."""
         began = now = time.monotonic()
+        self._cost = 0.0
         listing = {}
         for relpath, stamp in walk:
             listing[relpath] = stamp
-            now = time.monotonic()
+            before, now = now, time.monotonic()
+            # A share that hung must not be rested from for ten times as long.
+            self._cost += min(now - before, STALL_S)
             self._standing.beat(now)
             if self._stopping.is_set():
                 return None
@@ -312,5 +318,5 @@ class FolderWatch:
         )
         if self._polls():
             self._listed = listing
-            self._next_poll = now + max(self._folder.poll_interval_s, (now - began) / SHARE)
+            self._next_poll = now + max(self._folder.poll_interval_s, self._cost / SHARE)
         return listing
