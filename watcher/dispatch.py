@@ -107,6 +107,7 @@ class Dispatcher:
         self._pauses: dict[str, Pause] = {}
         self._tally = _Tally()
         self._renewed = time.monotonic()
+        self._offset = time.time() - time.monotonic()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name=f"dispatch-{'-'.join(self._folders)}")
 
@@ -170,6 +171,7 @@ class Dispatcher:
                 self._tally.running.pop(self._ended[0][0], None)
             self._ended.popleft()
         self._renew()
+        self._mind_clock()
         if self._stopping.is_set():
             self._return_waiting()
         else:
@@ -259,6 +261,13 @@ class Dispatcher:
         if held and time.monotonic() - self._renewed > RENEWAL:
             self._journal.renew(held, until=time.time() + LEASE)
             self._renewed = time.monotonic()
+
+    def _mind_clock(self) -> None:
+        """Waits are kept in wall-clock time: set back by an hour, they would last an hour longer."""
+        offset = time.time() - time.monotonic()
+        if offset < self._offset - 1.0:
+            self._journal.mend_clock(now=time.time(), longest=self._policy.max_delay)
+        self._offset = offset
 
     # --- Recording -------------------------------------------------------------------------
 
