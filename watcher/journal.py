@@ -240,9 +240,13 @@ class Journal:
             )
 
     def forget_folder(self, folder: str) -> None:
-        """Accept whatever lies under the hot folder next time as the right thing."""
+        """Accept whatever lies under the hot folder, and its places, next time as the right thing."""
         with self._write() as db:
-            db.execute("DELETE FROM folder WHERE name = ?", (folder,))
+            # What is remembered of its places is under its name, a space, and more.
+            db.execute(
+                "DELETE FROM folder WHERE name = ? OR substr(name, 1, ?) = ?",
+                (folder, len(folder) + 1, folder + " "),
+            )
 
     # --- Holders ---------------------------------------------------------------------------
 

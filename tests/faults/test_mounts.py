@@ -214,6 +214,38 @@ def test_a_share_that_hangs_at_start_stops_neither_the_start_nor_the_other_folde
         share.unmount()
 
 
+def test_results_are_not_put_on_the_disk_below_a_share_that_is_not_mounted(rig, tmp_path, real_part):
+    real_part("FUSE", can_mount(), "apt install fuse3, and a machine that lets root mount")
+    share = Share(tmp_path / "server", tmp_path / "mnt")
+    daemon = rig(folders={"in": {"output": str(share.point / "mattes")}, "local": {}}, card="tiny")
+    share.mount()
+    try:
+        daemon.start()
+        drop(daemon.hot() / "a.jpg", jpeg(1))
+        daemon.wait_done("a.jpg")
+        assert daemon.stop() == 0
+        share.unmount()
+        daemon.start()
+        drop(daemon.hot() / "b.jpg", jpeg(2))
+        assert state(daemon, "in") == "offline"
+        assert f"(output) is not mounted: it was on {share.point}" in reason(daemon, "in")
+        others_work(daemon, 2)
+        assert not list(share.point.iterdir())
+        share.mount()
+        daemon.wait_done("b.jpg", timeout=30)
+        assert (share.source / "mattes" / "b.matte.json").exists()
+        # Nor while it runs; where that is what is wanted, a word is enough.
+        share.unmount()
+        daemon.wait(lambda: state(daemon, "in") == "offline", timeout=20)
+        assert daemon.hotmatte("accept", "in").returncode == 0
+        drop(daemon.hot() / "c.jpg", jpeg(3))
+        daemon.wait_done("c.jpg", timeout=30)
+        assert (share.point / "mattes" / "c.matte.json").exists()
+        assert daemon.stop() == 0
+    finally:
+        share.unmount()
+
+
 def test_bindfs_is_known_for_a_share_as_well(tmp_path, real_part):
     real_part("bindfs", shutil.which("bindfs"), "apt install bindfs")
     from watcher.mounts import identity, mount_of

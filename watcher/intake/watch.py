@@ -18,6 +18,7 @@ from watcher.domain import Source, Stamp
 from watcher.errors import HostError, WatcherError
 from watcher.intake import root, scan
 from watcher.intake.admit import Admission, JournalPort
+from watcher.intake.footing import Footing
 from watcher.intake.guard import Guard
 from watcher.intake.inbox import Inbox
 from watcher.intake.names import Rules
@@ -71,6 +72,7 @@ class FolderWatch:
         self._on_open = on_open
         self._is_prepared = False
         self._guard = Guard(name, folder)
+        self._footing = Footing(name, folder, journal)
         self._probe_s = probe_s
         self._rules = Rules(folder)
         self._inbox = Inbox()
@@ -160,6 +162,7 @@ class FolderWatch:
         self._standing.beat(time.monotonic())
         anchor = root.anchor(self._folder.path)
         self._recognise(anchor.identity)
+        self._footing.check()
         self._guard.take()
         if not self._is_prepared:
             self._prepare(lambda: self._standing.beat(time.monotonic()))
@@ -258,6 +261,7 @@ class FolderWatch:
             event(logging.WARNING, "the observer has ended and is replaced", folder=self.name)
             self._observe()
             self._pace.want(time.monotonic())
+        self._footing.check()
         self._guard.take()
         self._next_probe = time.monotonic() + self._probe_s
 
