@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from daemonrig import DaemonRig, drop, jpeg
 from rigs.shares import Share, can_mount
 
+from watcher.config import Folder
 from watcher.domain import JobState
+from watcher.intake.guard import Guard
+from watcher.mounts import identity, mount_of
 
 POLL_S = 0.5
 
@@ -246,16 +249,36 @@ def test_results_are_not_put_on_the_disk_below_a_share_that_is_not_mounted(rig, 
         share.unmount()
 
 
-def test_bindfs_is_known_for_a_share_as_well(tmp_path, real_part):
+def test_bindfs_is_known_for_a_share_and_locked_by_a_file(tmp_path, real_part):
     real_part("bindfs", shutil.which("bindfs"), "apt install bindfs")
-    from watcher.mounts import identity, mount_of
-
-    for name in ("server", "mnt"):
-        (tmp_path / name).mkdir()
-    subprocess.run(["bindfs", str(tmp_path / "server"), str(tmp_path / "mnt")], check=True)
+    server, mounted = tmp_path / "server", tmp_path / "mnt"
+    for folder in (server, mounted):
+        folder.mkdir()
+    subprocess.run(["bindfs", server, mounted], check=True)
     try:
-        assert mount_of(tmp_path / "mnt" / "photos").is_network
-        assert "fuse" in identity(tmp_path / "mnt")
+        assert mount_of(mounted / "photos").is_network
+        assert "fuse" in identity(mounted)
+        guard = Guard("in", Folder(path=tmp_path / "hot", output=mounted))
+        guard.take()
+        lock = mounted / ".hotmatte.lock"
+        assert subprocess.run(["flock", "-n", lock, "true"], check=False).returncode == 1
+        guard.release()
+        assert subprocess.run(["flock", "-n", lock, "true"], check=False).returncode == 0
     finally:
-        subprocess.run(["umount", "-l", str(tmp_path / "mnt")], check=True)
-    assert Path(tmp_path / "mnt").exists()
+        subprocess.run(["umount", "-l", mounted], check=True)
+
+
+def test_a_disk_that_photos_are_only_read_from_can_be_unmounted_while_it_is_watched(rig, tmp_path, real_part):
+    real_part("mount", os.geteuid() == 0, "only root may mount")
+    card = tmp_path / "card"
+    card.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "card", card], check=True)
+    daemon = rig(folders={"in": {"path": str(card)}}, card="tiny")
+    try:
+        drop(card / "a.jpg", jpeg(1))
+        daemon.start()
+        daemon.wait_done("a.jpg")
+    finally:
+        subprocess.run(["umount", card], check=True)  # without -l: as a file manager ejects it
+    daemon.wait(lambda: state(daemon, "in") == "offline", timeout=20)
+    assert daemon.stop() == 0

@@ -20,6 +20,7 @@ from watcher.config import Folder
 from watcher.errors import HostError
 from watcher.log import event
 from watcher.mounts import mount_of
+from watcher.places import own_places
 
 LOCK = ".hotmatte.lock"
 LOCKS = Path("/proc/locks")
@@ -34,7 +35,6 @@ class FolderOccupied(HostError):
 @dataclass(slots=True)
 class _Held:
     number: int
-    exclusive: bool
     holders: set[Guard] = field(default_factory=set)
 
 
@@ -48,17 +48,18 @@ class Guard:
 
     def __init__(self, name: str, folder: Folder) -> None:
         self._name = name
-        # Several daemons may read the photos of one folder, if none of them takes any away.
-        self._places = [(folder.path, folder.source != "leave")]
-        places = (folder.output, folder.archive, folder.quarantine)
-        self._places += [(place, True) for place in places if place is not None]
+        self._places = [place for _, place in own_places(folder)]
+        # Any number may read the photos of a folder, but only one take them away. Nor is a memory
+        # card kept from being ejected by somebody who only reads it.
+        if folder.source != "leave":
+            self._places.append(folder.path)
         self._warned: set[Path] = set()
 
     def take(self) -> None:
         """Lock what is there and not locked yet. Raises FolderOccupied."""
-        for path, exclusive in self._places:
+        for path in self._places:
             try:
-                self._take(path, exclusive)
+                self._take(path)
             except FileNotFoundError:
                 continue  # made with the first result, and locked when it is looked at next
             except OSError as error:
@@ -73,30 +74,21 @@ class Guard:
                     with suppress(OSError):
                         os.close(held.number)
 
-    def _take(self, path: Path, exclusive: bool) -> None:
-        target = path
-        if mount_of(Path(os.path.realpath(path))).is_network:
-            if not exclusive:
-                return  # perhaps read-only, and nothing is taken away from it
-            target = path / LOCK
-        number = _open(target, make=target is not path)
+    def _take(self, path: Path) -> None:
+        number = _open(path)
         status = os.fstat(number)
         key = status.st_dev, status.st_ino
-        try:
-            with _mutex:
-                held = _held.get(key)
+        with _mutex:
+            held = _held.get(key)
+            try:
                 if held is None:
-                    _lock(number, path, exclusive, key)
-                    _held[key] = _Held(number, exclusive, {self})
-                    number = -1
-                    return
-                if exclusive and not held.exclusive:
-                    _lock(held.number, path, exclusive, key)
-                    held.exclusive = True
+                    _lock(number, path, key)
+                    held, number = _Held(number), -1
+                    _held[key] = held
                 held.holders.add(self)
-        finally:
-            if number >= 0:
-                os.close(number)
+            finally:
+                if number >= 0:
+                    os.close(number)
 
     def _warn(self, path: Path, error: OSError) -> None:
         if path not in self._warned:
@@ -107,15 +99,15 @@ class Guard:
             event(logging.WARNING, words, folder=self._name)
 
 
-def _open(target: Path, *, make: bool) -> int:
-    if make:
-        return os.open(target, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    return os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _open(path: Path) -> int:
+    if mount_of(Path(os.path.realpath(path))).is_network:
+        return os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def _lock(number: int, path: Path, exclusive: bool, key: tuple[int, int]) -> None:
+def _lock(number: int, path: Path, key: tuple[int, int]) -> None:
     try:
-        fcntl.flock(number, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
             raise
