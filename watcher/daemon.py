@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,6 @@ class Daemon:
         self._last: tuple[object, float] = (None, 0.0)
         self._pruned = 0.0
         self._rescues = 0
-        self._is_rebuilt = False
         self._prepared: list[tuple[str, Folder]] = []
 
     def run(self) -> int:
@@ -69,16 +69,43 @@ class Daemon:
         state = StateDir(self._settings.state_dir)
         try:
             self._state = state
-            self._journal, self._is_rebuilt = open_sound(state.path / JOURNAL)
+            self._listen_to_signals()
+            if not self._open_journal():
+                return OK
             try:
-                self._listen_to_signals()
-                self._recover()
                 self._boot_engines(self._settings)
                 return self._loop()
             finally:
                 self._journal.close()
         finally:
             state.release()
+
+    def _open_journal(self) -> bool:
+        """Waits while the disk is full. False if told to stop meanwhile; raises HostError, ConfigError."""
+        told = False
+        while True:
+            try:
+                self._journal = open_sound(self._state.path / JOURNAL)
+                try:
+                    self._recover()
+                except HostError:
+                    self._journal.close()
+                    raise
+            except HostError:
+                if not self._state.is_full():
+                    raise
+            else:
+                return True
+            if not told:
+                words = f"waiting: the disk of the state folder {self._state.path} is full"
+                event(logging.WARNING, words, remedy="Free space; work begins by itself.")
+                self._systemd.say(words)
+                told = True
+            self._systemd.extend(30.0)
+            with suppress(queue.Empty):
+                what, value = self._inbox.get(timeout=TICK)
+                if what == "signal" and value in (signal.SIGTERM, signal.SIGINT):
+                    return False
 
     def _recover(self) -> None:
         """Put right what the last run left: its lock is ours now, so its claims are nobody's."""
@@ -101,8 +128,8 @@ class Daemon:
             kept = folder.source == "leave" or record is None or record.state is not JobState.DONE
             return None if kept or record is None else record.job.source
 
-        if self._is_rebuilt:
-            known = self._journal.adopt(recollect(name, folder, beat=beat))
+        if self._journal.lacks(name):
+            known = self._journal.adopt(name, recollect(name, folder, beat=beat))
             event(logging.WARNING, "rebuilt the journal from the sidecars", folder=name, jobs=known)
         count = restore(name, folder, done=done, beat=beat)
         for root in (folder.output, folder.quarantine):
@@ -186,9 +213,11 @@ class Daemon:
         assembly.end(grace=LAST_GRACE)
         self._assembly = None
         self._journal.close()
-        self._journal, self._is_rebuilt = open_sound(self._state.path / JOURNAL)
         self._prepared.clear()
-        self._begin(self._settings)
+        if self._open_journal():
+            self._begin(self._settings)
+        else:
+            self._exit = OK
 
     def _report(self, assembly: Assembly, now: float) -> None:
         """Write the snapshot when something changed; an idle daemon writes next to nothing."""

@@ -94,10 +94,18 @@ class Journal:
                 self.corrupt = f"the journal {self._path} is damaged: {found}"
                 raise JournalCorrupt(self.corrupt)
 
-    def number_from(self, first: int) -> None:
-        """Give out no job number up to `first`: those of a lost journal may live on in names of files."""
+    def begin_anew(self, first: int) -> None:
+        """Take the place of a lost journal: job numbers up to `first` may live on in names of files."""
         with self._write() as db:
             db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('job', ?)", (first,))
+            db.execute("INSERT INTO folder VALUES ('* begun anew', ?)", (str(first),))
+
+    def lacks(self, folder: str) -> bool:
+        """Whether the jobs of `folder` that ended before this journal began are still to be adopted."""
+        return (
+            self.folder_identity("* begun anew") is not None
+            and self.folder_identity(f"{folder} adopted") is None
+        )
 
     def _migrate(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
@@ -176,9 +184,10 @@ class Journal:
             for row in self._read(sql, (folder, os.fsencode(relpath)))
         ]
 
-    def adopt(self, jobs: Iterable[Ended]) -> int:
-        """Enter jobs that ended before this journal began; returns how many were not known."""
+    def adopt(self, folder: str, jobs: Iterable[Ended]) -> int:
+        """Enter jobs of `folder` that ended before this journal began; how many were not known."""
         with self._write() as db:
+            db.execute("INSERT OR REPLACE INTO folder VALUES (?, '')", (f"{folder} adopted",))
             return sum(
                 db.execute(
                     ADOPT,

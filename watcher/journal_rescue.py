@@ -10,34 +10,53 @@ from watcher.errors import HostError
 from watcher.journal import Journal, JournalCorrupt
 from watcher.log import event
 
+ASIDE = "journal.corrupt-"
 
-def open_sound(path: Path) -> tuple[Journal, bool]:
-    """The journal at `path`, and whether it is a new one in place of a damaged one.
+
+def open_sound(path: Path) -> Journal:
+    """The journal at `path`; in place of a damaged one a new one, which `lacks` what had ended.
 
     Raises HostError, or ConfigError for a file of a newer version.
     """
-    lost = False
     if path.exists() and not path.stat().st_size:
         # What is left when the power fails before a file reaches the disk; SQLite takes it for a new one.
-        lost = _set_aside(path, f"the journal {path} is empty")
+        _set_aside(path, f"the journal {path} is empty")
+    if not path.exists() and any(path.parent.glob(ASIDE + "*")):
+        _begin_anew(path)
     try:
-        journal = Journal(path)
-        try:
-            journal.check()
-        except HostError:
-            journal.close()
-            raise
+        return _checked(path)
     except JournalCorrupt as error:
-        lost = _set_aside(path, str(error))
-        journal = Journal(path)
-    if lost:
-        journal.number_from(int(time.time()))
-    return journal, lost
+        _set_aside(path, str(error))
+        _begin_anew(path)
+        return _checked(path)
 
 
-def _set_aside(path: Path, why: str) -> bool:
+def _checked(path: Path) -> Journal:
+    journal = Journal(path)
+    try:
+        journal.check()
+    except HostError:
+        journal.close()
+        raise
+    return journal
+
+
+def _begin_anew(path: Path) -> None:
+    """Under its name only once it knows that it is not the first."""
+    new = path.with_name(f"{path.stem}.new{path.suffix}")
+    try:
+        for end in ("", "-wal", "-shm"):
+            Path(f"{new}{end}").unlink(missing_ok=True)
+        with Journal(new) as journal:
+            journal.begin_anew(int(time.time()))
+        new.replace(path)
+    except OSError as error:
+        raise HostError(f"cannot begin a new journal {path}: {error.strerror or error}") from error
+
+
+def _set_aside(path: Path, why: str) -> None:
     """Move the file, and what SQLite keeps beside it, to names that say so."""
-    aside = path.with_name(f"journal.corrupt-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+    aside = path.with_name(f"{ASIDE}{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
     try:
         # The file last: should we die in between, it is still found to be damaged.
         for end in ("-wal", "-shm", ""):
@@ -51,4 +70,3 @@ def _set_aside(path: Path, why: str) -> bool:
         f"{why}. It is set aside as {aside} and built anew from the sidecars",
         remedy="Check the disk under state_dir. Nothing that has its sidecar is done again.",
     )
-    return True

@@ -134,6 +134,42 @@ def test_a_full_state_folder_stops_nothing_for_good(daemon_on_disks):
     assert one["source"]["sha256"] == sha256(jpeg(11))
 
 
+@pytest.mark.parametrize("state", ["no journal yet", "a journal"])
+def test_a_state_folder_that_is_full_at_start_is_waited_for(rig, tmp_path, real_part, state):
+    real_part("mount", os.geteuid() == 0, "only root may mount")
+    disk = Disk(tmp_path / "disk", "size=2m")
+    daemon = rig(card="tiny")
+    daemon.state = disk.point / "state"
+    daemon.settings["state_dir"] = str(daemon.state)
+    daemon.configure()
+    drop(daemon.hot() / "a.jpg", jpeg(1))
+    try:
+        if state == "a journal":
+            daemon.start()
+            daemon.wait_done("a.jpg")
+            assert daemon.stop() == 0
+        else:
+            daemon.state.mkdir()
+        disk.fill()
+        daemon.start(ready=False)
+        daemon.wait(
+            lambda: f"waiting: the disk of the state folder {daemon.state} is full" in daemon.log(),
+            timeout=20,
+        )
+        disk.free()
+        daemon.wait(daemon.is_ready, timeout=30)
+        daemon.wait_done("a.jpg")
+        assert len(daemon.sidecars()) == 1
+        assert daemon.stop() == 0
+        disk.fill()
+        daemon.start(ready=False)
+        daemon.wait(lambda: daemon.log().count("waiting: the disk") == 2, timeout=20)
+        assert daemon.stop() == 0
+    finally:
+        daemon.close()
+        disk.unmount()
+
+
 # --- Broken shares for results -------------------------------------------------------------
 
 

@@ -55,9 +55,8 @@ DAMAGES = {
 def test_a_damaged_journal_is_set_aside_whole_and_a_new_one_begun(path, damage):
     DAMAGES[damage](path)
     before = path.read_bytes()
-    journal, lost = open_sound(path)
-    with journal:
-        assert lost
+    with open_sound(path) as journal:
+        assert journal.lacks("in")
         assert journal.counts() == {}
         assert journal.admit(source("new.jpg"))
         [job] = journal.claim(["in"], limit=1, now=time.time(), lease=60)
@@ -68,9 +67,8 @@ def test_a_damaged_journal_is_set_aside_whole_and_a_new_one_begun(path, damage):
 
 
 def test_a_sound_journal_is_opened_as_it_is(path):
-    journal, lost = open_sound(path)
-    with journal:
-        assert not lost
+    with open_sound(path) as journal:
+        assert not journal.lacks("in")
         assert journal.counts() == {"in": {"queued": ROWS}}
     assert not list(path.parent.glob("journal.corrupt-*"))
 
@@ -95,8 +93,12 @@ def test_ended_jobs_are_adopted_once_and_stand_in_the_way_of_doing_them_again(tm
             Ended(source("a.jpg"), JobState.DONE, '{"outputs": ["a.png"]}', 100.0),
             Ended(source("caf\udce9.jpg"), JobState.QUARANTINED, '{"reason": "broken"}', 101.0),
         ]
-        assert journal.adopt(ended) == 2
-        assert journal.adopt(ended) == 0
+        journal.begin_anew(1000)
+        assert journal.lacks("in")
+        assert journal.adopt("in", ended) == 2
+        assert not journal.lacks("in")
+        assert journal.lacks("other")
+        assert journal.adopt("in", ended) == 0
         assert journal.known("in") == {
             "a.jpg": (Stamp(1, 1), JobState.DONE),
             "caf\udce9.jpg": (Stamp(1, 1), JobState.QUARANTINED),
@@ -105,3 +107,25 @@ def test_ended_jobs_are_adopted_once_and_stand_in_the_way_of_doing_them_again(tm
         record = journal.find("in", "a.jpg")
         assert record is not None
         assert (record.outcome, record.ended_at) == ('{"outputs": ["a.png"]}', 100.0)
+
+
+def test_a_rebuilding_that_is_cut_short_is_taken_up_again(path, monkeypatch):
+    """The damaged file is aside, and then the power fails, or the disk is full: the next start must know."""
+    path.write_bytes(b"holiday photos" * 1000)
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "begin_anew", _disk_full)
+        with pytest.raises(HostError):
+            open_sound(path)
+    assert not path.exists()
+    with open_sound(path) as journal:
+        assert journal.lacks("in")
+    # And one that got as far as a new journal, but not to every folder.
+    with open_sound(path) as journal:
+        journal.adopt("in", [])
+    with open_sound(path) as journal:
+        assert journal.lacks("other")
+        assert not journal.lacks("in")
+
+
+def _disk_full(self: Journal, first: int) -> None:
+    raise HostError("No space left on device")
