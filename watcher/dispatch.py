@@ -21,7 +21,8 @@ from typing import Protocol
 
 from watcher.domain import Failure, Job, Outcome, as_json
 from watcher.errors import Action, Disposition, HostError, RetryPolicy, WatcherError, disposition
-from watcher.journal import Journal, JournalCorrupt
+from watcher.journal import Journal
+from watcher.journal_file import JournalCorrupt
 from watcher.log import event
 
 # Long enough for a stalled disk, short enough to be understood: it is renewed all the while.

@@ -1,4 +1,4 @@
-"""The durable queue: one SQLite file, one table of jobs, four states. The only one who speaks SQL.
+"""The durable queue: one SQLite file, one table of jobs, four states. The only SQL about jobs.
 
 Every public method is one transaction, so a crash leaves a job either before or after it,
 never between. Decides nothing: who fails, waits or is given up is `errors.disposition`'s word.
@@ -6,34 +6,17 @@ never between. Decides nothing: who fails, waits or is given up is `errors.dispo
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sqlite3
-import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from watcher.domain import Ended, Job, JobState, Source, Stamp
-from watcher.errors import ConfigError, HostError
-from watcher.journal_schema import (
-    ADMIT,
-    ADOPT,
-    CHECKS,
-    CLAIM,
-    OUTDATE,
-    PASS_OVER,
-    RECORD,
-    SCHEMA,
-    SUPERSEDE,
-    VERSION,
-)
-
-# See https://www.sqlite.org/rescode.html: the file is not, or no longer, a sound database.
-_UNSOUND = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+from watcher.journal_file import JournalFile
+from watcher.journal_schema import ADMIT, ADOPT, CLAIM, OUTDATE, PASS_OVER, RECORD, SUPERSEDE
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,50 +32,10 @@ class Record:
     ended_at: float | None
 
 
-class JournalCorrupt(HostError):
-    """The file is damaged."""
+class Journal(JournalFile):
+    """Thread-safe. Raises HostError where the disk refuses, ConfigError for a newer version's file."""
 
-    remedy = "The daemon sets the file aside and builds a new one from the sidecars."
-
-
-class Journal:
-    """Thread-safe. Raises HostError where the disk refuses, ConfigError for a newer version's file.
-
-    `corrupt`: how the file was found to be damaged; from then on nothing works any more.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.corrupt: str | None = None
-        self._lock = threading.RLock()
-        try:
-            self._db = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
-        except sqlite3.DatabaseError as error:
-            raise self._translated(error, "open") from error
-        try:
-            self._db.execute("PRAGMA journal_mode = WAL")
-            # FULL: what was called done must still be done after a power cut.
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._migrate()
-        except sqlite3.DatabaseError as error:
-            self.close()
-            raise self._translated(error, "open") from error
-
-    def _translated(self, error: sqlite3.DatabaseError, doing: str) -> Exception:
-        words = f"cannot {doing} the journal {self._path}: {error}"
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _UNSOUND:
-            self.corrupt = words
-            return JournalCorrupt(words)
-        # Anything else is a bug of ours.
-        return HostError(words) if isinstance(error, sqlite3.OperationalError) else error
-
-    def check(self) -> None:
-        """Read all of the file. Raises JournalCorrupt where something in it does not add up."""
-        for sql in CHECKS:
-            ((found,),) = self._read(sql)
-            if found != "ok":
-                self.corrupt = f"the journal {self._path} is damaged: {found}"
-                raise JournalCorrupt(self.corrupt)
+    # --- In place of a lost one -------------------------------------------------------------
 
     def begin_anew(self, first: int) -> None:
         """Take the place of a lost journal: job numbers up to `first` may live on in names of files."""
@@ -107,49 +50,26 @@ class Journal:
             and self.folder_identity(f"{folder} adopted") is None
         )
 
-    def _migrate(self) -> None:
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version > VERSION:
-            raise ConfigError(
-                [f"{self._path} was written by a newer hotmatte (journal version {version})"],
-                remedy="Install that version again, or name another state_dir.",
+    def adopt(self, folder: str, jobs: Iterable[Ended]) -> int:
+        """Enter jobs of `folder` that ended before this journal began; how many were not known."""
+        with self._write() as db:
+            db.execute("INSERT OR REPLACE INTO folder VALUES (?, '')", (f"{folder} adopted",))
+            return sum(
+                db.execute(
+                    ADOPT,
+                    (
+                        ended.source.folder,
+                        os.fsencode(ended.source.relpath),
+                        ended.source.stamp.size,
+                        ended.source.stamp.mtime_ns,
+                        ended.state.value,
+                        ended.outcome,
+                        ended.at,
+                        ended.at,
+                    ),
+                ).rowcount
+                for ended in jobs
             )
-        if version < VERSION:  # whoever only looks must not need room to write
-            self._db.executescript(SCHEMA)
-            self._db.execute(f"PRAGMA user_version = {VERSION}")
-
-    def close(self) -> None:
-        with self._lock:
-            self._db.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @contextlib.contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._db
-                    self._db.execute("COMMIT")
-                except BaseException:
-                    # A full disk may have rolled back by itself.
-                    if self._db.in_transaction:
-                        self._db.execute("ROLLBACK")
-                    raise
-            except sqlite3.DatabaseError as error:
-                raise self._translated(error, "write") from error
-
-    def _read(self, sql: str, args: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        with self._lock:
-            try:
-                return self._db.execute(sql, args).fetchall()
-            except sqlite3.DatabaseError as error:
-                raise self._translated(error, "read") from error
 
     # --- Intake ----------------------------------------------------------------------------
 
@@ -183,27 +103,6 @@ class Journal:
             for relpath in relpaths
             for row in self._read(sql, (folder, os.fsencode(relpath)))
         ]
-
-    def adopt(self, folder: str, jobs: Iterable[Ended]) -> int:
-        """Enter jobs of `folder` that ended before this journal began; how many were not known."""
-        with self._write() as db:
-            db.execute("INSERT OR REPLACE INTO folder VALUES (?, '')", (f"{folder} adopted",))
-            return sum(
-                db.execute(
-                    ADOPT,
-                    (
-                        ended.source.folder,
-                        os.fsencode(ended.source.relpath),
-                        ended.source.stamp.size,
-                        ended.source.stamp.mtime_ns,
-                        ended.state.value,
-                        ended.outcome,
-                        ended.at,
-                        ended.at,
-                    ),
-                ).rowcount
-                for ended in jobs
-            )
 
     def known(self, folder: str) -> dict[str, tuple[Stamp, JobState]]:
         """The version of each path that is, as far as we know, on disk now."""

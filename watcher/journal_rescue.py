@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 from watcher.errors import HostError
-from watcher.journal import Journal, JournalCorrupt
+from watcher.journal import Journal
+from watcher.journal_file import JournalCorrupt
 from watcher.log import event
 
 ASIDE = "journal.corrupt-"

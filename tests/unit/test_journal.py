@@ -10,7 +10,8 @@ import pytest
 
 from watcher.domain import JobState, Source, Stamp
 from watcher.errors import ConfigError, HostError
-from watcher.journal import Journal, JournalCorrupt
+from watcher.journal import Journal
+from watcher.journal_file import JournalCorrupt
 
 
 @pytest.fixture

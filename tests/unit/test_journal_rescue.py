@@ -10,7 +10,8 @@ import pytest
 
 from watcher.domain import Ended, JobState, Source, Stamp
 from watcher.errors import HostError
-from watcher.journal import Journal, JournalCorrupt
+from watcher.journal import Journal
+from watcher.journal_file import JournalCorrupt
 from watcher.journal_rescue import open_sound
 
 ROWS = 400
