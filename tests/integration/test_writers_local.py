@@ -61,6 +61,7 @@ def _interrupted(task: Task, option: str) -> None:
         eventually(lambda: _largest(task) > 0)
         first.send_signal(signal.SIGTERM)
     assert first.returncode
+    eventually(task.target.exists)  # the receiving half of rsync outlives the sending one a little
     assert 0 < task.target.stat().st_size < len(task.content)
     stall()
     sh(f"rsync -a {option} $FROM $TO", cwd=task.aside, FROM=task.original, TO=f"{task.hot}/")
