@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from watcher.config import Settings
+from watcher.config import Folder, Settings
 from watcher.dispatch import Dispatcher
 from watcher.domain import EngineAbout, Failure, Job, JobState, Outcome, Source
 from watcher.engine import weights
@@ -133,9 +133,15 @@ def about_of(supervisor: Supervisor) -> EngineAbout:
 
 
 def build_runner(
-    card: Card, supervisor: Supervisor, recipes: Mapping[str, Recipe], settings: Settings, budget: PixelBudget
+    card: Card,
+    supervisor: Supervisor,
+    recipes: Mapping[str, Recipe],
+    settings: Settings,
+    budget: PixelBudget,
+    *,
+    apart: bool = False,
 ) -> Runner:
-    """The stages for one engine; the limits are those of `settings`."""
+    """The stages for one engine; the limits are those of `settings`. `apart`: see Runner."""
     limits = settings.limits
     readers = Readers(timeout=limits.decode_timeout_s)
     work = FolderWork(
@@ -152,6 +158,7 @@ def build_runner(
         threads=limits.threads or len(os.sched_getaffinity(0)),
         budget=budget,
         timeout=card.timeout_s,
+        apart=apart,
         step_down=partial(step_down, multiple=card.input.multiple),
         on_close=readers.close,
     )
@@ -189,7 +196,8 @@ class Assembly:
     """All watches and lanes of one configuration, from start to stop.
 
     `names` is the daemon's, not ours: a job that outlasts a reload still holds its names,
-    and whoever takes the job over waits for them.
+    and whoever takes the job over waits for them. `prepare` puts a hot folder right before
+    its first job, see FolderWatch.
     """
 
     def __init__(
@@ -199,6 +207,7 @@ class Assembly:
         engines: Engines,
         *,
         names: Names,
+        prepare: Callable[[str, Folder, Callable[[], None]], None],
         on_halt: Callable[[WatcherError], None],
     ) -> None:
         self.settings = settings
@@ -212,7 +221,15 @@ class Assembly:
         self.lanes = self._lanes(engines)
         engines.retain([lane.supervisor for lane in self.lanes])
         self.watches = {
-            name: FolderWatch(name, folder, journal, on_admit=self._wake, on_source_done=self._retire)
+            name: FolderWatch(
+                name,
+                folder,
+                journal,
+                on_admit=self._admitted,
+                on_source_done=self._retire,
+                prepare=partial(prepare, name, folder),
+                on_open=self.wake,
+            )
             for name, folder in settings.folders.items()
         }
 
@@ -232,7 +249,7 @@ class Assembly:
         self, card: Card, supervisor: Supervisor, recipes: dict[str, Recipe], budget: PixelBudget
     ) -> Lane:
         self._recipes |= recipes
-        runner = build_runner(card, supervisor, recipes, self.settings, budget)
+        runner = build_runner(card, supervisor, recipes, self.settings, budget, apart=True)
         dispatcher = Dispatcher(
             self._journal,
             runner,
@@ -241,6 +258,7 @@ class Assembly:
             policy=self.settings.retry.policy,
             max_in_flight=self.settings.limits.max_in_flight,
             on_halt=self._on_halt,
+            is_open=lambda name: self.watches[name].is_open(),
         )
         return Lane(supervisor, runner, dispatcher)
 
@@ -254,8 +272,8 @@ class Assembly:
             lane.dispatcher.start()
 
     def ready(self) -> bool:
-        """Has every hot folder been listed once?"""
-        return all(watch.ready.is_set() for watch in self.watches.values())
+        """Has every hot folder been listed once, or been found to be away?"""
+        return all(watch.is_ready() for watch in self.watches.values())
 
     def alive(self) -> bool:
         return all(lane.dispatcher.alive() for lane in self.lanes)
@@ -294,6 +312,10 @@ class Assembly:
         for lane in self.lanes:
             lane.dispatcher.resume()
 
+    def _admitted(self) -> None:
+        self.admitted += 1
+        self.wake()
+
     def wake(self) -> None:
         """There may be work in the journal that no watch of ours has put there."""
         for lane in self.lanes:
@@ -305,10 +327,6 @@ class Assembly:
             return self._journal.held()
         except HostError:
             return {}  # whoever claims from it will say so
-
-    def _wake(self) -> None:
-        self.admitted += 1
-        self.wake()
 
     def _retire(self, source: Source) -> None:
         """A scan found a source that is done and should have been retired.

@@ -9,8 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,11 @@ from watcher.domain import JobState, Source, printable
 from watcher.errors import ConfigError, EngineUnavailable, HostError, WatcherError
 from watcher.exits import BUG, OK, exit_status
 from watcher.health import JOURNAL, StateDir, Systemd
-from watcher.journal import Journal
+from watcher.journal_rescue import open_sound
 from watcher.log import event
 from watcher.pipeline.naming import Names
 from watcher.pipeline.publish import sweep
+from watcher.pipeline.recollect import recollect
 from watcher.pipeline.retire import restore
 from watcher.snapshot import sentence, snapshot
 
@@ -36,6 +36,8 @@ HEARTBEAT = 10.0
 PRUNE_EVERY = 6 * 3600.0
 # More than this after the drain, and a thread hangs in a call that nothing interrupts.
 LAST_GRACE = 5.0
+# A disk that damages the journal more often than this in one run is not to be worked on.
+MOST_RESCUES = 3
 
 Show = Callable[[dict[str, Any]], None]
 
@@ -60,33 +62,68 @@ class Daemon:
         self._started = time.time()
         self._last: tuple[object, float] = (None, 0.0)
         self._pruned = 0.0
+        self._rescues = 0
+        self._prepared: list[tuple[str, Folder]] = []
 
     def run(self) -> int:
         """Until told to stop. Returns the exit status; raises WatcherError if it cannot begin."""
         state = StateDir(self._settings.state_dir)
         try:
-            with (
-                Journal(state.path / JOURNAL) as journal,
-                closing(Bell(state.path, lambda: self._inbox.put(("rung", None)))),
-            ):
-                self._state, self._journal = state, journal
-                self._listen_to_signals()
-                self._recover()
+            self._state = state
+            self._listen_to_signals()
+            if not self._open_journal():
+                return OK
+            bell = Bell(state.path, lambda: self._inbox.put(("rung", None)))
+            try:
                 self._boot_engines(self._settings)
                 return self._loop()
+            finally:
+                bell.close()
+                self._journal.close()
         finally:
             state.release()
+
+    def _open_journal(self) -> bool:
+        """Waits while the disk is full. False if told to stop meanwhile; raises HostError, ConfigError."""
+        told = False
+        while True:
+            try:
+                self._journal = open_sound(self._state.path / JOURNAL)
+                try:
+                    self._recover()
+                except HostError:
+                    self._journal.close()
+                    raise
+            except HostError:
+                if not self._state.is_full():
+                    raise
+            else:
+                return True
+            if not told:
+                words = f"waiting: the disk of the state folder {self._state.path} is full"
+                event(logging.WARNING, words, remedy="Free space; work begins by itself.")
+                self._systemd.say(words)
+                told = True
+            self._systemd.extend(30.0)
+            with suppress(queue.Empty):
+                what, value = self._inbox.get(timeout=TICK)
+                if what == "signal" and value in (signal.SIGTERM, signal.SIGINT):
+                    return False
 
     def _recover(self) -> None:
         """Put right what the last run left: its lock is ours now, so its claims are nobody's."""
         orphans = self._journal.reap(now=float("inf"))
         self._journal.mend_clock(now=time.time(), longest=self._settings.retry.max_delay_s)
-        leftovers = sum(self._tidied(name, folder) for name, folder in self._settings.folders.items())
-        if orphans or leftovers:
-            event(logging.WARNING, "recovered from a crash", jobs=orphans, leftovers=leftovers)
+        if orphans:
+            event(logging.WARNING, "recovered from a crash", jobs=orphans)
 
-    def _tidied(self, name: str, folder: Folder) -> int:
-        """How many files were put right; a place that cannot be reached must not stop the others."""
+    def _prepare(self, name: str, folder: Folder, beat: Callable[[], None]) -> None:
+        """Put right what an earlier run left in a hot folder's places: once, before any job of it.
+
+        In the folder's own thread: a place that cannot be reached must not stop the others.
+        """
+        if (name, folder) in self._prepared:
+            return
 
         def done(job_id: int) -> Source | None:
             record = self._journal.job(job_id)
@@ -94,15 +131,16 @@ class Daemon:
             kept = folder.source == "leave" or record is None or record.state is not JobState.DONE
             return None if kept or record is None else record.job.source
 
-        steps = [partial(restore, name, folder, done=done)]
-        steps += [partial(sweep, root) for root in (folder.output, folder.quarantine) if root is not None]
-        count = 0
-        for step in steps:
-            try:
-                count += step()
-            except WatcherError as error:
-                event(logging.WARNING, f"not looked for leftovers: {error}", folder=name, remedy=error.remedy)
-        return count
+        if self._journal.lacks(name):
+            known = self._journal.adopt(name, recollect(name, folder, beat=beat))
+            event(logging.WARNING, "rebuilt the journal from the sidecars", folder=name, jobs=known)
+        count = restore(name, folder, done=done, beat=beat)
+        for root in (folder.output, folder.quarantine):
+            if root is not None:
+                count += sweep(root, beat=beat)
+        if count:
+            event(logging.WARNING, "cleared up after a crash", folder=name, leftovers=count)
+        self._prepared.append((name, folder))
 
     def _listen_to_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
@@ -159,10 +197,33 @@ class Daemon:
             self._systemd.ready()
             event(logging.INFO, "ready", folders=len(assembly.watches), generation=self._generation)
         self._systemd.ping(now)
-        self._report(assembly, now)
-        if now - self._pruned > PRUNE_EVERY or not self._pruned:
-            self._journal.prune(before=time.time() - self._settings.history_days * 86_400)
-            self._pruned = now
+        try:
+            if now - self._pruned > PRUNE_EVERY or not self._pruned:
+                self._pruned = now
+                self._journal.prune(before=time.time() - self._settings.history_days * 86_400)
+            self._report(assembly, now)
+        except HostError as error:
+            event(logging.WARNING, str(error), remedy=error.remedy)
+        if self._journal.corrupt:
+            self._rescue(assembly, self._journal.corrupt)
+
+    def _rescue(self, assembly: Assembly, why: str) -> None:
+        """Begin a new journal in place of one that was damaged while in use, and all work with it."""
+        self._rescues += 1
+        if self._rescues > MOST_RESCUES:
+            self._halt(
+                HostError(f"{why}, for the {self._rescues}. time", remedy="Check the disk under state_dir.")
+            )
+            return
+        self._drain(assembly)
+        assembly.end(grace=LAST_GRACE)
+        self._assembly = None
+        self._journal.close()
+        self._prepared.clear()
+        if self._open_journal():
+            self._begin(self._settings)
+        else:
+            self._exit = OK
 
     def _report(self, assembly: Assembly, now: float) -> None:
         """Write the snapshot when something changed; an idle daemon writes next to nothing."""
@@ -225,6 +286,7 @@ class Daemon:
             self._journal,
             self._engines,
             names=self._names,
+            prepare=self._prepare,
             on_halt=lambda error: self._inbox.put(("halt", error)),
         )
         self._assembly.start()

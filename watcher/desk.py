@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from watcher.domain import JobState
-from watcher.journal import RECORD, Journal, Record, record_of
+from watcher.journal import Journal, Record, record_of
+from watcher.journal_schema import RECORD
 
 Verdict = Literal["accepted", "redone"]
 # The very condition of the index job_flagged: SQLite uses it for nothing else.

@@ -15,12 +15,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from watcher.domain import Failure, Job, Outcome, as_json
 from watcher.errors import Action, Disposition, HostError, RetryPolicy, WatcherError, disposition
 from watcher.journal import Journal
+from watcher.journal_file import JournalCorrupt
 from watcher.log import event
 
 # Long enough for a stalled disk, short enough to be understood: it is renewed all the while.
@@ -73,7 +75,11 @@ class _Tally:
 
 
 class Dispatcher:
-    """`max_in_flight` bounds the jobs that are claimed and not yet recorded."""
+    """`max_in_flight` bounds the jobs that are claimed and not yet recorded.
+
+    `is_open`: may jobs of this folder run? Those that hang in a share which does not answer
+    do not count: the other folders go on.
+    """
 
     def __init__(
         self,
@@ -85,7 +91,9 @@ class Dispatcher:
         policy: RetryPolicy,
         max_in_flight: int,
         on_halt: Callable[[WatcherError], None],
+        is_open: Callable[[str], bool] = lambda _: True,
     ) -> None:
+        self._is_open = is_open
         self._journal = journal
         self._runs = runs
         self._folders = tuple(folders)
@@ -100,6 +108,7 @@ class Dispatcher:
         self._pauses: dict[str, Pause] = {}
         self._tally = _Tally()
         self._renewed = time.monotonic()
+        self._offset = time.time() - time.monotonic()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name=f"dispatch-{'-'.join(self._folders)}")
 
@@ -123,8 +132,9 @@ class Dispatcher:
 
     def abandon(self) -> None:
         """Hand back what is still running, uncharged: its holder has no more time."""
-        for job in list(self._tally.running):
-            self._journal.retry(job, not_before=0.0, charge=False)
+        with suppress(HostError):
+            for job in list(self._tally.running):
+                self._journal.retry(job, not_before=0.0, charge=False)
 
     def alive(self) -> bool:
         return self._thread.is_alive()
@@ -155,9 +165,14 @@ class Dispatcher:
 
     def _turn(self) -> None:
         while self._ended:
-            self._record(*self._ended[0])
+            try:
+                self._record(*self._ended[0])
+            except JournalCorrupt:
+                # Never to be recorded. What was published tells of itself to the next journal.
+                self._tally.running.pop(self._ended[0][0], None)
             self._ended.popleft()
         self._renew()
+        self._mind_clock()
         if self._stopping.is_set():
             self._return_waiting()
         else:
@@ -180,7 +195,7 @@ class Dispatcher:
         now, wait = time.monotonic(), TICK
         for pause in self._pauses.copy().values():
             wait = min(wait, pause.until - now)
-        if len(self._tally.running) < self._max_in_flight and not self._stopping.is_set():
+        if len(self._active()) < self._max_in_flight and not self._stopping.is_set():
             try:
                 due = self._journal.next_due(self._open_folders(now))
             except HostError:
@@ -192,14 +207,14 @@ class Dispatcher:
     # --- Claiming --------------------------------------------------------------------------
 
     def _claim(self) -> None:
-        running = self._tally.running
+        active = self._active()
         if self._alone:
-            if not running:
+            if not active:
                 self._start(self._alone.popleft())
             return
-        if any(job.crashes for job in running):
+        if any(job.crashes for job in active):
             return
-        room = self._max_in_flight - len(running)
+        room = self._max_in_flight - len(active)
         folders = self._open_folders(time.monotonic())
         if room < 1 or not folders:
             return
@@ -208,8 +223,12 @@ class Dispatcher:
         jobs = self._journal.claim(folders[turn:] + folders[:turn], limit=room, now=time.time(), lease=LEASE)
         for job in jobs:
             self._accept(job)
-        if self._alone and not running:
+        if self._alone and not self._active():
             self._start(self._alone.popleft())
+
+    def _active(self) -> list[Job]:
+        """What runs, less what hangs."""
+        return [job for job in list(self._tally.running) if self._is_open(job.source.folder)]
 
     def _accept(self, job: Job) -> None:
         if job.crashes >= self._policy.max_attempts:
@@ -234,7 +253,8 @@ class Dispatcher:
 
     def _return_waiting(self) -> None:
         while self._alone:
-            self._journal.retry(self._alone[0], not_before=0.0, charge=False)
+            with suppress(JournalCorrupt):
+                self._journal.retry(self._alone[0], not_before=0.0, charge=False)
             self._alone.popleft()
 
     def _renew(self) -> None:
@@ -242,6 +262,13 @@ class Dispatcher:
         if held and time.monotonic() - self._renewed > RENEWAL:
             self._journal.renew(held, until=time.time() + LEASE)
             self._renewed = time.monotonic()
+
+    def _mind_clock(self) -> None:
+        """Waits are kept in wall-clock time: set back by an hour, they would last an hour longer."""
+        offset = time.time() - time.monotonic()
+        if offset < self._offset - 1.0:
+            self._journal.mend_clock(now=time.time(), longest=self._policy.max_delay)
+        self._offset = offset
 
     # --- Recording -------------------------------------------------------------------------
 
@@ -326,7 +353,9 @@ class Dispatcher:
 
     def _open_folders(self, now: float) -> list[str]:
         closed = {key for key, pause in self._pauses.copy().items() if pause.until > now}
-        return [] if ENGINE in closed else [name for name in self._folders if name not in closed]
+        if ENGINE in closed:
+            return []
+        return [name for name in self._folders if name not in closed and self._is_open(name)]
 
     def _pause(self, key: str, error: BaseException) -> None:
         """Wait longer each time; the first success ends it."""

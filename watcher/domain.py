@@ -48,6 +48,16 @@ class JobState(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """A job that came to its end `at` (wall clock), as it stands in the journal."""
+
+    source: Source
+    state: JobState
+    outcome: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One version of one source, on its way.
 
@@ -65,19 +75,6 @@ class Job:
     def suspect(self) -> bool:
         """Has failed before, so it must not share a batch with innocents."""
         return self.attempts > 1
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A job as the journal holds it, for people to look at. Times are seconds since 1970."""
-
-    job: Job
-    state: JobState
-    not_before: float
-    outcome: str | None
-    gone: bool
-    admitted_at: float
-    ended_at: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from watcher.errors import ConfigError, HostError
 SNAPSHOT = "status.json"
 LOCK = "lock"
 JOURNAL = "journal.sqlite"
+# SQLite needs this much to open a journal: a page or two of the log, an index of the log, three files.
+LEAST_BYTES = 256 * 1024
+LEAST_INODES = 4
 
 
 class StateDir:
@@ -44,8 +48,17 @@ class StateDir:
                 [f"another hotmatte (process {pid}) uses the state folder {path}"],
                 remedy="Stop it first, or give this one a state_dir and hot folders of its own.",
             ) from error
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        # A courtesy to people; on a full disk the lock holds without it.
+        with suppress(OSError):
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+
+    def is_full(self) -> bool:
+        """Whether the disk has no room, or no inode, left for us."""
+        status = os.statvfs(self.path)
+        return status.f_bavail * status.f_frsize < LEAST_BYTES or (
+            status.f_files > 0 and status.f_favail < LEAST_INODES
+        )
 
     def release(self) -> None:
         os.close(self._lock)

@@ -1,4 +1,4 @@
-"""The durable queue: one SQLite file, one table of jobs, four states. The only SQL.
+"""The durable queue: one SQLite file, one table of jobs, four states. The only SQL about jobs.
 
 Every public method is one transaction, so a crash leaves a job either before or after it,
 never between. Decides nothing: who fails, waits or is given up is `errors.disposition`'s word.
@@ -6,136 +6,70 @@ never between. Decides nothing: who fails, waits or is given up is `errors.dispo
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sqlite3
-import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, Self
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from watcher.domain import Job, JobState, Source, Stamp
-from watcher.domain import Record as Record  # noqa: PLC0414  (whoever asks for one imports it from here)
-from watcher.errors import ConfigError, HostError
-from watcher.journal_schema import SCHEMA, VERSION
-
-# A newer version of a file makes the waiting ones of the same file pointless ...
-# The unary plus keeps SQLite from walking the queue's index, which is as long as the queue.
-SUPERSEDE = """
-DELETE FROM job WHERE folder = ? AND relpath = ? AND +state = 'queued' AND (size, mtime_ns) <> (?, ?)
-"""
-# ... and the finished ones history.
-OUTDATE = """
-UPDATE job SET gone = 1 WHERE folder = ? AND relpath = ? AND gone = 0 AND (size, mtime_ns) <> (?, ?)
-"""
-# A version that went away and came back is new work; one that is known is not.
-ADMIT = """
-INSERT INTO job (folder, relpath, size, mtime_ns, admitted_at) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET
-    gone = 0,
-    state = iif(state = 'running', state, 'queued'),
-    attempts = iif(state = 'running', attempts, 0),
-    crashes = iif(state = 'running', crashes, 0),
-    not_before = 0, outcome = NULL, ended_at = NULL, admitted_at = excluded.admitted_at
-WHERE gone = 1
-"""
-
-# The other half of a pair: ended as soon as it is known, with nothing done.
-PASS_OVER = """
-INSERT INTO job (folder, relpath, size, mtime_ns, admitted_at, state, outcome, ended_at)
-VALUES (?1, ?2, ?3, ?4, ?5, 'done', ?6, ?5)
-ON CONFLICT DO UPDATE SET gone = 0, state = 'done', outcome = ?6, ended_at = ?5 WHERE gone = 1
-"""
-
-# The attempt is charged here, before the work, so that a file which kills the whole daemon
-# still runs out of attempts. Two versions of one file never run at once: the older one could
-# publish last.
-CLAIM = """
-UPDATE job SET state = 'running', attempts = attempts + 1, fence = fence + 1, lease_until = :until
-WHERE id IN (SELECT id FROM job AS waiting
-             WHERE state = 'queued' AND folder = :folder AND not_before <= :now
-               AND NOT EXISTS (SELECT 1 FROM hold WHERE hold.folder = :folder)
-               AND NOT EXISTS (SELECT 1 FROM job AS other
-                               WHERE other.folder = waiting.folder AND other.relpath = waiting.relpath
-                                 AND other.state = 'running')
-             ORDER BY not_before, id LIMIT :limit)
-RETURNING id, folder, relpath, size, mtime_ns, attempts, fence, crashes
-"""
-
-RECORD = """
-SELECT id, folder, relpath, size, mtime_ns, attempts, fence, crashes,
-       state, not_before, outcome, gone, admitted_at, ended_at FROM job
-"""
+from watcher.domain import Ended, Job, JobState, Source, Stamp
+from watcher.journal_file import JournalFile
+from watcher.journal_schema import ADMIT, ADOPT, CLAIM, OUTDATE, PASS_OVER, RECORD, SUPERSEDE
 
 
-class Journal:
-    """Thread-safe. Raises HostError where the disk refuses, ConfigError for a file it cannot use."""
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A job as the journal holds it, for people to look at. Times are seconds since 1970."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.RLock()
-        try:
-            self._db = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            # FULL: what was called done must still be done after a power cut.
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._migrate()
-        except sqlite3.OperationalError as error:
-            raise HostError(f"cannot open the journal {path}: {error}") from error
-        except sqlite3.DatabaseError as error:
-            raise ConfigError(
-                [f"{path} is not a usable journal: {error}"],
-                remedy="Move the file away and start again: sources that were left in place are done anew.",
-            ) from error
+    job: Job
+    state: JobState
+    not_before: float
+    outcome: str | None
+    gone: bool
+    admitted_at: float
+    ended_at: float | None
 
-    def _migrate(self) -> None:
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version > VERSION:
-            raise ConfigError(
-                [f"{self._path} was written by a newer hotmatte (journal version {version})"],
-                remedy="Install that version again, or name another state_dir.",
+
+class Journal(JournalFile):
+    """Thread-safe. Raises HostError where the disk refuses, ConfigError for a newer version's file."""
+
+    # --- In place of a lost one -------------------------------------------------------------
+
+    def begin_anew(self, first: int) -> None:
+        """Take the place of a lost journal: job numbers up to `first` may live on in names of files."""
+        with self._write() as db:
+            db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('job', ?)", (first,))
+            db.execute("INSERT INTO folder VALUES ('* begun anew', ?)", (str(first),))
+
+    def lacks(self, folder: str) -> bool:
+        """Whether the jobs of `folder` that ended before this journal began are still to be adopted."""
+        return (
+            self.folder_identity("* begun anew") is not None
+            and self.folder_identity(f"{folder} adopted") is None
+        )
+
+    def adopt(self, folder: str, jobs: Iterable[Ended]) -> int:
+        """Enter jobs of `folder` that ended before this journal began; how many were not known."""
+        with self._write() as db:
+            db.execute("INSERT OR REPLACE INTO folder VALUES (?, '')", (f"{folder} adopted",))
+            return sum(
+                db.execute(
+                    ADOPT,
+                    (
+                        ended.source.folder,
+                        os.fsencode(ended.source.relpath),
+                        ended.source.stamp.size,
+                        ended.source.stamp.mtime_ns,
+                        ended.state.value,
+                        ended.outcome,
+                        ended.at,
+                        ended.at,
+                    ),
+                ).rowcount
+                for ended in jobs
             )
-        if version < VERSION:  # whoever only looks must not need room to write
-            self._db.executescript(SCHEMA)
-            self._db.execute(f"PRAGMA user_version = {VERSION}")
-
-    def close(self) -> None:
-        with self._lock:
-            self._db.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @contextlib.contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._db
-                    self._db.execute("COMMIT")
-                except BaseException:
-                    # A full disk may have rolled back by itself.
-                    if self._db.in_transaction:
-                        self._db.execute("ROLLBACK")
-                    raise
-            except sqlite3.OperationalError as error:
-                raise HostError(f"cannot write the journal {self._path}: {error}") from error
-
-    def _read(self, sql: str, args: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        with self._lock:
-            try:
-                return self._db.execute(sql, args).fetchall()
-            except sqlite3.OperationalError as error:
-                raise HostError(f"cannot read the journal {self._path}: {error}") from error
-
-    # For desk.py, which says what people ask and decide.
-    writing, rows = _write, _read
 
     # --- Intake ----------------------------------------------------------------------------
 
@@ -214,9 +148,13 @@ class Journal:
             )
 
     def forget_folder(self, folder: str) -> None:
-        """Accept whatever lies under the hot folder next time as the right thing."""
+        """Accept whatever lies under the hot folder, and its places, next time as the right thing."""
         with self._write() as db:
-            db.execute("DELETE FROM folder WHERE name = ?", (folder,))
+            # What is remembered of its places is under its name, a space, and more.
+            db.execute(
+                "DELETE FROM folder WHERE name = ? OR substr(name, 1, ?) = ?",
+                (folder, len(folder) + 1, folder + " "),
+            )
 
     # --- Holders ---------------------------------------------------------------------------
 

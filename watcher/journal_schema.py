@@ -1,4 +1,4 @@
-"""What the journal's file looks like. How it is used is journal.py's affair."""
+"""What the journal's file looks like, and its longer statements. How they are used is journal.py's affair."""
 
 from __future__ import annotations
 
@@ -48,4 +48,63 @@ CREATE INDEX IF NOT EXISTS job_ended ON job (ended_at, id) WHERE ended_at IS NOT
 -- As json.dumps writes a list that is not empty.
 CREATE INDEX IF NOT EXISTS job_flagged ON job (ended_at)
     WHERE state = 'done' AND instr(outcome, '"flags": ["') > 0;
+"""
+
+# A newer version of a file makes the waiting ones of the same file pointless ...
+# The unary plus keeps SQLite from walking the queue's index, which is as long as the queue.
+SUPERSEDE = """
+DELETE FROM job WHERE folder = ? AND relpath = ? AND +state = 'queued' AND (size, mtime_ns) <> (?, ?)
+"""
+# ... and the finished ones history.
+OUTDATE = """
+UPDATE job SET gone = 1 WHERE folder = ? AND relpath = ? AND gone = 0 AND (size, mtime_ns) <> (?, ?)
+"""
+# A version that went away and came back is new work; one that is known is not.
+ADMIT = """
+INSERT INTO job (folder, relpath, size, mtime_ns, admitted_at) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET
+    gone = 0,
+    state = iif(state = 'running', state, 'queued'),
+    attempts = iif(state = 'running', attempts, 0),
+    crashes = iif(state = 'running', crashes, 0),
+    not_before = 0, outcome = NULL, ended_at = NULL, admitted_at = excluded.admitted_at
+WHERE gone = 1
+"""
+
+# The other half of a pair: ended as soon as it is known, with nothing done.
+PASS_OVER = """
+INSERT INTO job (folder, relpath, size, mtime_ns, admitted_at, state, outcome, ended_at)
+VALUES (?1, ?2, ?3, ?4, ?5, 'done', ?6, ?5)
+ON CONFLICT DO UPDATE SET gone = 0, state = 'done', outcome = ?6, ended_at = ?5 WHERE gone = 1
+"""
+
+# The attempt is charged here, before the work, so that a file which kills the whole daemon
+# still runs out of attempts. Two versions of one file never run at once: the older one could
+# publish last.
+CLAIM = """
+UPDATE job SET state = 'running', attempts = attempts + 1, fence = fence + 1, lease_until = :until
+WHERE id IN (SELECT id FROM job AS waiting
+             WHERE state = 'queued' AND folder = :folder AND not_before <= :now
+               AND NOT EXISTS (SELECT 1 FROM hold WHERE hold.folder = :folder)
+               AND NOT EXISTS (SELECT 1 FROM job AS other
+                               WHERE other.folder = waiting.folder AND other.relpath = waiting.relpath
+                                 AND other.state = 'running')
+             ORDER BY not_before, id LIMIT :limit)
+RETURNING id, folder, relpath, size, mtime_ns, attempts, fence, crashes
+"""
+
+ADOPT = """
+INSERT INTO job (folder, relpath, size, mtime_ns, state, attempts, outcome, admitted_at, ended_at)
+VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?) ON CONFLICT DO NOTHING
+"""
+CHECKS = (
+    "PRAGMA integrity_check(1)",
+    """
+    SELECT iif(count(*) = 2, 'ok', 'a table is missing') FROM sqlite_master
+    WHERE type = 'table' AND name IN ('job', 'folder')
+    """,
+)
+RECORD = """
+SELECT id, folder, relpath, size, mtime_ns, attempts, fence, crashes,
+       state, not_before, outcome, gone, admitted_at, ended_at FROM job
 """

@@ -82,9 +82,9 @@ class Output(Strict):
             raise ValueError(f"suffix of a {self.kind} must end in {endings}")
         if self.depth == 16 and (self.kind == "trimap" or self.format in EIGHT_BITS):
             raise ValueError(f"a {self.kind} as {self.format} has 8 bits a channel")
-        if missing := _missing(self):
+        if self.format == "jxl" and importlib.util.find_spec("pylibjxl") is None:
             raise ValueError(
-                f"{missing} is not installed, which this needs: pip install 'hotmatte[codecs]' "
+                "pylibjxl is not installed, which this needs: pip install 'hotmatte[codecs]' "
                 "(in Hotmatte's own environment)"
             )
         return self
@@ -99,13 +99,3 @@ FORMATS = {
     "trimap": ("png", "tiff"),
     "foreground": (*_COLOURS, "jpeg"),
 }
-
-
-def _missing(output: Output) -> str | None:
-    """The package of the extra `codecs` that `output` needs and that is not here."""
-    wanted = []
-    if output.format == "jxl":
-        wanted = ["imagecodecs", "pylibjxl"]
-    elif output.format == "tiff" and output.pack in ("lzw", "zstd"):
-        wanted = ["imagecodecs"]
-    return next((name for name in wanted if importlib.util.find_spec(name) is None), None)

@@ -42,6 +42,7 @@ class MemoryJournal:
         self.gone: list[str] = []
         self.passed: list[tuple[str, str]] = []
         self.identity: str | None = None
+        self.places: dict[str, str] = {}
         self.lock = threading.Lock()
 
     def admit_many(self, sources):
@@ -76,10 +77,13 @@ class MemoryJournal:
             return len(present)
 
     def folder_identity(self, folder):
-        return self.identity
+        return self.identity if folder == "hot" else self.places.get(folder)
 
     def remember_folder(self, folder, identity):
-        self.identity = identity
+        if folder == "hot":
+            self.identity = identity
+        else:
+            self.places[folder] = identity
 
     def names(self):
         with self.lock:

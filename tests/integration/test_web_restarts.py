@@ -8,6 +8,9 @@ import pytest
 from daemonrig import DaemonRig, drop, jpeg
 from webrig import WebRig
 
+from watcher.exits import IO
+from watcher.health import JOURNAL
+
 
 @pytest.fixture
 def web(rig: Callable[..., DaemonRig]) -> Iterator[WebRig]:
@@ -69,3 +72,14 @@ def test_a_folder_that_is_paused_by_hand_stays_so_across_restarts(web: WebRig) -
     assert "goes on" in daemon.hotmatte("resume", "in").stdout
     daemon.wait_done("held.jpg")
     assert "was not paused" in daemon.hotmatte("resume", "in").stdout
+
+
+def test_a_journal_that_was_set_aside_ends_the_service_so_that_it_is_started_anew(web: WebRig) -> None:
+    web.daemon.stop()
+    journal = web.daemon.state / JOURNAL
+    journal.with_name("damaged").write_bytes(journal.read_bytes())
+    journal.with_name("damaged").replace(journal)
+    assert web.child is not None
+    assert web.child.wait(20) == IO
+    assert "rebuilt" in web.log()
+    web.start()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -110,6 +112,78 @@ def admit(journal, *names, folder="in"):
 
 def states(journal, folder="in"):
     return journal.counts().get(folder, {})
+
+
+def test_a_clock_set_back_by_an_hour_makes_nobody_wait_for_it(journal, dispatch, eventually, monkeypatch):
+    from watcher import dispatch as module
+
+    shift = [0.0]
+    clock = SimpleNamespace(time=lambda: time.time() + shift[0], monotonic=time.monotonic)
+    monkeypatch.setattr(module, "time", clock)
+    policy = RetryPolicy(max_attempts=3, base_delay=0.5, max_delay=1.0)
+    admit(journal, "a.jpg")
+    play = Play({"a.jpg": [InputNotReady("later"), None]})
+    dispatcher, _, _ = dispatch(play, policy=policy)
+    eventually(lambda: len(play.seen) == 1 and states(journal) == {"queued": 1})
+    shift[0] = -3600.0
+    dispatcher.wake()
+    eventually(lambda: states(journal) == {"done": 1})
+
+
+def test_a_clock_set_forward_changes_nothing(journal, dispatch, eventually, monkeypatch):
+    from watcher import dispatch as module
+
+    shift = [0.0]
+    clock = SimpleNamespace(time=lambda: time.time() + shift[0], monotonic=time.monotonic)
+    monkeypatch.setattr(module, "time", clock)
+    admit(journal, "held.jpg", "b.jpg")
+    play = Play({"held.jpg": ["hold"]})
+    dispatcher, _, _ = dispatch(play)
+    eventually(lambda: states(journal) == {"running": 1, "done": 1})
+    shift[0] = 10 * 86_400.0
+    dispatcher.wake()
+    admit(journal, "c.jpg")
+    dispatcher.wake()
+    eventually(lambda: states(journal) == {"running": 1, "done": 2})
+    play.release("held.jpg")
+    eventually(lambda: states(journal) == {"done": 3})
+    assert play.seen.count(("held.jpg", 1)) == 1
+
+
+def test_a_folder_that_is_closed_keeps_its_jobs_and_its_neighbours_go_on(journal, eventually):
+    shut = {"in"}
+    play, ends = Play({"stuck.jpg": ["hold"]}), Ends()
+    dispatcher = Dispatcher(
+        journal,
+        play,
+        ("in", "out"),
+        ends=ends,
+        policy=QUICK,
+        max_in_flight=1,
+        on_halt=lambda error: None,
+        is_open=lambda name: name not in shut,
+    )
+    admit(journal, "stuck.jpg")
+    dispatcher.start()
+    try:
+        admit(journal, "a.jpg", folder="out")
+        dispatcher.wake()
+        eventually(lambda: states(journal, "out") == {"done": 1})
+        assert states(journal) == {"queued": 1}
+        shut.clear()
+        dispatcher.wake()
+        eventually(lambda: states(journal) == {"running": 1})
+        # It hangs now, in the only place there is; then its share is found to be dead.
+        admit(journal, "b.jpg", folder="out")
+        shut.add("in")
+        dispatcher.wake()
+        eventually(lambda: states(journal, "out") == {"done": 2})
+        shut.clear()
+        play.release("stuck.jpg")
+        eventually(lambda: states(journal) == {"done": 1})
+    finally:
+        dispatcher.stop()
+        assert dispatcher.join(5)
 
 
 def test_waiting_jobs_are_done_and_then_retired(journal, dispatch, eventually):

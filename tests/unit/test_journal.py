@@ -11,6 +11,7 @@ import pytest
 from watcher.domain import JobState, Source, Stamp
 from watcher.errors import ConfigError, HostError
 from watcher.journal import Journal
+from watcher.journal_file import JournalCorrupt
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ def test_a_journal_from_the_future_is_refused(tmp_path):
 def test_a_file_that_is_no_journal_is_refused_and_kept(tmp_path):
     path = tmp_path / "journal.sqlite"
     path.write_bytes(b"holiday photos" * 1000)
-    with pytest.raises(ConfigError, match="not a usable journal"):
+    with pytest.raises(JournalCorrupt, match="not a database"):
         Journal(path)
     assert path.read_bytes().startswith(b"holiday photos")
 

@@ -336,12 +336,11 @@ def test_what_cannot_be_is_refused_before_a_photo_comes(settings, words):
         Output(**settings)
 
 
-@pytest.mark.parametrize("wanted", [{"suffix": ".jxl"}, {"suffix": ".tif", "pack": "zstd"}])
-def test_a_missing_codec_is_said_with_the_way_to_get_it(wanted, monkeypatch):
+def test_a_missing_codec_is_said_with_the_way_to_get_it(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValidationError, match=r"hotmatte\[codecs\]"):
-        Output(kind="cutout", **wanted)
-    Output(kind="cutout", suffix=".tif")
+        Output(kind="cutout", suffix=".jxl")
+    Output(kind="cutout", suffix=".tif", pack="zstd")
 
 
 @pytest.mark.parametrize(("kind", "format_"), [(kind, name) for kind in FORMATS for name in FORMATS[kind]])

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import secrets
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -181,7 +182,8 @@ def _work(settings: Settings, profile_name: str, roots: list[_Root], bar: Bar) -
 
 
 def _jobs(roots: list[_Root]) -> Iterator[Job]:
-    ids = itertools.count(1)
+    # A daemon may write into the same folder: its ids are small numbers.
+    ids = itertools.count(10**11 + secrets.randbelow(8 * 10**11))
     for root in roots:
         for relpath in root.relpaths:
             path = root.folder.path / relpath

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 # The file system has not answered for this long: say so, rather than "watching".
-HUNG_S = 30.0
+HUNG_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)

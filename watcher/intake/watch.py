@@ -18,6 +18,8 @@ from watcher.domain import Source, Stamp
 from watcher.errors import HostError, WatcherError
 from watcher.intake import root, scan
 from watcher.intake.admit import Admission, JournalPort
+from watcher.intake.footing import Footing
+from watcher.intake.guard import Guard
 from watcher.intake.inbox import Inbox
 from watcher.intake.names import Rules
 from watcher.intake.observer import Observation, observe
@@ -33,6 +35,8 @@ logger = logging.getLogger(__name__)
 PROBE_S = 5.0
 # Deadlines closer together than this are met in one turn.
 TURN_S = 0.05
+# A file system that takes longer for one answer has hung; more is not counted as the cost of a listing.
+STALL_S = 0.5
 
 
 class FolderWatch:
@@ -41,7 +45,9 @@ class FolderWatch:
     `on_admit` is called when jobs were queued; `on_source_done` for a source that is done
     but was not retired, because its holder died in between. Both run in the folder's
     thread. `ready` is set once the folder has been listed, or found to be absent: another
-    folder must not wait for a share that is down.
+    folder must not wait for a share that is down. `prepare` is called, in the folder's thread
+    again, before the first listing: it puts right what an earlier run left behind, and is
+    given what it has to call as a sign of life. `on_open`: jobs of this folder may be claimed.
     """
 
     def __init__(
@@ -52,6 +58,8 @@ class FolderWatch:
         *,
         on_admit: Callable[[], None],
         on_source_done: Callable[[Source], None],
+        prepare: Callable[[Callable[[], None]], None] = lambda _: None,
+        on_open: Callable[[], None] = lambda: None,
         probe_s: float = PROBE_S,
     ) -> None:
         self.name = name
@@ -60,6 +68,11 @@ class FolderWatch:
         self._path = str(folder.path)
         self._journal = journal
         self._on_source_done = on_source_done
+        self._prepare = prepare
+        self._on_open = on_open
+        self._is_prepared = False
+        self._guard = Guard(name, folder)
+        self._footing = Footing(name, folder, journal)
         self._probe_s = probe_s
         self._rules = Rules(folder)
         self._inbox = Inbox()
@@ -68,6 +81,7 @@ class FolderWatch:
         self._anchor: root.Anchor | None = None
         self._observation: Observation | None = None
         self._listed: dict[str, Stamp] = {}  # the last listing, kept for polls only
+        self._cost = 0.0  # seconds that the last listing took, less what it hung
         self._next_poll = 0.0
         self._next_probe = 0.0
         self._standing = Standing(name)
@@ -111,6 +125,14 @@ class FolderWatch:
         """Never blocks, whatever the file system does."""
         return self._standing.report(time.monotonic())
 
+    def is_open(self) -> bool:
+        """May jobs of this folder run? Not before it has been put right, nor while it is offline."""
+        return self._is_prepared and self.status().state != "offline"
+
+    def is_ready(self) -> bool:
+        """Listed, or known to be absent or hung: nobody need wait for this folder any longer."""
+        return self.ready.is_set() or self.status().state == "offline"
+
     # --- The thread -----------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -140,12 +162,19 @@ class FolderWatch:
         self._standing.beat(time.monotonic())
         anchor = root.anchor(self._folder.path)
         self._recognise(anchor.identity)
+        self._footing.check()
+        self._guard.take()
+        if not self._is_prepared:
+            self._prepare(lambda: self._standing.beat(time.monotonic()))
+            self._is_prepared = True
+            self._on_open()
         self._anchor = anchor
         self._next_probe = time.monotonic() + self._probe_s
         self._observe()
         self._scan(opening=True)
         if not self._stopping.is_set():
             self._standing.came_online()
+            self._on_open()
             event(logging.INFO, "watching", folder=self.name, path=self._path)
             self.ready.set()
 
@@ -180,6 +209,7 @@ class FolderWatch:
             self._observation.stop()
             self._observation = None
         self._listed = {}
+        self._guard.release()
 
     def _turn(self) -> None:
         self._standing.rest(waiting=len(self._settler), oldest=self._settler.oldest())
@@ -231,13 +261,14 @@ class FolderWatch:
             event(logging.WARNING, "the observer has ended and is replaced", folder=self.name)
             self._observe()
             self._pace.want(time.monotonic())
+        self._footing.check()
+        self._guard.take()
         self._next_probe = time.monotonic() + self._probe_s
 
     # --- Scans ----------------------------------------------------------------------------
 
     def _scan(self, *, opening: bool = False) -> None:
         """List the folder, compare with the journal, note what is new."""
-        began = time.monotonic()
         asked = self._pace.is_wanted
         if not opening and (asked or (self._observation is not None and self._observation.degraded)):
             self._observe()
@@ -253,7 +284,8 @@ class FolderWatch:
         if self._folder.source != "leave":
             for relpath, stamp in difference.done:
                 self._on_source_done(Source(self.name, relpath, stamp))
-        self._pace.scanned(began, time.monotonic())
+        ended = time.monotonic()
+        self._pace.scanned(ended - self._cost, ended)
         if unheard and not (opening or asked or self._polls()):
             # Observers go blind in silence, such as after a remount. A new one is cheap.
             self._pace.want(time.monotonic())
@@ -270,10 +302,13 @@ class FolderWatch:
     def _list(self, walk: scan.Walk) -> dict[str, Stamp] | None:
         """Everything that is there now. None where we were stopped half-way."""
         began = now = time.monotonic()
+        self._cost = 0.0
         listing = {}
         for relpath, stamp in walk:
             listing[relpath] = stamp
-            now = time.monotonic()
+            before, now = now, time.monotonic()
+            # A share that hung must not be rested from for ten times as long.
+            self._cost += min(now - before, STALL_S)
             self._standing.beat(now)
             if self._stopping.is_set():
                 return None
@@ -287,5 +322,5 @@ class FolderWatch:
         )
         if self._polls():
             self._listed = listing
-            self._next_poll = now + max(self._folder.poll_interval_s, (now - began) / SHARE)
+            self._next_poll = now + max(self._folder.poll_interval_s, self._cost / SHARE)
         return listing

@@ -11,11 +11,13 @@ way to a whole set. Before that, and where the record does not add up, it is und
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from watcher.errors import HostError, InputRejected, WatcherError
@@ -48,9 +50,12 @@ def publish_all(
     """
     try:
         make_folder(folder)
-        files = [*outputs, (SIDECAR, sidecar)]
-        _prepare(folder, base, files, job_id)
-        _commit(folder, base, [suffix for suffix, _ in outputs], supersedes, job_id)
+        record = _create(temporary_of(folder / (base + SIDECAR), job_id))
+        try:
+            _prepare(folder, base, [*outputs, (SIDECAR, sidecar)], record, job_id)
+            _commit(folder, base, [suffix for suffix, _ in outputs], supersedes, job_id)
+        finally:
+            os.close(record)
     except OSError as error:
         raise translated(error, folder) from error
 
@@ -60,9 +65,13 @@ def publish_one(path: Path, content: bytes, *, job_id: int) -> None:
     try:
         make_folder(path.parent)
         temporary = temporary_of(path, job_id)
-        _write(temporary, content)
-        rename(temporary, path)
-        fsync_directory(path.parent)
+        place = _create(temporary)
+        try:
+            _fill(place, content)
+            rename(temporary, path)
+            fsync_directory(path.parent)
+        finally:
+            os.close(place)
     except OSError as error:
         with suppress(OSError):
             unlink(temporary_of(path, job_id))
@@ -99,11 +108,19 @@ def fsync_directory(folder: Path) -> None:
 # --- The steps -----------------------------------------------------------------------------
 
 
-def _prepare(folder: Path, base: str, files: Sequence[tuple[str, bytes]], job_id: int) -> None:
-    """All temporaries, durable, the record last; or none."""
+def _prepare(folder: Path, base: str, files: Sequence[tuple[str, bytes]], record: int, job_id: int) -> None:
+    """All temporaries, durable, the `record` filled last; or none.
+
+    The record was made first, empty, and is locked until all is published: see `_live`.
+    """
     try:
-        for suffix, content in files:
-            _write(temporary_of(folder / (base + suffix), job_id), content)
+        for suffix, content in files[:-1]:
+            place = _create(temporary_of(folder / (base + suffix), job_id))
+            try:
+                _fill(place, content)
+            finally:
+                os.close(place)
+        _fill(record, files[-1][1])
         fsync_directory(folder)
     except OSError:
         # The record first: without the others it would promise too much.
@@ -131,15 +148,49 @@ def _commit(folder: Path, base: str, suffixes: Sequence[str], supersedes: Sequen
     fsync_directory(folder)
 
 
-def _write(path: Path, content: bytes) -> None:
-    _remove(path)
-    # O_EXCL: never through a link that somebody left under our name.
-    place = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    with os.fdopen(place, "wb", buffering=0) as file:
-        left = memoryview(content)
-        while left:
-            left = left[file.write(left) :]
-        fsync(place)
+def _create(path: Path) -> int:
+    """A new, empty file at `path`, locked: the lock dies with its holder, however that dies."""
+    while True:
+        _remove(path)
+        # O_EXCL: never through a link that somebody left under our name.
+        place = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        with suppress(OSError):  # a file system without locks: then nobody can tell us from a leftover
+            fcntl.flock(place, fcntl.LOCK_EX)
+        if os.fstat(place).st_nlink:
+            return place
+        os.close(place)  # swept away before it was locked
+
+
+def _fill(place: int, content: bytes) -> None:
+    left = memoryview(content)
+    while left:
+        left = left[os.write(place, left) :]
+    fsync(place)
+
+
+def _is_held(path: Path) -> bool:
+    """Whether somebody, here or in another process, is still at work on this temporary."""
+    try:
+        place = _opened(path)
+    except OSError as error:
+        return isinstance(error, PermissionError)  # another user's: not ours to judge
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # a file system without locks
+    finally:
+        os.close(place)
+    return False
+
+
+def _opened(path: Path) -> int:
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        return os.open(path, os.O_RDWR | flags)  # NFS grants this lock to writers only
+    except PermissionError:
+        return os.open(path, os.O_RDONLY | flags)
 
 
 def _remove(path: Path) -> bool:
@@ -165,17 +216,19 @@ def make_folder(folder: Path) -> None:
 # --- After a death -------------------------------------------------------------------------
 
 
-def sweep(root: Path) -> int:
-    """Carry through or undo what an earlier run left under `root`; the number of files dealt with.
+def sweep(root: Path, *, beat: Callable[[], None] = lambda: None) -> int:
+    """Carry through or undo what dead runs left under `root`; the number of files dealt with.
 
-    To be called before any job of this run: it takes every temporary for a leftover.
+    Those of a run that lives (`hotmatte matte` beside a daemon) are locked and left alone.
     Touches nothing but files named as our temporaries are, and what their records list.
+    `beat` is called for each folder: a sign of life.
     """
     count = 0
     try:
-        for place, _, names in os.walk(root, onerror=_complain):
+        for place, _, names in os.walk(root, onerror=partial(_complain, root)):
+            beat()
             folder = Path(place)
-            leftovers = [match for name in names if (match := TEMPORARY.fullmatch(name))]
+            leftovers = _dead(folder, names)
             for match in leftovers:
                 if match["name"].endswith(SIDECAR):
                     recover(folder, match["name"].removesuffix(SIDECAR))
@@ -189,8 +242,19 @@ def sweep(root: Path) -> int:
     return count
 
 
-def _complain(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
+def _dead(folder: Path, names: Sequence[str]) -> list[re.Match[str]]:
+    """The temporaries among `names` that no living run is at work on."""
+    found = [match for name in names if (match := TEMPORARY.fullmatch(name))]
+    # One lock stands for a publication: that of its record.
+    live = {match["job"] for match in found if _is_held(folder / match[0])}
+    return [match for match in found if match["job"] not in live]
+
+
+def _complain(root: Path, error: OSError) -> None:
+    if isinstance(error, FileNotFoundError):
+        return
+    # A sub-folder that we may not enter is one that we never wrote to.
+    if not isinstance(error, PermissionError) or error.filename == str(root):
         raise error
 
 
@@ -228,6 +292,8 @@ def recover(folder: Path, base: str) -> None:
     there with the bytes the record says, under its final or its temporary name.
     """
     for path, job_id, record in list(records(folder, base)):
+        if _is_held(path):
+            continue
         suffixes = [output.suffix for output in record.outputs]
         if (folder / (base + SIDECAR)).exists():
             pass

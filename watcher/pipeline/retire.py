@@ -117,7 +117,13 @@ def _copy_away(path: Path, folder: Path, stamp: Stamp, job_id: int) -> Path:
 # --- After a death -------------------------------------------------------------------------
 
 
-def restore(name: str, folder: Folder, *, done: Callable[[int], Source | None]) -> int:
+def restore(
+    name: str,
+    folder: Folder,
+    *,
+    done: Callable[[int], Source | None],
+    beat: Callable[[], None] = lambda: None,
+) -> int:
     """Bring to its end what a death interrupted in hot folder `name`; how many photos that were.
 
     `done`: the source of a job that is done, None for every other job. A photo aside that is
@@ -128,7 +134,7 @@ def restore(name: str, folder: Folder, *, done: Callable[[int], Source | None]) 
     count = 0
     for root in filter(None, (folder.path, folder.archive)):
         try:
-            for moved, match in _leftovers(root):
+            for moved, match in _leftovers(root, beat):
                 source = done(int(match["job"]))
                 # Hot folders may share an archive: each looks after its own.
                 if source is None or source.folder == name:
@@ -140,8 +146,9 @@ def restore(name: str, folder: Folder, *, done: Callable[[int], Source | None]) 
     return count
 
 
-def _leftovers(root: Path) -> Iterator[tuple[Path, re.Match[str]]]:
+def _leftovers(root: Path, beat: Callable[[], None]) -> Iterator[tuple[Path, re.Match[str]]]:
     for place, _, names in os.walk(root, onerror=_complain):
+        beat()
         for name in names:
             if match := LEFTOVER.fullmatch(name):
                 yield Path(place, name), match

@@ -67,11 +67,35 @@ class _Trip:
         )
 
 
+class _Crews:
+    """Threads for one stage. `apart`: some for each hot folder, as a share that hangs keeps its own."""
+
+    def __init__(self, stage: str, threads: int, *, apart: bool) -> None:
+        self._stage = stage
+        self._threads = threads
+        self._apart = apart
+        self._lock = threading.Lock()
+        self._crews: dict[str, ThreadPoolExecutor] = {}
+
+    def submit(self, job: Job, work: Callable[..., None], *args: object) -> None:
+        key = job.source.folder if self._apart else ""
+        with self._lock:
+            crew = self._crews.get(key)
+            if crew is None:
+                crew = self._crews[key] = ThreadPoolExecutor(self._threads, f"{self._stage}-{key}")
+        crew.submit(work, *args)
+
+    def shutdown(self) -> None:
+        for crew in self._crews.values():
+            crew.shutdown()
+
+
 class Runner:
     """The caller bounds how many jobs are here at once; the budget bounds their pixels.
 
     Decoding waits for the budget and finishing gives it back, so they may not share
-    threads: decoders that wait would keep the finishers from ever starting.
+    threads: decoders that wait would keep the finishers from ever starting. `apart`: hot
+    folders do not share threads either.
     """
 
     def __init__(
@@ -83,6 +107,7 @@ class Runner:
         threads: int,
         budget: PixelBudget,
         timeout: float,
+        apart: bool = False,
         step_down: Callable[[Proxy], Proxy | None] = lambda _: None,
         on_close: Callable[[], None] = lambda: None,
     ) -> None:
@@ -95,8 +120,8 @@ class Runner:
         self._timeout = timeout
         self._decoded: queue.SimpleQueue[_Trip | None] = queue.SimpleQueue()
         self._trips: dict[Job, _Trip] = {}
-        self._decoders = ThreadPoolExecutor(threads, "decode")
-        self._finishers = ThreadPoolExecutor(threads, "finish")
+        self._decoders = _Crews("decode", threads, apart=apart)
+        self._finishers = _Crews("finish", threads, apart=apart)
         self._inferring = threading.Thread(target=self._infer_loop, name="infer")
         self._inferring.start()
 
@@ -104,7 +129,7 @@ class Runner:
         """Start `job`. The future carries its outcome, or whatever went wrong."""
         trip = _Trip(job)
         self._trips[job] = trip
-        self._decoders.submit(self._decode, trip)
+        self._decoders.submit(job, self._decode, trip)
         return trip.result
 
     def close(self) -> None:
@@ -179,7 +204,7 @@ class Runner:
         else:
             for trip, alpha in zip(batch, alphas, strict=True):
                 trip.lap("infer")
-                self._finishers.submit(self._finish, trip, alpha)
+                self._finishers.submit(trip.job, self._finish, trip, alpha)
 
     def _reduced(self, trip: _Trip) -> bool:
         """Give `trip` a smaller proxy, and say so in its sidecar; False at the smallest."""

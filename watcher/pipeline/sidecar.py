@@ -11,7 +11,18 @@ from typing import Any
 
 from watcher import __version__
 from watcher.config import Profile
-from watcher.domain import EngineAbout, Failure, Frame, Job, Published, Review, Source, as_json, printable
+from watcher.domain import (
+    EngineAbout,
+    Failure,
+    Frame,
+    Job,
+    Published,
+    Review,
+    Source,
+    Stamp,
+    as_json,
+    printable,
+)
 
 SCHEMA = 1
 # What is added to a result's base name.
@@ -34,6 +45,16 @@ class Record:
     owner: tuple[str, str]
     outputs: tuple[Written, ...]
     supersedes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a sidecar, or a report (`failure`), tells of the job that ended `at` (wall clock)."""
+
+    source: Source
+    outputs: tuple[Written, ...]
+    failure: Failure | None
+    at: float
 
 
 def sidecar(
@@ -146,6 +167,25 @@ def record_in(content: bytes) -> Record | None:
         supersedes = tuple(_plain(suffix) for suffix in parsed.get("supersedes", ()))
         return Record(_owner(parsed["source"]), outputs, supersedes)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return None
+
+
+def told_in(content: bytes) -> Told | None:
+    """The ended job that a sidecar or a report is about; None if it is not one of ours, or not whole."""
+    record = record_in(content)
+    if record is None:
+        return None
+    try:
+        parsed = json.loads(content)
+        stamp = Stamp(int(parsed["source"]["size"]), int(parsed["source"]["mtime_ns"]))
+        at = datetime.fromisoformat(parsed["created"]).timestamp()
+        failure = None
+        if "error" in parsed:
+            failure = Failure(*(str(parsed[key]) for key in ("error", "reason", "remedy")))
+        elif not record.outputs:
+            return None
+        return Told(Source(*record.owner, stamp), record.outputs, failure, at)
+    except (ValueError, TypeError, LookupError, OverflowError):
         return None
 
 

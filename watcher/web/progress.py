@@ -43,6 +43,8 @@ class Progress:
     def __init__(self, state_dir: Path, on_ended: Callable[[Record], None]) -> None:
         self._journal = Journal(state_dir / JOURNAL)
         self._desk = Desk(self._journal)
+        self._path = state_dir / JOURNAL
+        self._inode = self._path.stat().st_ino
         self._snapshot = state_dir / SNAPSHOT
         self._on_ended = on_ended
         self._waiters: dict[int, list[asyncio.Future[Record | None]]] = {}
@@ -82,6 +84,14 @@ class Progress:
         """End `run` too."""
         self.hush()
         self._journal.close()
+
+    @property
+    def replaced(self) -> bool:
+        """The daemon has set a damaged journal aside: the one that is open here is no longer the journal."""
+        try:
+            return self._path.stat().st_ino != self._inode
+        except OSError:
+            return False  # between two renames, or the disk is away for a moment
 
     async def ended(self, job: int, *, timeout: float) -> Record | None:
         """The record of `job` once it has ended, or as it is after `timeout` seconds.

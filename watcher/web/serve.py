@@ -13,7 +13,7 @@ import uvicorn
 
 from watcher.config import Settings
 from watcher.errors import ConfigError, HostError
-from watcher.exits import OK
+from watcher.exits import IO, OK
 from watcher.health import Systemd
 from watcher.log import event
 from watcher.web.app import create_app
@@ -63,13 +63,26 @@ def serve(settings: Settings, accepts: Accepts) -> int:
         listening.close()
         if web.socket_path:
             Path(web.socket_path).unlink(missing_ok=True)
-    return OK
+    # Not 0, so that systemd starts it again.
+    return IO if server.replaced else OK
 
 
 class _Server(uvicorn.Server):
     """Tells systemd when it answers, and ends streams before it waits for them."""
 
     systemd: Systemd
+
+    replaced = False
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second. A restart is the simplest way to open everything anew."""
+        site = getattr(getattr(self.config.app, "state", None), "site", None)
+        if site is not None and site.progress.replaced:
+            event(
+                logging.ERROR, "the journal was replaced by a rebuilt one", remedy="Start this service again."
+            )
+            self.replaced = True
+        return await super().on_tick(counter) or self.replaced
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
