@@ -52,7 +52,11 @@ def finish(
         alpha = edges.clean(np.ascontiguousarray(alpha, np.float32), recipe.profile.edges)
         found = review(_limited(alpha, frame))
         refined = refine.refine(
-            frame, alpha, method=recipe.profile.refine, decontaminate=recipe.profile.decontaminate
+            frame,
+            alpha,
+            method=recipe.profile.refine,
+            side=recipe.profile.refine_side,
+            decontaminate=recipe.profile.decontaminate,
         )
     with _timed(spent, "encode"):
         suffixes = _suffixes(frame, recipe)

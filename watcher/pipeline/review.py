@@ -28,9 +28,7 @@ REASONS = {
 
 def review(alpha: NDArray[np.float32]) -> Review:
     """Coverage (mean alpha), uncertainty (0 for a hard matte, 0.25 and more for fog) and flags."""
-    coverage = float(alpha.mean(dtype=np.float64))
-    doubt = float((alpha * (1 - alpha)).mean(dtype=np.float64))
-    uncertain = doubt / coverage if coverage > 0 else 0.0
+    coverage, uncertain = float(alpha.mean(dtype=np.float64)), uncertainty(alpha)
     flags = []
     if coverage < NOTHING_BELOW:
         flags.append(NOTHING_FOUND)
@@ -40,3 +38,9 @@ def review(alpha: NDArray[np.float32]) -> Review:
     if all(float((border > 0.5).mean()) >= BORDER_SHARE for border in borders):
         flags.append(TOUCHES_EVERY_BORDER)
     return Review(round(coverage, 6), round(uncertain, 6), tuple(flags))
+
+
+def uncertainty(alpha: NDArray[np.float32]) -> float:
+    """Mean a(1-a) over mean a: 0 for a hard matte or none, 0.25 and more for fog."""
+    coverage = float(alpha.mean(dtype=np.float64))
+    return float((alpha * (1 - alpha)).mean(dtype=np.float64)) / coverage if coverage > 0 else 0.0
