@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from watcher.engine.card import card_folders, load_card, sizes_of
@@ -97,6 +97,27 @@ def test_the_surest_answer_counts_unless_it_misses_somebody():
     assert chosen([fog, both]) is both.alpha
 
 
+def test_two_that_agree_outvote_a_third_however_sure_it_is():
+    small, usual = whole(person(CANVASES.smaller, soft=0.1)), whole(person(CANVASES.usual, soft=0.1))
+    stray = whole(person(CANVASES.larger, box=(0.0, 0.0, 0.9, 1.0), soft=0.0))
+    assert chosen([usual, small, stray]).shape != stray.alpha.shape
+    assert chosen([usual, stray]) is stray.alpha
+
+
+def test_a_patch_that_two_others_deny_is_mended_and_a_strand_is_not():
+    small, usual, fine = (
+        whole(person(canvas, soft=soft))
+        for canvas, soft in ((CANVASES.smaller, 0.1), (CANVASES.usual, 0.1), (CANVASES.larger, 0.02))
+    )
+    fine.alpha[500:540, 500:540] = 0.0
+    fine.alpha[100:154, 400:402] = 1.0
+    result = chosen([usual, small, fine])
+    assert result.shape == fine.alpha.shape
+    assert result[500:540, 500:540].min() > 0.99
+    assert result[100:140, 400:402].min() == 1.0
+    assert fine.alpha[520, 520] == 0.0, "what the engine said stays as it was"
+
+
 def test_nobody_stays_nobody_however_foggy_the_closer_look():
     nobody = whole(np.zeros((512, 672), np.float32))
     look = Look((2000, 1500), (320, 320, 640, 640))
@@ -113,12 +134,20 @@ def test_a_closer_look_lands_where_it_was_taken():
     assert alpha[160:480, 320:640].min() == 1 and alpha.sum() == 320 * 320
 
 
+def test_a_closer_look_at_someone_tiny_needs_no_canvas_of_the_photos_size():
+    view = View(Look((18_000, 12_000), (6000, 6000, 6512, 6512)), np.ones((512, 512), np.float32))
+    alpha = chosen([view])
+    assert alpha.shape == (1536, 2304)
+    assert alpha[768:833, 768:833].min() == 1
+
+
 def test_pictures_without_anybody_do_not_differ():
     empty = np.zeros((8, 8), np.float32)
     assert difference(empty, empty) == 0.0
     assert difference(empty, np.ones((16, 16), np.float32)) == 1.0
 
 
+@settings(max_examples=25, deadline=None)
 @given(
     st.tuples(st.integers(1, 9000), st.integers(1, 9000)),
     st.tuples(st.floats(0, 0.98), st.floats(0, 0.98), st.floats(0.01, 0.5), st.floats(0.01, 0.5)),

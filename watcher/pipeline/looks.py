@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,6 +32,9 @@ _ALIKE_SURE, _ALIKE_LARGE = 1.25, 0.92
 _DOUBT = 0.011
 # Answers that differ by this share of their area: one of them is wrong.
 _DISAGREE = 0.02
+# Where an answer differs by this much from two that agree, in a patch as wide as this share of the
+# short side, it is mended.
+_CONTRADICTS, _PATCH = 0.35, 0.01
 # A subject whose box is this small a share of the picture is looked at by itself ...
 _TINY = 0.06
 # ... and so is the hint of one, where nothing was found.
@@ -129,9 +133,44 @@ def chosen(views: Sequence[View]) -> Field:
         # Nothing was found at first: what a closer look saw must be certain, or it is noise.
         found = [i for i in range(1, len(views)) if area[i] > 0 and sure[i] <= UNCERTAIN_ABOVE]
         return wholes[max(found, key=area.__getitem__, default=0)]
-    kept = [i for i in range(len(views)) if sure[i] <= _ALIKE_SURE * min(sure)]
+    heard = _heard(wholes)
+    surest = min(sure[i] for i in heard)
+    kept = [i for i in heard if sure[i] <= _ALIKE_SURE * surest]
     largest = max(area[i] for i in kept)
-    return wholes[min((i for i in kept if area[i] >= _ALIKE_LARGE * largest), key=sure.__getitem__)]
+    best = min((i for i in kept if area[i] >= _ALIKE_LARGE * largest), key=sure.__getitem__)
+    return _mended(wholes[best], [whole for i, whole in enumerate(wholes) if i != best])
+
+
+def _mended(best: Field, others: Sequence[Field]) -> Field:
+    """`best`, but where two others agree that a whole patch of it is wrong, what they say.
+
+    A patch, not a strand: what only the finest answer sees of hair is why it was chosen.
+    """
+    if len(others) != 2 or difference(*others) > _DISAGREE:
+        return best
+    height, width = best.shape
+    one, two = (resized(other, (width, height)) for other in others)
+    alone = (np.abs(best - one) > _CONTRADICTS) & (np.abs(best - two) > _CONTRADICTS)
+    side = 2 * round(_PATCH * min(height, width) / 2) + 1
+    square = np.ones((side, side), np.uint8)
+    patches = cv2.morphologyEx(alone.astype(np.uint8), cv2.MORPH_OPEN, square)
+    if not patches.any():
+        return best
+    mended = cv2.dilate(patches, square) > 0
+    return np.where(mended, (one + two) / 2, best).astype(np.float32)
+
+
+def _heard(wholes: Sequence[Field]) -> list[int]:
+    """The answers less the one that contradicts two others which agree."""
+    everyone = list(range(len(wholes)))
+    if len(wholes) != 3:
+        return everyone
+    apart = {(i, j): difference(wholes[i], wholes[j]) > _DISAGREE for i in range(3) for j in range(3)}
+    for i in everyone:
+        j, k = (other for other in everyone if other != i)
+        if apart[i, j] and apart[i, k] and not apart[j, k]:
+            return [j, k]
+    return everyone
 
 
 def difference(one: Field, other: Field) -> float:
@@ -144,13 +183,15 @@ def difference(one: Field, other: Field) -> float:
 
 def _pasted(view: View) -> Field:
     """The view as an alpha of the whole photo; there is nothing outside a box."""
-    (left, top, right, bottom), (width, height) = view.look.box, view.look.canvas
+    (width, height), box = view.look.canvas, view.look.box
     if view.look.size == (width, height):
         return view.alpha
-    whole = np.zeros((height, width), np.float32)
-    whole[top:bottom, left:right] = resized(view.alpha, view.look.size)
-    scale = _LARGEST / min(width, height)
-    return whole if scale >= 1 else resized(whole, (round(width * scale), round(height * scale)))
+    scale = min(1.0, _LARGEST / min(width, height))
+    whole = np.zeros((max(1, round(height * scale)), max(1, round(width * scale))), np.float32)
+    left, top, right, bottom = (round(side * scale) for side in box)
+    inside = whole[top : max(top + 1, bottom), left : max(left + 1, right)]
+    inside[:] = resized(view.alpha, (inside.shape[1], inside.shape[0]))
+    return whole
 
 
 def _tiny(alpha: Field) -> Fractions | None:
