@@ -48,7 +48,7 @@ def run(setting: Setting) -> list[Table]:
             given = _own(setting, folder)
         given = given[: setting.count(len(given), quick=1)]
         composites = pairs.compose(given, folder / "composites")
-        bench = _Bench(folder)
+        bench = Bench(folder)
         tables = [_table("Against the truth", bench, given)]
         tables.append(_table("Composites with known foreground", bench, composites))
         tables.append(_sizes(bench, setting))
@@ -57,13 +57,13 @@ def run(setting: Setting) -> list[Table]:
 
 def _own(setting: Setting, folder: Path) -> list[Pair]:
     """The photos of the tests with mattes of profile `best` as their truth: good for composites only."""
-    bench = _Bench(folder / "own")
+    bench = Bench(folder / "own")
     mattes = bench.results(list(setting.photos), "best")[0]
-    found = [Pair(path.stem, path, _matte(mattes / f"{path.stem}.matte.png")) for path in setting.photos]
+    found = [Pair(path.stem, path, matte(mattes / f"{path.stem}.matte.png")) for path in setting.photos]
     return pairs.compose(found, folder / "own-pairs")
 
 
-class _Bench:
+class Bench:
     """Runs `hotmatte matte` with each profile, on one photo and on all."""
 
     def __init__(self, folder: Path) -> None:
@@ -91,7 +91,7 @@ class _Bench:
         _, one = self.results([found[0].image], profile)
         measured, fringe = {}, {}
         for pair in found:
-            measured[pair.name] = scores(_matte(made / f"{pair.name}.matte.png"), pair.truth)
+            measured[pair.name] = scores(matte(made / f"{pair.name}.matte.png"), pair.truth)
             if pair.front is not None:
                 fringe[pair.name] = _fringe(made / f"{pair.name}.cutout.png", pair)
         more = max(1, len(found) - 1)
@@ -100,7 +100,7 @@ class _Bench:
         )
 
 
-def _matte(path: Path) -> NDArray[np.float32]:
+def matte(path: Path) -> NDArray[np.float32]:
     levels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if levels is None:
         raise FileNotFoundError(path)
@@ -119,7 +119,7 @@ def _fringe(path: Path, pair: Pair) -> float:
     return float(255 * (weight * difference).sum() / weight.sum())
 
 
-def _table(title: str, bench: _Bench, found: Sequence[Pair]) -> Table:
+def _table(title: str, bench: Bench, found: Sequence[Pair]) -> Table:
     runs = {profile: bench.run(found, profile) for profile in PROFILES}
     rows: list[tuple[Cell, ...]] = []
     for pair in found:
@@ -150,7 +150,7 @@ def _table(title: str, bench: _Bench, found: Sequence[Pair]) -> Table:
     )
 
 
-def _sizes(bench: _Bench, setting: Setting) -> Table:
+def _sizes(bench: Bench, setting: Setting) -> Table:
     rows: list[tuple[Cell, ...]] = []
     with setting.folder("quality-sizes") as folder:
         for label, size in list(SIZES.items())[: setting.count(2, quick=1)]:

@@ -107,7 +107,7 @@ def test_two_that_agree_outvote_a_third_however_sure_it_is():
 def test_a_patch_that_two_others_deny_is_mended_and_a_strand_is_not():
     small, usual, fine = (
         whole(person(canvas, soft=soft))
-        for canvas, soft in ((CANVASES.smaller, 0.1), (CANVASES.usual, 0.1), (CANVASES.larger, 0.02))
+        for canvas, soft in ((CANVASES.smaller, 0.05), (CANVASES.usual, 0.05), (CANVASES.larger, 0.03))
     )
     fine.alpha[500:540, 500:540] = 0.0
     fine.alpha[100:154, 400:402] = 1.0

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from watcher.pipeline.review import MOSTLY_UNCERTAIN, NOTHING_FOUND, REASONS, TOUCHES_EVERY_BORDER, review
+from watcher.pipeline.review import (
+    MOSTLY_UNCERTAIN,
+    NOTHING_FOUND,
+    REASONS,
+    TOUCHES_EVERY_BORDER,
+    is_noise,
+    review,
+)
 
 
 def portrait() -> np.ndarray:
@@ -25,6 +32,14 @@ def test_a_portrait_needs_nobody():
 @pytest.mark.parametrize("level", [0.0, 0.001])
 def test_an_empty_matte_is_nothing_found(level):
     assert review(np.full((64, 48), level, np.float32)).flags == (NOTHING_FOUND,)
+
+
+def test_little_and_foggy_is_noise_and_a_small_figure_is_not():
+    figure = np.zeros((400, 400), np.float32)
+    figure[100:130, 100:112] = 1.0
+    assert review(figure).flags == (NOTHING_FOUND,) and not is_noise(review(figure))
+    assert is_noise(review(figure * 0.4))
+    assert not is_noise(review(portrait() * 0.4))
 
 
 def test_fog_is_mostly_uncertain():

@@ -20,7 +20,7 @@ from watcher.pipeline import decode, edges, encode, naming, publish, refine, sid
 from watcher.pipeline.compiled import compile_all
 from watcher.pipeline.naming import Owner, Place
 from watcher.pipeline.recipe import Recipe
-from watcher.pipeline.review import review
+from watcher.pipeline.review import is_noise, review
 from watcher.pipeline.scale import resized, unit
 
 
@@ -51,6 +51,8 @@ def finish(
     with _timed(spent, "refine"):
         alpha = edges.clean(np.ascontiguousarray(alpha, np.float32), recipe.profile.edges)
         found = review(_limited(alpha, frame))
+        if is_noise(found):
+            alpha = np.zeros_like(alpha)
         refined = refine.refine(
             frame,
             alpha,

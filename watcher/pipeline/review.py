@@ -20,7 +20,7 @@ TOUCHES_EVERY_BORDER = "touches_every_border"
 MOSTLY_UNCERTAIN = "mostly_uncertain"
 
 REASONS = {
-    NOTHING_FOUND: "no person was found",
+    NOTHING_FOUND: "no person was found, or only a very small one",
     TOUCHES_EVERY_BORDER: "the matte covers all four borders: probably the background was taken for a person",
     MOSTLY_UNCERTAIN: "the engine was unsure about much of the matte",
 }
@@ -38,6 +38,14 @@ def review(alpha: NDArray[np.float32]) -> Review:
     if all(float((border > 0.5).mean()) >= BORDER_SHARE for border in borders):
         flags.append(TOUCHES_EVERY_BORDER)
     return Review(round(coverage, 6), round(uncertain, 6), tuple(flags))
+
+
+def is_noise(found: Review) -> bool:
+    """Is there so little, and that so foggy, that an empty matte is the truth?
+
+    A small figure far away is little, too, but an engine that sees one is sure of it.
+    """
+    return NOTHING_FOUND in found.flags and found.uncertain > UNCERTAIN_ABOVE
 
 
 def uncertainty(alpha: NDArray[np.float32]) -> float:
