@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from watcher.engine.card import card_folders, load_card, sizes_of
-from watcher.pipeline.looks import Canvases, Look, View, chosen, difference, next_look
+from watcher.pipeline.looks import Canvases, Look, View, chosen, difference, disagree, next_look
 from watcher.pipeline.review import uncertainty
 
 PHOTO = (1600, 1200)
@@ -118,6 +118,15 @@ def test_a_patch_that_two_others_deny_is_mended_and_a_strand_is_not():
     assert fine.alpha[520, 520] == 0.0, "what the engine said stays as it was"
 
 
+def test_answers_of_which_no_two_agree_are_told():
+    boxes = ((0.1, 0.2, 0.4, 1.0), (0.3, 0.2, 0.7, 1.0), (0.6, 0.2, 0.9, 1.0))
+    canvases = (CANVASES.usual, CANVASES.smaller, CANVASES.larger)
+    apart = [whole(person(canvas, box=box)) for canvas, box in zip(canvases, boxes, strict=True)]
+    assert disagree(apart)
+    assert not disagree(apart[:2]), "of two, one may simply be the better"
+    assert not disagree([*apart[:2], whole(person(CANVASES.larger, box=boxes[1]))])
+
+
 def test_nobody_stays_nobody_however_foggy_the_closer_look():
     nobody = whole(np.zeros((512, 672), np.float32))
     look = Look((2000, 1500), (320, 320, 640, 640))
@@ -173,4 +182,6 @@ def test_a_look_lies_within_the_photo_and_ends(photo, where, policy):
 def test_the_card_of_bshm_sees_the_whole_photo_and_is_asked_once():
     for name in ("bshm", "bshm-onnx", "u2netp"):
         assert sizes_of(6000, 4000, load_card(name, card_folders(None)))[1:3] == (None, None)
-    assert sizes_of(6000, 4000, load_card("modnet", card_folders(None)))[1:3] == ((576, 384), (1152, 768))
+    modnet = load_card("modnet", card_folders(None))
+    assert sizes_of(6000, 4000, modnet)[1:3] == ((576, 384), (1152, 768))
+    assert sizes_of(512, 768, modnet)[1:3] == ((384, 576), (768, 1152))

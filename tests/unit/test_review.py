@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from watcher.pipeline.review import (
+    LOOKS_DISAGREE,
     MOSTLY_UNCERTAIN,
     NOTHING_FOUND,
     REASONS,
@@ -57,9 +58,14 @@ def test_a_close_up_cut_by_three_borders_is_fine():
     assert review(alpha).flags == ()
 
 
+def test_looks_that_disagree_are_a_reason_only_where_something_was_found():
+    assert review(portrait(), disagree=True).flags == (LOOKS_DISAGREE,)
+    assert review(np.zeros((8, 8), np.float32), disagree=True).flags == (NOTHING_FOUND,)
+
+
 def test_one_pixel_can_be_reviewed():
     assert review(np.ones((1, 1), np.float32)).coverage == 1
 
 
 def test_every_flag_has_its_words():
-    assert set(REASONS) == {NOTHING_FOUND, TOUCHES_EVERY_BORDER, MOSTLY_UNCERTAIN}
+    assert set(REASONS) == {NOTHING_FOUND, TOUCHES_EVERY_BORDER, MOSTLY_UNCERTAIN, LOOKS_DISAGREE}

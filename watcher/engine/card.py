@@ -217,14 +217,10 @@ def sizes_of(
     None, where the card names no other sizes.
     """
     usual, wanted = proxy_size(width, height, card), card.input
-    if wanted.looks is None:
+    if wanted.looks is None or wanted.short_side is None:
         return usual, None, None, wanted.multiple
-    smaller, larger = (
-        proxy_size(
-            width, height, card.model_copy(update={"input": wanted.model_copy(update={"short_side": side})})
-        )
-        for side in wanted.looks
-    )
+    ratios = [min(side / wanted.short_side, wanted.max_side / max(usual)) for side in wanted.looks]
+    smaller, larger = ((_legal(usual[0] * by, wanted), _legal(usual[1] * by, wanted)) for by in ratios)
     return usual, smaller, larger, wanted.multiple
 
 

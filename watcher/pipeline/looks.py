@@ -32,6 +32,8 @@ _ALIKE_SURE, _ALIKE_LARGE = 1.25, 0.92
 _DOUBT = 0.011
 # Answers that differ by this share of their area: one of them is wrong.
 _DISAGREE = 0.02
+# No two of three come nearer than this: a person should look.
+_CONFUSED = 0.08
 # Where an answer differs by this much from two that agree, in a patch as wide as this share of the
 # short side, it is mended.
 _CONTRADICTS, _PATCH = 0.35, 0.01
@@ -139,6 +141,13 @@ def chosen(views: Sequence[View]) -> Field:
     largest = max(area[i] for i in kept)
     best = min((i for i in kept if area[i] >= _ALIKE_LARGE * largest), key=sure.__getitem__)
     return _mended(wholes[best], [whole for i, whole in enumerate(wholes) if i != best])
+
+
+def disagree(views: Sequence[View]) -> bool:
+    """Did the engine say something else at each of three sizes?"""
+    wholes = [_pasted(view) for view in views]
+    pairs = ((0, 1), (0, 2), (1, 2))
+    return len(wholes) == 3 and all(difference(wholes[i], wholes[j]) > _CONFUSED for i, j in pairs)
 
 
 def _mended(best: Field, others: Sequence[Field]) -> Field:

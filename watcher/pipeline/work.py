@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from watcher.domain import Frame, Job, Outcome
 from watcher.pipeline.decode import DecodeLimits, decode, part
 from watcher.pipeline.finish import finish
-from watcher.pipeline.looks import Canvases, Look, View, chosen, next_look
+from watcher.pipeline.looks import Canvases, Look, View, chosen, disagree, next_look
 from watcher.pipeline.readers import Reads
 from watcher.pipeline.recipe import Recipe
 
@@ -50,4 +50,5 @@ class FolderWork:
         return part(frame, look.of((frame.width, frame.height)), look.size)
 
     def finish(self, frame: Frame, views: Sequence[View], *, timings: dict[str, float]) -> Outcome:
-        return finish(frame, chosen(views), self._recipes[frame.job.source.folder], timings=timings)
+        recipe = self._recipes[frame.job.source.folder]
+        return finish(frame, chosen(views), recipe, disagree=disagree(views), timings=timings)
