@@ -14,7 +14,18 @@ from benchmarks import photos, record
 from benchmarks.setting import Setting
 from benchmarks.table import Table, as_text
 
-NAMES = ("journal", "engine", "stages", "latency", "idle", "growth", "rembg", "outputs", "quality")
+NAMES = (
+    "journal",
+    "engine",
+    "stages",
+    "latency",
+    "idle",
+    "growth",
+    "rembg",
+    "outputs",
+    "quality",
+    "quality_rembg",
+)
 PHOTO_ENDINGS = (".jpg", ".jpeg", ".png")
 
 

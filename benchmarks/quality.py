@@ -43,10 +43,7 @@ class Run:
 
 def run(setting: Setting) -> list[Table]:
     with setting.folder("quality") as folder:
-        given = [pair for root in setting.pairs for pair in pairs.read(root)]
-        if not given:
-            given = _own(setting, folder)
-        given = given[: setting.count(len(given), quick=1)]
+        given = pairs_of(setting, folder)
         composites = pairs.compose(given, folder / "composites")
         bench = Bench(folder)
         bench.results([given[0].image], "best")  # unmeasured: whatever is compiled is compiled now
@@ -54,6 +51,12 @@ def run(setting: Setting) -> list[Table]:
         tables.append(_table("Composites with known foreground", bench, composites))
         tables.append(_sizes(bench, setting))
     return tables
+
+
+def pairs_of(setting: Setting, folder: Path) -> list[Pair]:
+    """Those of the folders that were named, or some made in `folder`."""
+    given = [pair for root in setting.pairs for pair in pairs.read(root)] or _own(setting, folder)
+    return given[: setting.count(len(given), quick=1)]
 
 
 def _own(setting: Setting, folder: Path) -> list[Pair]:
@@ -73,7 +76,10 @@ class Bench:
         self._config = folder / "hotmatte.yaml"
         settings = {
             "folders": {"hot": {"path": "hot", "output": "mattes"}},
-            "profiles": {"plain": PLAIN | {"outputs": OUTPUTS, "device": "cpu"}},
+            "profiles": {
+                "plain": PLAIN | {"outputs": OUTPUTS},
+                "small": {"model": "u2netp", "outputs": OUTPUTS},
+            },
         }
         self._config.write_text(yaml.safe_dump(settings), encoding="utf-8")
         self._runs = 0
@@ -102,9 +108,11 @@ class Bench:
 
 
 def matte(path: Path) -> NDArray[np.float32]:
+    """The alpha in a picture, 0..1: its alpha channel, or its grey levels."""
     levels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if levels is None:
         raise FileNotFoundError(path)
+    levels = levels[..., 3] if levels.ndim == 3 else levels
     return np.asarray(levels / np.float32(np.iinfo(levels.dtype).max), np.float32)
 
 

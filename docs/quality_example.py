@@ -20,11 +20,12 @@ PROFILES = ("plain", "fast", "best")
 # Photo, and left, top of the square to look at, in its own pixels.
 LOOKS = (
     ("astronaut.png", 150, 10),  # hair
-    ("kodak_red_hat.png", 130, 420),  # a net of wool, the nearest to a veil
-    ("kodak_red_hat.png", 330, 60),  # the brim, before pink
-    ("official_portrait_flags.jpg", 560, 560),  # fingers
     ("two_suits.jpg", 690, 0),  # white hair before gold
-    ("two_suits.jpg", 940, 330),  # a dark sleeve before a dark wall
+    ("kodak_red_hat.png", 330, 60),  # a single thread beside the hat
+    ("official_portrait_flags.jpg", 330, 20),  # short hair before a dark red
+    ("two_suits.jpg", 940, 330),  # a dark sleeve
+    ("official_portrait_flags.jpg", 560, 560),  # dark cloth before a dark wall: a failure
+    ("kodak_red_hat.png", 384, 330),  # a drape taken for the scarf: a failure
 )
 SIDE, ZOOM = 128, 2
 BEHIND = (90, 160, 90)
