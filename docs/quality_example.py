@@ -25,7 +25,7 @@ LOOKS = (
     ("official_portrait_flags.jpg", 330, 20),  # short hair before a dark red
     ("two_suits.jpg", 940, 330),  # a dark sleeve
     ("official_portrait_flags.jpg", 560, 560),  # dark cloth before a dark wall: a failure
-    ("kodak_red_hat.png", 384, 330),  # a drape taken for the scarf: a failure
+    ("kodak_red_hat.png", 384, 330),  # a drape taken for a part of the hat: a failure
 )
 SIDE, ZOOM = 128, 2
 BEHIND = (90, 160, 90)
