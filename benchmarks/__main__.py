@@ -14,14 +14,26 @@ from benchmarks import photos, record
 from benchmarks.setting import Setting
 from benchmarks.table import Table, as_text
 
-NAMES = ("journal", "engine", "stages", "latency", "idle", "growth", "rembg", "outputs", "web")
+NAMES = (
+    "journal",
+    "engine",
+    "stages",
+    "latency",
+    "idle",
+    "growth",
+    "rembg",
+    "outputs",
+    "quality",
+    "quality_rembg",
+    "web",
+)
 PHOTO_ENDINGS = (".jpg", ".jpeg", ".png")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     if not args.render_only:
-        setting = Setting(args.quick, args.scratch, _portraits(args.photos))
+        setting = Setting(args.quick, args.scratch, _portraits(args.photos), tuple(args.pairs))
         for name in args.names or NAMES:
             _measure(name, setting, args.record or (None if args.quick else record.RECORD))
     if args.render or args.render_only:
@@ -46,6 +58,14 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="DIR",
         help="portraits to make photos from, more than once if need be; default: those of the tests",
+    )
+    parser.add_argument(
+        "--pairs",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="for `quality`: a folder with image/ and alpha/; default: composites of the tests' photos",
     )
     parser.add_argument(
         "--scratch",

@@ -50,7 +50,7 @@ def run(setting: Setting) -> list[Table]:
     with setting.folder("rembg") as folder:
         photos.make(setting.photos, folder / "photos", count=count)
         photos.make(setting.photos, folder / "one", count=1)
-        cards = _model(folder)
+        cards = same_weights(folder)
         # One core also answers whether it is the waiting of threads that makes a difference.
         for number, times in ((len(cores), rounds), (1, 1)):
             if number == 1 and len(cores) == 1 and tables:
@@ -170,7 +170,7 @@ def _contenders(folder: Path, *, clean: bool) -> list[Contender]:
     config = write_config(own, model=MODEL, profile={"decontaminate": clean, "outputs": outputs})
 
     def rembg(inputs: Path, made: Path) -> list[str]:
-        return [str(_rembg()), "p", "-m", MODEL, *(["-dc"] if clean else []), str(inputs), str(made)]
+        return [str(command_of()), "p", "-m", MODEL, *(["-dc"] if clean else []), str(inputs), str(made)]
 
     def hotmatte(inputs: Path, made: Path) -> list[str]:
         words = ["matte", "--config", str(config), "--quiet", "-d", str(made), str(inputs)]
@@ -179,7 +179,7 @@ def _contenders(folder: Path, *, clean: bool) -> list[Contender]:
     return [Contender("rembg", rembg), Contender("hotmatte", hotmatte)]
 
 
-def _model(folder: Path) -> str:
+def same_weights(folder: Path) -> str:
     """The same file for both, where rembg looks for it; returns what rembg is."""
     command = [sys.executable, "-m", "watcher", "models", "pull", MODEL]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -187,13 +187,13 @@ def _model(folder: Path) -> str:
     assert path is not None
     (folder / "weights").mkdir()
     shutil.copyfile(path, folder / "weights" / f"{MODEL}.onnx")
-    python = _rembg().with_name("python")
+    python = command_of().with_name("python")
     ask = "from importlib.metadata import version; print(version('rembg'), version('onnxruntime'))"
     said = subprocess.run([python, "-c", ask], check=True, capture_output=True, text=True).stdout.split()
     return f"rembg {said[0]} (ONNX Runtime {said[1]}, ours {version('onnxruntime')})"
 
 
-def _rembg() -> Path:
+def command_of() -> Path:
     """rembg in an environment of its own, made when it is first asked for."""
     home = weights.cache_folder(None) / "benchmarks" / f"rembg-{VERSION}"
     command = home / "bin" / "rembg"

@@ -12,11 +12,15 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """`scratch` must be on the disk that is to be measured; `photos` are portraits of any size."""
+    """`scratch` must be on the disk that is to be measured; `photos` are portraits of any size.
+
+    `pairs` are folders with image/ and alpha/.
+    """
 
     quick: bool
     scratch: Path
     photos: tuple[Path, ...]
+    pairs: tuple[Path, ...] = ()
 
     def count(self, full: int, *, quick: int) -> int:
         """How often, or how many."""

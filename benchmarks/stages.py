@@ -123,7 +123,13 @@ class _Stages:
 
     def _refine(self) -> Refined:
         profile = self._recipe.profile
-        return refine(self._frame, self._alpha, method=profile.refine, decontaminate=profile.decontaminate)
+        return refine(
+            self._frame,
+            self._alpha,
+            method=profile.refine,
+            side=profile.refine_side,
+            decontaminate=profile.decontaminate,
+        )
 
     def _encoded(self) -> list[tuple[str, bytes]]:
         outputs = self._recipe.profile.outputs

@@ -19,7 +19,7 @@ from watcher.config import Folder, Settings
 from watcher.dispatch import Dispatcher
 from watcher.domain import EngineAbout, Failure, Job, JobState, Outcome, Source
 from watcher.engine import weights
-from watcher.engine.card import Card, card_folders, load_card, proxy_size
+from watcher.engine.card import Card, card_folders, load_card, proxy_size, sizes_of
 from watcher.engine.launch import prepare
 from watcher.engine.supervisor import Supervisor
 from watcher.errors import ConfigError, EngineUnavailable, HostError, WatcherError
@@ -30,6 +30,7 @@ from watcher.pipeline.batch import Batcher
 from watcher.pipeline.budget import PixelBudget
 from watcher.pipeline.decode import DecodeLimits
 from watcher.pipeline.finish import report, warm_up
+from watcher.pipeline.looks import Canvases
 from watcher.pipeline.naming import Names
 from watcher.pipeline.readers import Readers
 from watcher.pipeline.recipe import Recipe
@@ -147,6 +148,7 @@ def build_runner(
     work = FolderWork(
         recipes,
         proxy_size=partial(proxy_size, card=card),
+        canvases=lambda width, height: Canvases((width, height), *sizes_of(width, height, card)),
         limits=DecodeLimits(limits.max_image_mp, limits.max_file_mb),
         reads=readers,
     )

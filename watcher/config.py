@@ -29,6 +29,7 @@ from watcher.places import Problem
 from watcher.strict import Place as Place  # noqa: PLC0414  (so is what they are made of)
 from watcher.strict import Strict as Strict  # noqa: PLC0414
 from watcher.web_settings import Web
+from watcher.wording import deeper, sentence
 
 Seconds = Annotated[float, Field(ge=0, le=86_400 * 365, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, le=86_400 * 365, allow_inf_nan=False)]
@@ -55,11 +56,18 @@ class Profile(Strict):
         pattern=r"^(auto|cpu|cuda(:\d{1,2})?)$",
         description="auto may fall back to the CPU and says so; cuda fails without a GPU",
     )
-    refine: Literal["guided", "bilinear"] = Field(
-        "guided", description="how the alpha is brought to full size: edge-aware, or plain interpolation"
+    looks: Literal["one", "doubt", "all"] = Field(
+        "doubt", description="is the model asked at other sizes too: never, where it is unsure, or always"
+    )
+    refine: Literal["closed_form", "guided", "bilinear"] = Field(
+        "closed_form", description="how the alpha gets to full size: redrawn, edge-aware, or interpolated"
+    )
+    refine_side: Annotated[int, Field(ge=256, le=2048)] = Field(
+        1024, description="short side of the grid that `refine: closed_form` works on, in pixels"
     )
     edges: tuple[Literal["close", "reconstruct", "islands"], ...] = Field(
-        (), description="clean-up of the engine's alpha before that, in this order; see docs/edges.md"
+        ("islands",),
+        description="clean-up of the engine's alpha before that, in this order; see docs/edges.md",
     )
     decontaminate: bool = Field(True, description="remove the background's colour from soft edges")
     outputs: tuple[Output, ...] = Field(
@@ -75,6 +83,14 @@ class Profile(Strict):
         if any(suffix.endswith((".matte.json", ".error.json")) for suffix in suffixes):
             raise ValueError("a suffix may not end like a sidecar (.matte.json, .error.json)")
         return outputs
+
+
+# There without being written down; a configuration may define another one of the same name.
+BUILT_IN = {
+    "portrait": Profile(),
+    "best": Profile(looks="all"),
+    "fast": Profile(looks="one", refine_side=512),
+}
 
 
 class Folder(Strict):
@@ -185,7 +201,7 @@ class Settings(Strict):
     )
     folders: dict[Name, Folder] = Field(min_length=1, description="the hot folders, by name")
     profiles: dict[Name, Profile] = Field(
-        default_factory=lambda: {"portrait": Profile()}, description="the recipes, by name"
+        default_factory=dict, validate_default=True, description="the recipes, besides the built-in ones"
     )
     limits: Limits = Field(default_factory=Limits)
     retry: Retry = Field(default_factory=Retry)
@@ -195,6 +211,11 @@ class Settings(Strict):
     history_days: Positive = Field(
         90.0, description="how long finished photos that are gone stay in the journal"
     )
+
+    @field_validator("profiles")
+    @classmethod
+    def _with_built_in(cls, profiles: dict[str, Profile]) -> dict[str, Profile]:
+        return profiles | {name: own for name, own in BUILT_IN.items() if name not in profiles}
 
     def profile_of(self, folder: Folder) -> Profile:
         return self.profiles[folder.profile]
@@ -254,28 +275,11 @@ def _validate(raw: Any) -> tuple[Settings | None, list[Problem]]:
         items = error.errors()
         places = [item["loc"] for item in items]
         return None, [
-            _sentence(item)
+            sentence(item)
             for item in items
             # What is short only because its parts are wrong is not a problem of its own.
-            if not (item["type"] == "too_short" and any(_deeper(place, item["loc"]) for place in places))
+            if not (item["type"] == "too_short" and any(deeper(place, item["loc"]) for place in places))
         ]
-
-
-def _deeper(place: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:
-    return len(place) > len(outer) and place[: len(outer)] == outer
-
-
-def _sentence(item: Mapping[str, Any]) -> Problem:
-    where = tuple(str(part) for part in item["loc"] if part != "[key]")
-    problem = item["msg"].removeprefix("Value error, ").replace(" after validation", "")
-    match item["type"]:
-        case "extra_forbidden":
-            problem = "unknown setting"
-        case "missing":
-            problem = "must be set"
-        case "string_type" if item["input"] is None:
-            problem += " (what begins with # is a comment unless quoted)"
-    return where, problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,9 +296,9 @@ def _parts(raw: Any, settings: Settings | None) -> _Parts:
     """So that one wrong line does not hide the problems of all the others."""
     if settings is not None:
         return _Parts(settings.state_dir, settings.folders, tuple(settings.profiles), settings)
-    sections = _mapping(raw)
+    sections = lined_yaml.mapping(raw)
     folders = {}
-    for name, value in _mapping(sections.get("folders")).items():
+    for name, value in lined_yaml.mapping(sections.get("folders")).items():
         try:
             folders[str(name)] = Folder.model_validate(value)
         except ValidationError:
@@ -303,15 +307,11 @@ def _parts(raw: Any, settings: Settings | None) -> _Parts:
         state_dir = _STATE_DIR.validate_python(sections.get("state_dir", ".hotmatte"))
     except ValidationError:
         state_dir = Path(".hotmatte")
-    profiles = _mapping(sections.get("profiles")) or {"portrait": None}
-    return _Parts(state_dir, folders, tuple(str(name) for name in profiles))
+    profiles = map(str, lined_yaml.mapping(sections.get("profiles")))
+    return _Parts(state_dir, folders, tuple(dict.fromkeys([*profiles, *BUILT_IN])))
 
 
 _STATE_DIR = TypeAdapter(Place)
-
-
-def _mapping(value: Any) -> Mapping[Any, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _check(parts: _Parts, base: Path) -> Iterator[Problem]:

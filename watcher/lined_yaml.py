@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,3 +95,8 @@ def _walk(node: yaml.Node, where: Where, visited: set[int]) -> Iterator[tuple[Wh
             inner = (*where, str(index))
             yield inner, value.start_mark.line + 1
             yield from _walk(value, inner, visited)
+
+
+def mapping(value: Any) -> Mapping[Any, Any]:
+    """`value` if it is a mapping, else an empty one."""
+    return value if isinstance(value, dict) else {}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from watcher import config, mounts, places
-from watcher.config import Folder, excluded, load
+from watcher.config import BUILT_IN, Folder, Profile, excluded, load
 from watcher.errors import ConfigError
 
 LEAST = "folders:\n  in:\n    path: in\n    output: out\n"
@@ -220,12 +220,17 @@ def test_archive_without_a_folder_is_refused(problems: Callable[[str], list[str]
     ]
 
 
+def test_the_built_in_profiles_are_there_unless_others_take_their_names(tmp_path: Path) -> None:
+    text = LEAST + "profiles: {mine: {model: u2netp}, best: {looks: one}}\n"
+    profiles = load(written(tmp_path, text)).profiles
+    assert list(profiles) == ["mine", "best", "portrait", "fast"]
+    assert profiles["best"] == Profile(looks="one")
+    assert profiles["fast"] == BUILT_IN["fast"] != BUILT_IN["portrait"] == Profile()
+
+
 def test_an_unknown_profile_names_those_there_are(problems: Callable[[str], list[str]]) -> None:
     assert problems(LEAST + "    profile: hair\nprofiles: {soft: {}, sharp: {}}\n") == [
-        "5: folders.in.profile: no profile 'hair' (there are: soft, sharp)"
-    ]
-    assert problems(LEAST + "profiles: {}\n") == [
-        "2: folders.in.profile: no profile 'portrait' (there are: none)"
+        "5: folders.in.profile: no profile 'hair' (there are: soft, sharp, portrait, best, fast)"
     ]
 
 

@@ -48,6 +48,22 @@ def test_a_speck_goes_and_a_second_person_stays():
     assert cleaned[5, 5] == 0.0
 
 
+def test_a_strand_near_a_head_stays_and_a_faint_cloud_far_away_goes():
+    alpha = disc(200, 60)
+    alpha[36:38, 100:103] = 0.3  # two pixels above the disc
+    alpha[5:12, 5:12] = 0.3
+    cleaned = edges.islands(alpha)
+    assert cleaned[36, 100] == np.float32(0.3)
+    assert not cleaned[:20, :20].any()
+
+
+def test_people_side_by_side_all_stay_however_doubtful():
+    alpha = np.zeros((100, 300), np.float32)
+    for left, level in ((10, 1.0), (110, 0.4), (210, 0.2)):
+        alpha[20:, left : left + 70] = level
+    assert np.array_equal(edges.islands(alpha), alpha)
+
+
 def test_nothing_to_clean_stays_nothing():
     for level in (0.0, 1.0):
         flat = np.full((9, 7), level, np.float32)

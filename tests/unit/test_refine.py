@@ -30,7 +30,7 @@ def small(alpha: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("decontaminate", [True, False])
-@pytest.mark.parametrize("method", ["guided", "bilinear"])
+@pytest.mark.parametrize("method", ["closed_form", "guided", "bilinear"])
 def test_full_alpha_keeps_the_sources_pixels_bit_for_bit_and_none_leaves_none(
     dtype, decontaminate, method, frame_of
 ):
@@ -43,7 +43,7 @@ def test_full_alpha_keeps_the_sources_pixels_bit_for_bit_and_none_leaves_none(
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize("method", ["guided", "bilinear"])
+@pytest.mark.parametrize("method", ["closed_form", "guided", "bilinear"])
 def test_alpha_comes_back_at_full_size(dtype, method, frame_of):
     pixels, alpha, _ = scene(dtype)
     refined = refine(frame_of(pixels), small(alpha), method=method, decontaminate=True)
@@ -75,10 +75,11 @@ def test_decontamination_removes_the_backgrounds_colour_from_soft_edges(dtype, f
 
 @pytest.mark.parametrize("level", [0.0, 1.0])
 @pytest.mark.parametrize("colour", [0, 255])
-def test_flat_pictures_stay_flat(level, colour, frame_of):
+@pytest.mark.parametrize("method", ["closed_form", "guided"])
+def test_flat_pictures_stay_flat(level, colour, method, frame_of):
     pixels = np.full((40, 60, 3), colour, np.uint8)
     refined = refine(
-        frame_of(pixels), np.full((32, 48), level, np.float32), method="guided", decontaminate=True
+        frame_of(pixels), np.full((32, 48), level, np.float32), method=method, decontaminate=True
     )
     assert np.all(refined.alpha == round(255 * level))
 
@@ -89,8 +90,9 @@ def test_any_shape_has_a_cutout(shape, proxy, frame_of):
     chance = np.random.default_rng(3)
     pixels = chance.integers(0, 256, (*shape, 3), dtype=np.uint8)
     alpha = chance.random(proxy, dtype=np.float32)
-    refined = refine(frame_of(pixels), alpha, method="guided", decontaminate=True)
-    assert refined.cutout.shape == (*shape, 4)
+    for method in ("closed_form", "guided"):
+        refined = refine(frame_of(pixels), alpha, method=method, decontaminate=True)
+        assert refined.cutout.shape == (*shape, 4)
 
 
 def test_what_an_engine_must_not_say_does_no_harm(frame_of):
@@ -119,10 +121,18 @@ def test_a_sources_own_alpha_is_neither_lost_nor_doubled(frame_of):
     assert np.array_equal(everything[seen][:, :3], pixels[seen]), "straight colours are clean already"
 
 
+def test_an_alpha_finer_than_the_grid_is_not_made_coarser(frame_of):
+    """BSHM sees the whole photo: a thread one pixel wide must survive."""
+    pixels, alpha, _ = scene()
+    alpha[:, 20] = 1.0
+    refined = refine(frame_of(pixels), alpha, method="closed_form", decontaminate=False, side=64)
+    assert refined.alpha[:, 20].min() > 200 and refined.alpha[:, 18].max() < 60
+
+
 def test_refining_twice_gives_the_same_bytes(frame_of):
     pixels, alpha, _ = scene()
     first, second = (
-        refine(frame_of(pixels), small(alpha), method="guided", decontaminate=True).cutout.tobytes()
+        refine(frame_of(pixels), small(alpha), method="closed_form", decontaminate=True).cutout.tobytes()
         for _ in range(2)
     )
     assert first == second

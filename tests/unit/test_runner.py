@@ -14,6 +14,7 @@ from watcher.domain import Frame, Job, Metadata, Outcome, Review, Source, Stamp
 from watcher.errors import EngineCrashed, EngineOutOfMemory, InputRejected
 from watcher.pipeline.batch import Batcher
 from watcher.pipeline.budget import PixelBudget
+from watcher.pipeline.looks import Look
 from watcher.pipeline.runner import Runner
 from watcher.pipeline.scale import step_down
 
@@ -27,6 +28,8 @@ class Work:
 
     def __init__(self, budget: PixelBudget, pixels: int = 16) -> None:
         self.budget, self.pixels, self.most = budget, pixels, 0
+        self.looks: dict[int, tuple[int, ...]] = {}
+        self.seen: dict[int, list[tuple[int, int]]] = {}
         self.lock = threading.Lock()
 
     def decode(self, job, *, reserve):
@@ -38,11 +41,22 @@ class Work:
         pixels = np.full((4, 4, 3), job.id, np.uint8)
         return Frame(job, Path("a"), pixels, None, None, Metadata(), pixels, "", "jpeg")
 
-    def finish(self, frame, alpha, *, timings):
+    def next_look(self, frame, views):
+        wanted = self.looks.get(frame.job.id, ())
+        return Look.whole((wanted[len(views) - 1],) * 2) if len(views) <= len(wanted) else None
+
+    def show(self, frame, look):
+        return np.full((*look.size, 3), frame.job.id, np.uint8)
+
+    def finish(self, frame, views, *, timings):
         if frame.job.id == 17:
             raise ZeroDivisionError
+        self.seen[frame.job.id] = [view.alpha.shape for view in views]
+        alpha = views[-1].alpha
         assert alpha[0, 0] == frame.job.id
-        return Outcome(frame.job, (), Path("s"), Review(float(alpha.mean()), 0.0), dict(timings))
+        return Outcome(
+            frame.job, (), Path("s"), Review(float(alpha.mean()), 0.0), dict(timings), frame.warnings
+        )
 
 
 class Engine:
@@ -118,6 +132,36 @@ def test_a_photo_the_engine_refuses_does_not_take_its_batch_along(build):
     assert len(engine.batches[0]) == 3
 
 
+def test_each_frame_is_looked_at_as_often_as_it_wants_and_in_company_where_sizes_agree(build):
+    engine = Engine()
+    runner, work = build(engine, max_batch=2)
+    work.looks = {1: (8, 16), 2: (8,), 4: (16,)}
+    results = [runner.submit(job(i)) for i in (1, 2, 3, 4)]
+    assert all(result.exception(5) is None for result in results)
+    assert work.seen == {
+        1: [(4, 4), (8, 8), (16, 16)],
+        2: [(4, 4), (8, 8)],
+        3: [(4, 4)],
+        4: [(4, 4), (16, 16)],
+    }
+    assert sorted(level for batch in engine.batches for level in batch) == [1, 1, 1, 2, 2, 3, 4, 4]
+    assert max(map(len, engine.batches)) == 2
+
+
+def test_a_further_look_that_does_not_fit_leaves_what_was_seen_before(build):
+    class Narrow(Engine):
+        def infer(self, proxies, *, timeout):
+            if proxies[0].shape[0] > 8:
+                raise EngineOutOfMemory("no")
+            return super().infer(proxies, timeout=timeout)
+
+    runner, work = build(Narrow())
+    work.looks = {1: (8, 16)}
+    outcome = runner.submit(job(1)).result(5)
+    assert work.seen[1] == [(4, 4), (8, 8)]
+    assert outcome.warnings == ("the engine looked 2 time(s) at the photo; one look more failed: no",)
+
+
 def test_out_of_memory_alone_reduces_the_proxy_in_steps_and_says_so():
     """Real steps, from 24 megapixels to what fits; an engine that takes 3 megapixels at most."""
     shapes = []
@@ -134,8 +178,8 @@ def test_out_of_memory_alone_reduces_the_proxy_in_steps_and_says_so():
             frame = super().decode(job, reserve=reserve)
             return replace(frame, proxy=np.zeros((4000, 6000, 3), np.uint8))
 
-        def finish(self, frame, alpha, *, timings):
-            assert alpha.shape == frame.proxy.shape[:2]
+        def finish(self, frame, views, *, timings):
+            assert views[0].alpha.shape == shapes[-1]
             return Outcome(frame.job, (), Path("s"), Review(0.0, 0.0), {}, frame.warnings)
 
     budget = PixelBudget(10**9)

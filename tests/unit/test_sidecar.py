@@ -50,7 +50,7 @@ def test_a_sidecar_keeps_its_schema(frame):
     assert told["source"]["path"] == "sub/a.jpg" and told["source"]["width"] == 6
     assert told["timings_ms"] == {"decode": 12.5}
     assert told["created"] == "2023-11-14T22:13:20.250Z"
-    assert told["profile"]["settings"]["refine"] == "guided"
+    assert told["profile"]["settings"]["refine"] == "closed_form"
     assert told["warnings"] == ["odd\\nname"]
 
 

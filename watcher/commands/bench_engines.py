@@ -173,7 +173,9 @@ def _end_to_end(client: EngineClient, photo: Path, card: Card) -> float:
     profile, began = Profile(), time.perf_counter()
     frame = decoded(photo, card)
     (alpha,) = client.infer([frame.proxy], timeout=card.timeout_s)
-    refined = refine(frame, alpha, method=profile.refine, decontaminate=profile.decontaminate)
+    refined = refine(
+        frame, alpha, method=profile.refine, side=profile.refine_side, decontaminate=profile.decontaminate
+    )
     for output in profile.outputs:
         encode(output, refined, frame)
     return time.perf_counter() - began

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from watcher.commands import models_add
-from watcher.config import Settings
+from watcher.config import BUILT_IN, Settings
 from watcher.engine import fetch, weights
 from watcher.engine.card import Card, card_folders, list_cards, load_card
 from watcher.engine.convert import convert, target_of
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         case "list":
             return _list(folders, cache, as_json=args.json)
         case "pull":
-            names = args.names or sorted({profile.model for profile in settings.profiles.values()})
+            names = args.names or sorted(_named(settings))
             return _pull([load_card(name, folders) for name in names], cache, settings.models.offline)
         case "convert":
             return _convert(args.name, args.python, folders, cache, settings.models.offline)
@@ -59,6 +59,13 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
             return models_add.run(args, settings)
         case _:
             return _verify(args.names, folders, cache)
+
+
+def _named(settings: Settings) -> set[str]:
+    """The models of the profiles that are written down or that a hot folder uses; not of every built-in one."""
+    used = {folder.profile for folder in settings.folders.values()}
+    written = {name for name, profile in settings.profiles.items() if profile is not BUILT_IN.get(name)}
+    return {settings.profiles[name].model for name in used | written}
 
 
 def _list(folders: list[Path], cache: Path, *, as_json: bool) -> int:

@@ -132,6 +132,9 @@ class Input(Strict):
     short_side: Side | None = Field(512, description="pixels the short side is brought to; null: its own")
     multiple: Side = Field(32, description="both sides are multiples of this")
     max_side: Side = Field(2048, description="no side is longer; a multiple of `multiple`")
+    looks: tuple[Side, Side] | None = Field(
+        None, description="a smaller and a larger short side at which the model is worth asking as well"
+    )
     size: tuple[Side, Side] | None = Field(None, description="[height, width] of a graph that knows only one")
     mean: Channels = (0.0, 0.0, 0.0)
     std: tuple[Deviation, Deviation, Deviation] = (1.0, 1.0, 1.0)
@@ -142,6 +145,8 @@ class Input(Strict):
             raise ValueError("max_side must be a multiple of `multiple`")
         if self.short_side is not None and self.short_side > self.max_side:
             raise ValueError("short_side must not exceed max_side")
+        if self.looks is not None and (self.size or self.short_side is None):
+            raise ValueError("looks need a short_side, and a graph that takes any size")
         return self
 
     @property
@@ -202,6 +207,21 @@ def proxy_size(width: int, height: int, card: Card) -> tuple[int, int]:
     scale = target / short if target is not None and (short > target or long < target) else 1.0
     scale = min(scale, card.input.max_side / long)
     return _legal(width * scale, card.input), _legal(height * scale, card.input)
+
+
+def sizes_of(
+    width: int, height: int, card: Card
+) -> tuple[tuple[int, int], tuple[int, int] | None, tuple[int, int] | None, int]:
+    """(width, height) of the usual proxy, of a smaller and of a larger one; what sides are multiples of.
+
+    None, where the card names no other sizes.
+    """
+    usual, wanted = proxy_size(width, height, card), card.input
+    if wanted.looks is None or wanted.short_side is None:
+        return usual, None, None, wanted.multiple
+    ratios = [min(side / wanted.short_side, wanted.max_side / max(usual)) for side in wanted.looks]
+    smaller, larger = ((_legal(usual[0] * by, wanted), _legal(usual[1] * by, wanted)) for by in ratios)
+    return usual, smaller, larger, wanted.multiple
 
 
 def _legal(side: float, wanted: Input) -> int:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from watcher.domain import Frame, Job, Pixels, Stamp
 from watcher.errors import InputChanged, InputNotReady, InputRejected, WatcherError, host_error
 from watcher.pipeline import colour
-from watcher.pipeline.picture import Picture
 from watcher.pipeline.readers import INLINE, Reads
 from watcher.pipeline.scale import eight_bits, resized, unit
 
@@ -64,7 +63,7 @@ def decode(
         opacity=_unless_opaque(picture.opacity),
         profile=picture.profile,
         metadata=picture.metadata,
-        proxy=_proxy(picture, proxy_size(width, height)),
+        proxy=_proxy(picture.pixels, picture.opacity, picture.profile, proxy_size(width, height)),
         sha256=digest,
         format=kind,
         warnings=tuple(picture.warnings),
@@ -80,10 +79,20 @@ def _check_size(width: int, height: int, limits: DecodeLimits) -> None:
         )
 
 
-def _proxy(picture: Picture, size: tuple[int, int]) -> NDArray[np.uint8]:
-    proxy = colour.proxy_to_srgb(eight_bits(resized(picture.pixels, size)), picture.profile)
-    if picture.opacity is not None:
-        share = unit(resized(picture.opacity, size))[..., None]
+def part(frame: Frame, box: tuple[int, int, int, int], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Another proxy of `frame`: its `box` (left, top, right, bottom), at `size` (width, height)."""
+    left, top, right, bottom = box
+    inside = slice(top, bottom), slice(left, right)
+    opacity = None if frame.opacity is None else frame.opacity[inside]
+    return _proxy(frame.pixels[inside], opacity, frame.profile, size)
+
+
+def _proxy(
+    pixels: Pixels, opacity: Pixels | None, profile: bytes | None, size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    proxy = colour.proxy_to_srgb(eight_bits(resized(pixels, size)), profile)
+    if opacity is not None:
+        share = unit(resized(opacity, size))[..., None]
         proxy = (proxy * share + _BEHIND * (1 - share) + 0.5).astype(np.uint8)
     return np.ascontiguousarray(proxy)
 

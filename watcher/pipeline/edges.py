@@ -21,9 +21,13 @@ _ELLIPSE = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
 _MOST_TURNS = 64
 # Below this an alpha is no part of anything; islands are told apart there.
 _FAINT = 0.05
-# An island with less than this share of the largest one's alpha is a speck. A child beside an
+# An island with less than this share of the largest one's weight is a speck. A child beside an
 # adult has a tenth, a face far behind in a crowd a hundredth.
 _SPECK = 0.002
+# What an engine itself half believes at most weighs less ...
+_DOUBTFUL, _DOUBT_WEIGHS = 0.5, 0.2
+# ... and what lies this near to somebody, in shares of the short side, is a strand of hair.
+_NEAR = 0.02
 
 
 def close(alpha: Field) -> Field:
@@ -52,14 +56,20 @@ def reconstruct(alpha: Field) -> Field:
 
 
 def islands(alpha: Field) -> Field:
-    """Without specks: whatever hangs together and has less than 0.2 % of the largest one's alpha."""
+    """Without specks: whatever hangs together, weighs less than 0.2 % of the largest and is near nobody."""
     count, labels = cv2.connectedComponents((alpha > _FAINT).astype(np.uint8))
     if count < 3:  # nothing, or one island
         return alpha
-    weights = np.bincount(labels.ravel(), alpha.ravel(), count)
+    weighed = np.where(alpha > _DOUBTFUL, alpha, alpha * np.float32(_DOUBT_WEIGHS))
+    weights = np.bincount(labels.ravel(), weighed.ravel(), count)
     weights[0] = 0.0  # the sea
     kept = weights >= _SPECK * weights.max()
     kept[0] = True
+    if kept.all():
+        return alpha
+    shore = cv2.distanceTransform((~kept[labels] | (labels == 0)).astype(np.uint8), cv2.DIST_L2, 3)
+    near = shore <= _NEAR * min(alpha.shape)
+    kept[np.unique(labels[near])] = True
     return np.where(kept[labels], alpha, np.float32(0))
 
 

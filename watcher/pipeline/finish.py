@@ -20,7 +20,7 @@ from watcher.pipeline import decode, edges, encode, naming, publish, refine, sid
 from watcher.pipeline.compiled import compile_all
 from watcher.pipeline.naming import Owner, Place
 from watcher.pipeline.recipe import Recipe
-from watcher.pipeline.review import review
+from watcher.pipeline.review import is_noise, review
 from watcher.pipeline.scale import resized, unit
 
 
@@ -38,10 +38,13 @@ def finish(
     alpha: NDArray[np.float32],
     recipe: Recipe,
     *,
+    disagree: bool = False,
     timings: Mapping[str, float] | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Outcome:
     """Everything after the engine. `alpha`: hxw, the proxy's size; `timings`: stages so far, in seconds.
+
+    `disagree`: the looks that `alpha` was chosen from contradict each other.
 
     An Outcome without files means that `duplicates: skip` left the name to another photo:
     nothing was written, and the source must not be retired. Raises InputChanged,
@@ -50,9 +53,15 @@ def finish(
     spent = dict(timings or {})
     with _timed(spent, "refine"):
         alpha = edges.clean(np.ascontiguousarray(alpha, np.float32), recipe.profile.edges)
-        found = review(_limited(alpha, frame))
+        found = review(_limited(alpha, frame), disagree=disagree)
+        if is_noise(found):
+            alpha = np.zeros_like(alpha)
         refined = refine.refine(
-            frame, alpha, method=recipe.profile.refine, decontaminate=recipe.profile.decontaminate
+            frame,
+            alpha,
+            method=recipe.profile.refine,
+            side=recipe.profile.refine_side,
+            decontaminate=recipe.profile.decontaminate,
         )
     with _timed(spent, "encode"):
         suffixes = _suffixes(frame, recipe)

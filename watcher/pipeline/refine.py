@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watcher.domain import Frame, Pixels
-from watcher.pipeline import foreground
+from watcher.pipeline import closed_form, foreground
 from watcher.pipeline.compiled import compiled
 from watcher.pipeline.scale import resized, unit
 
@@ -24,6 +24,10 @@ _EPSILON = np.float32(1e-5)
 _SURE = 0.02
 # What an engine calls 0.4 % is noise of its last layer, and a veil over the whole picture.
 _FLOOR = np.float32(1 / 255)
+# An alpha this many times finer than the grid has seen the photo's edges already.
+_BEYOND = 1.5
+# A panorama's grid is no longer than this.
+_LONGEST = 4096
 _LUMA = (np.float32(0.299), np.float32(0.587), np.float32(0.114))
 
 
@@ -42,19 +46,30 @@ class Refined:
 
 
 def refine(
-    frame: Frame, alpha: Field, *, method: Literal["guided", "bilinear"], decontaminate: bool
+    frame: Frame,
+    alpha: Field,
+    *,
+    method: Literal["closed_form", "guided", "bilinear"],
+    decontaminate: bool,
+    side: int = 1024,
 ) -> Refined:
     """The cutout of `frame`, given `alpha` (hxw, 0..1, the proxy's size).
 
-    A source's own alpha limits the result: the smaller of both counts, since their edges
-    coincide and a product would thin them twice.
+    `closed_form` redraws the contour on a grid whose short side is `side` before the guided
+    filter brings it to full size. A source's own alpha limits the result: the smaller of both
+    counts, since their edges coincide and a product would thin them twice.
     Peak: the cutout (4 or 8 bytes a pixel) on top of the frame, and about 150 bytes for each
-    pixel of the proxy.
+    pixel of the proxy or the grid.
     """
+    alpha = np.clip(np.nan_to_num(alpha, nan=0.0), 0, 1).astype(np.float32)
+    closed = method == "closed_form" and min(alpha.shape) <= _BEYOND * side
+    if closed:
+        alpha = np.clip(resized(alpha, _grid(frame, alpha, side)), 0, 1)
     height, width = alpha.shape
     reduced = unit(_reduced(frame, width, height))
-    alpha = np.clip(np.nan_to_num(alpha, nan=0.0), 0, 1).astype(np.float32)
-    if method == "guided":
+    if closed:
+        alpha = closed_form.solve(reduced, alpha)
+    if method != "bilinear":
         slope, offset = _guided(reduced, alpha)
     else:
         slope, offset = np.zeros_like(alpha), alpha
@@ -70,6 +85,12 @@ def refine(
         cutout,
     )
     return Refined(cutout)
+
+
+def _grid(frame: Frame, alpha: Field, side: int) -> tuple[int, int]:
+    """(width, height) of the grid: the photo's shape at `side`, but no smaller than `alpha`."""
+    scale = min(1.0, side / min(frame.width, frame.height), _LONGEST / max(frame.width, frame.height))
+    return max(alpha.shape[1], round(frame.width * scale)), max(alpha.shape[0], round(frame.height * scale))
 
 
 def _reduced(frame: Frame, width: int, height: int) -> Pixels:
@@ -88,6 +109,7 @@ def warm_up() -> None:
         empty = np.zeros((0, 0), dtype)
         paint(pixels, field, field, colours, empty, True, np.empty((2, 2, 4), dtype))  # type: ignore[arg-type]
     foreground.estimate(np.zeros((2, 2, 3), np.float32), np.zeros((2, 2), np.float32))
+    closed_form.warm_up()
 
 
 def _guided(image: Field, alpha: Field) -> tuple[Field, Field]:

@@ -18,19 +18,22 @@ UNCERTAIN_ABOVE = 0.06
 NOTHING_FOUND = "nothing_found"
 TOUCHES_EVERY_BORDER = "touches_every_border"
 MOSTLY_UNCERTAIN = "mostly_uncertain"
+LOOKS_DISAGREE = "looks_disagree"
 
 REASONS = {
-    NOTHING_FOUND: "no person was found",
+    NOTHING_FOUND: "no person was found, or only a very small one",
     TOUCHES_EVERY_BORDER: "the matte covers all four borders: probably the background was taken for a person",
     MOSTLY_UNCERTAIN: "the engine was unsure about much of the matte",
+    LOOKS_DISAGREE: "the engine saw something else at each of three sizes",
 }
 
 
-def review(alpha: NDArray[np.float32]) -> Review:
-    """Coverage (mean alpha), uncertainty (0 for a hard matte, 0.25 and more for fog) and flags."""
-    coverage = float(alpha.mean(dtype=np.float64))
-    doubt = float((alpha * (1 - alpha)).mean(dtype=np.float64))
-    uncertain = doubt / coverage if coverage > 0 else 0.0
+def review(alpha: NDArray[np.float32], *, disagree: bool = False) -> Review:
+    """Coverage (mean alpha), uncertainty (0 for a hard matte, 0.25 and more for fog) and flags.
+
+    `disagree`: the looks that led to `alpha` contradict each other.
+    """
+    coverage, uncertain = float(alpha.mean(dtype=np.float64)), uncertainty(alpha)
     flags = []
     if coverage < NOTHING_BELOW:
         flags.append(NOTHING_FOUND)
@@ -39,4 +42,20 @@ def review(alpha: NDArray[np.float32]) -> Review:
     borders = (alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1])
     if all(float((border > 0.5).mean()) >= BORDER_SHARE for border in borders):
         flags.append(TOUCHES_EVERY_BORDER)
+    if disagree and NOTHING_FOUND not in flags:
+        flags.append(LOOKS_DISAGREE)
     return Review(round(coverage, 6), round(uncertain, 6), tuple(flags))
+
+
+def is_noise(found: Review) -> bool:
+    """Is there so little, and that so foggy, that an empty matte is the truth?
+
+    A small figure far away is little, too, but an engine that sees one is sure of it.
+    """
+    return NOTHING_FOUND in found.flags and found.uncertain > UNCERTAIN_ABOVE
+
+
+def uncertainty(alpha: NDArray[np.float32]) -> float:
+    """Mean a(1-a) over mean a: 0 for a hard matte or none, 0.25 and more for fog."""
+    coverage = float(alpha.mean(dtype=np.float64))
+    return float((alpha * (1 - alpha)).mean(dtype=np.float64)) / coverage if coverage > 0 else 0.0

@@ -19,6 +19,7 @@ from watcher.errors import EngineOutOfMemory, InputRejected, WatcherError
 from watcher.log import event
 from watcher.pipeline.batch import Batcher
 from watcher.pipeline.budget import PixelBudget
+from watcher.pipeline.looks import Look, View
 
 Proxy = NDArray[np.uint8]
 Values = NDArray[np.float32]
@@ -34,18 +35,25 @@ class Work(Protocol):
     """What a job is put through; `timings` (stage -> seconds) is filled in on the way."""
 
     def decode(self, job: Job, *, reserve: Callable[[int], None]) -> Frame: ...
-    def finish(self, frame: Frame, alpha: Values, *, timings: dict[str, float]) -> Outcome: ...
+    def next_look(self, frame: Frame, views: Sequence[View]) -> Look | None:
+        """What else the engine must see of `frame`, after what it said; None: that is enough."""
+
+    def show(self, frame: Frame, look: Look) -> Proxy: ...
+    def finish(self, frame: Frame, views: Sequence[View], *, timings: dict[str, float]) -> Outcome: ...
 
 
 class _Trip:
     """One job on its way through the stages."""
 
-    __slots__ = ("frame", "job", "pixels", "result", "since", "timings")
+    __slots__ = ("frame", "job", "look", "pixels", "proxy", "result", "since", "timings", "views")
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.result: Future[Outcome] = Future()
         self.frame: Frame | None = None
+        self.proxy: Proxy | None = None  # what the engine is shown next
+        self.look: Look | None = None  # what that is; None: the frame's own proxy
+        self.views: list[View] = []
         self.pixels = 0
         self.timings: dict[str, float] = {}
         self.since = time.perf_counter()
@@ -153,6 +161,7 @@ class Runner:
 
         try:
             trip.frame = self._work.decode(trip.job, reserve=reserve)
+            trip.proxy = trip.frame.proxy
         except BaseException as error:  # noqa: BLE001  (crosses a thread)
             self._fail(trip, error, "decode")
         else:
@@ -168,8 +177,10 @@ class Runner:
                 if trip is None:
                     return
                 assert trip.frame is not None
+                assert trip.proxy is not None
                 waiting[trip.job] = trip
-                batches.append(self._batcher.add(trip.frame, time.monotonic()))
+                shown = replace(trip.frame, proxy=trip.proxy)
+                batches.append(self._batcher.add(shown, time.monotonic()))
             except queue.Empty:
                 pass
             batches += self._batcher.pop_overdue(time.monotonic())
@@ -186,7 +197,7 @@ class Runner:
             trip.lap("wait_infer")
         try:
             alphas = self._engine.infer(
-                [trip.frame.proxy for trip in batch if trip.frame is not None], timeout=self._timeout
+                [trip.proxy for trip in batch if trip.proxy is not None], timeout=self._timeout
             )
         except (EngineOutOfMemory, InputRejected) as error:
             # Said of the batch, but true of one photo or of their number: ask for fewer.
@@ -196,6 +207,8 @@ class Runner:
                 self._infer(batch[half:])
             elif isinstance(error, EngineOutOfMemory) and self._reduced(batch[0]):
                 self._infer(batch)
+            elif batch[0].views:
+                self._content(batch[0], error)
             else:
                 self._fail(batch[0], error, "infer")
         except BaseException as error:  # noqa: BLE001  (crosses a thread)
@@ -204,26 +217,52 @@ class Runner:
         else:
             for trip, alpha in zip(batch, alphas, strict=True):
                 trip.lap("infer")
-                self._finishers.submit(trip.job, self._finish, trip, alpha)
+                self._finishers.submit(trip.job, self._go_on, trip, alpha)
 
     def _reduced(self, trip: _Trip) -> bool:
         """Give `trip` a smaller proxy, and say so in its sidecar; False at the smallest."""
         assert trip.frame is not None
-        old, proxy = trip.frame.proxy, self._step_down(trip.frame.proxy)
+        assert trip.proxy is not None
+        old, proxy = trip.proxy, self._step_down(trip.proxy)
         if proxy is None:
             return False
         words = (
             f"the engine ran out of memory at {old.shape[1]} x {old.shape[0]}; "
             f"the alpha was computed at {proxy.shape[1]} x {proxy.shape[0]}"
         )
-        trip.frame = replace(trip.frame, proxy=proxy, warnings=(*trip.frame.warnings, words))
+        trip.proxy = proxy
+        trip.frame = replace(trip.frame, warnings=(*trip.frame.warnings, words))
         return True
 
-    def _finish(self, trip: _Trip, alpha: Values) -> None:
+    def _content(self, trip: _Trip, error: WatcherError) -> None:
+        """A further look failed: what the engine said before is an answer, too."""
+        assert trip.frame is not None
+        words = f"the engine looked {len(trip.views)} time(s) at the photo; one look more failed: {error}"
+        trip.frame = replace(trip.frame, warnings=(*trip.frame.warnings, words))
+        self._finishers.submit(trip.job, self._finish, trip)
+
+    def _go_on(self, trip: _Trip, alpha: Values) -> None:
+        """To another look, or to the end."""
         trip.lap("wait_finish")
+        frame = trip.frame
+        assert frame is not None
+        try:
+            trip.views.append(View(trip.look or Look.whole((alpha.shape[1], alpha.shape[0])), alpha))
+            trip.look = self._work.next_look(frame, trip.views)
+            trip.proxy = None if trip.look is None else self._work.show(frame, trip.look)
+        except BaseException as error:  # noqa: BLE001  (crosses a thread)
+            self._fail(trip, error, "finish")
+            return
+        trip.lap("look")
+        if trip.look is None:
+            self._finish(trip)
+        else:
+            self._decoded.put(trip)
+
+    def _finish(self, trip: _Trip) -> None:
         assert trip.frame is not None
         try:
-            outcome = self._work.finish(trip.frame, alpha, timings=trip.timings)
+            outcome = self._work.finish(trip.frame, trip.views, timings=trip.timings)
         except BaseException as error:  # noqa: BLE001  (crosses a thread)
             self._fail(trip, error, "finish")
         else:
@@ -236,7 +275,8 @@ class Runner:
 
     def _resolve(self, trip: _Trip, end: Outcome | BaseException) -> None:
         del self._trips[trip.job]
-        trip.frame = None
+        trip.frame = trip.proxy = None
+        trip.views = []
         self._budget.give_back(trip.pixels)
         if isinstance(end, BaseException):
             trip.result.set_exception(end)

@@ -1,0 +1,107 @@
+"""The contour finds the photo's edges, and nothing but the contour moves."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from watcher.pipeline import closed_form
+from watcher.pipeline.refine import refine
+
+
+def scene(height=300, width=260, *, blur=1.5):
+    """(image, alpha): two coloured discs that touch, before a gradient; exact by construction."""
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    discs = (np.hypot(x - 90, y - 150) < 60) | (np.hypot(x - 170, y - 160) < 55)
+    alpha = cv2.GaussianBlur(discs.astype(np.float32), (0, 0), blur)
+    front = np.dstack([0.8 - 0.1 * x / width, 0.3 + 0.1 * y / height, np.full_like(x, 0.2)])
+    back = np.dstack([0.1 + 0.1 * y / height, 0.4 - 0.1 * x / width, np.full_like(x, 0.5)])
+    image = alpha[..., None] * front + (1 - alpha[..., None]) * back
+    return np.ascontiguousarray(image, np.float32), alpha
+
+
+def engine_like(alpha, *, shift=1.0, blur=2.0):
+    """What an engine makes of it: a little beside, and softer."""
+    moved = cv2.warpAffine(alpha, np.float32([[1, 0, shift], [0, 1, 0]]), alpha.shape[::-1])
+    return cv2.GaussianBlur(moved, (0, 0), blur)
+
+
+def test_a_contour_beside_the_edge_is_brought_back_to_it():
+    image, truth = (cv2.resize(part, None, fx=2.5, fy=2.5) for part in scene(blur=0.6))
+    given = engine_like(truth)
+    error, before = (np.abs(alpha - truth).sum() for alpha in (closed_form.solve(image, given), given))
+    assert error < 0.5 * before
+
+
+def test_it_comes_near_the_least_squares_solution():
+    """The same system, assembled from the kernel's rows and solved densely."""
+    image, truth = scene()
+    image, given = np.ascontiguousarray(image[80:130, 30:80]), engine_like(truth)[80:130, 30:80].copy()
+    free = closed_form.band(given)
+    places = np.flatnonzero(np.pad(free, 2))
+    number = np.full((54, 54), -1, np.int32)
+    number.ravel()[places] = np.arange(places.size)
+    rows = closed_form.laplacian_rows(image, number, places.size, 1e-7)
+    assert np.abs(rows.sum(1)).max() < 1e-4, "a Laplacian's rows add up to nothing"
+    around = [(dy - 2) * 54 + dx - 2 for dy in range(5) for dx in range(5)]
+    full = np.zeros((places.size, 54 * 54))
+    for column, offset in enumerate(around):
+        full[np.arange(places.size), np.clip(places + offset, 0, 54 * 54 - 1)] += rows[:, column]
+    matrix = full[:, places]
+    assert np.allclose(matrix, matrix.T, atol=1e-4)
+    held = np.pad(given, 2).ravel().astype(np.float64)
+    held[places] = 0
+    right = 1e-3 * given[free] - full @ held
+    exact = np.linalg.solve(matrix + 1e-3 * np.eye(places.size), right)
+    assert np.abs(closed_form.solve(image, given)[free] - np.clip(exact, 0, 1)).mean() < 0.01
+
+
+def test_what_is_far_from_the_contour_keeps_its_value_soft_or_not():
+    image, truth = scene()
+    given = engine_like(truth)
+    given[140:170, 70:100] = 0.8  # a doubt in the middle of a body
+    given[5:20, 5:20] = 0.3  # and one beside it
+    solved = closed_form.solve(image, given)
+    far = ~closed_form.band(given)
+    assert np.array_equal(solved[far], given[far])
+    assert far[140:170, 70:100].all() and far[5:20, 5:20].all()
+
+
+@pytest.mark.parametrize("body", [0.55, 0.8, 0.97])
+def test_people_in_a_group_do_not_turn_to_glass(body, frame_of):
+    """Bodies an engine doubts, in the colours of what is behind them: unguarded they dissolve."""
+    image, truth = scene()
+    image[:, 130:] = image[:, 130:].mean((0, 1))
+    given = truth * body
+    pixels = np.rint(image * 255).astype(np.uint8)
+    refined = refine(frame_of(pixels), given, method="closed_form", decontaminate=False, side=256)
+    inside = cv2.erode((truth > 0.99).astype(np.uint8), np.ones((15, 15), np.uint8)) > 0
+    assert refined.alpha[inside].min() >= 255 * body - 3
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (2, 2), (3, 3), (5, 4), (33, 7), (191, 193), (200, 401)])
+def test_any_shape_and_any_alpha_stay_finite(shape):
+    chance = np.random.default_rng(1)
+    noise = chance.random((*shape, 3), dtype=np.float32)
+    for image in (noise, np.zeros_like(noise), np.ones_like(noise)):
+        for alpha in (np.zeros(shape, np.float32), np.ones(shape, np.float32), noise[..., 0]):
+            solved = closed_form.solve(image, alpha)
+            assert solved.shape == shape and solved.dtype == np.float32
+            assert np.isfinite(solved).all() and solved.min() >= 0 and solved.max() <= 1
+            if alpha.min() == alpha.max():
+                assert np.array_equal(solved, alpha)
+
+
+def test_the_same_photo_gives_the_same_bytes():
+    image, truth = scene()
+    given = engine_like(truth)
+    assert closed_form.solve(image, given).tobytes() == closed_form.solve(image, given).tobytes()
+
+
+def test_the_photo_and_the_alpha_are_left_as_they_were():
+    image, truth = scene()
+    given = engine_like(truth)
+    before = image.tobytes(), given.tobytes()
+    closed_form.solve(image, given)
+    assert (image.tobytes(), given.tobytes()) == before

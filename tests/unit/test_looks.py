@@ -1,0 +1,187 @@
+"""Which look comes next, and which answer counts: pure, from alphas drawn by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from watcher.engine.card import card_folders, load_card, sizes_of
+from watcher.pipeline.looks import Canvases, Look, View, chosen, difference, disagree, next_look
+from watcher.pipeline.review import uncertainty
+
+PHOTO = (1600, 1200)
+CANVASES = Canvases(PHOTO, (672, 512), (512, 384), (1024, 768))
+
+
+def person(canvas, *, box=(0.3, 0.2, 0.7, 1.0), soft=0.02, level=1.0):
+    """A person in `box`, with a share `soft` of doubtful pixels."""
+    width, height = canvas
+    alpha = np.zeros((height, width), np.float32)
+    part = slice(int(box[1] * height), int(box[3] * height)), slice(int(box[0] * width), int(box[2] * width))
+    alpha[part] = level
+    doubtful = alpha[part]
+    doubtful[: max(1, int(soft * doubtful.shape[0]))] *= 0.5
+    return alpha
+
+
+def whole(alpha):
+    return View(Look.whole((alpha.shape[1], alpha.shape[0])), alpha)
+
+
+SURE = whole(person(CANVASES.usual))
+UNSURE = whole(person(CANVASES.usual, soft=0.2))
+
+
+@pytest.mark.parametrize("view", [SURE, UNSURE])
+def test_one_look_is_one_look(view):
+    assert next_look([view], CANVASES, "one") is None
+
+
+@pytest.mark.parametrize("policy", ["one", "doubt", "all"])
+def test_a_model_that_takes_one_size_is_asked_once(policy):
+    assert next_look([UNSURE], Canvases(PHOTO, (672, 512)), policy) is None
+
+
+def test_a_sure_answer_is_enough_where_only_doubt_asks_for_more():
+    assert next_look([SURE], CANVASES, "doubt") is None
+
+
+def test_a_doubtful_answer_is_compared_with_one_of_a_smaller_size():
+    for policy in ("doubt", "all"):
+        assert next_look([UNSURE], CANVASES, policy) == Look.whole(CANVASES.smaller)
+
+
+def test_where_two_answers_differ_a_larger_size_decides():
+    other = whole(person(CANVASES.smaller, box=(0.3, 0.2, 0.5, 1.0)))
+    for policy in ("doubt", "all"):
+        assert next_look([UNSURE, other], CANVASES, policy) == Look.whole(CANVASES.larger)
+
+
+def test_where_they_agree_only_the_best_looks_closer_at_the_subject():
+    other = whole(person(CANVASES.smaller, soft=0.2))
+    assert next_look([UNSURE, other], CANVASES, "doubt") is None
+    look = next_look([UNSURE, other], CANVASES, "all")
+    assert look is not None and look.canvas == CANVASES.larger
+    left, top, right, bottom = look.box
+    assert left <= 0.3 * 1024 and right >= 0.7 * 1024 and top <= 0.2 * 768 and bottom == 768
+    assert look.size[0] < 0.6 * 1024 and look.size[0] % 32 == look.size[1] % 32 == 0
+
+
+def test_a_sure_answer_that_the_closer_look_contradicts_is_put_to_a_third():
+    closer = next_look([SURE], CANVASES, "all")
+    assert closer is not None and closer.canvas == CANVASES.larger
+    agrees, differs = (View(closer, np.full(closer.size[::-1], level, np.float32)) for level in (1.0, 0.0))
+    assert next_look([SURE, differs], CANVASES, "all") == Look.whole(CANVASES.smaller)
+    assert next_look([SURE, agrees], CANVASES, "all") in (None, Look.whole(CANVASES.smaller))
+
+
+def test_someone_tiny_gets_a_closer_look_and_room_around():
+    tiny = whole(person(CANVASES.usual, box=(0.5, 0.6, 0.55, 0.7)))
+    look = next_look([tiny], CANVASES, "doubt")
+    assert look is not None
+    left, top, right, bottom = look.of(PHOTO)
+    assert left < 0.5 * 1600 and right > 0.55 * 1600 and top < 0.6 * 1200 and bottom > 0.7 * 1200
+    assert (right - left) * (bottom - top) < 0.2 * 1600 * 1200
+    closer = View(look, np.ones(look.size[::-1], np.float32))
+    assert next_look([tiny, closer], CANVASES, "all") is None
+
+
+def test_the_surest_answer_counts_unless_it_misses_somebody():
+    both = whole(person(CANVASES.larger, box=(0.1, 0.2, 0.9, 1.0), soft=0.02))
+    half = whole(person(CANVASES.usual, box=(0.1, 0.2, 0.5, 1.0), soft=0.019))
+    fog = whole(person(CANVASES.smaller, box=(0.0, 0.0, 1.0, 1.0), soft=0.3))
+    assert uncertainty(half.alpha) < uncertainty(both.alpha) * 1.25
+    assert chosen([half, both, fog]) is both.alpha
+    assert chosen([fog, both]) is both.alpha
+
+
+def test_two_that_agree_outvote_a_third_however_sure_it_is():
+    small, usual = whole(person(CANVASES.smaller, soft=0.1)), whole(person(CANVASES.usual, soft=0.1))
+    stray = whole(person(CANVASES.larger, box=(0.0, 0.0, 0.9, 1.0), soft=0.0))
+    assert chosen([usual, small, stray]).shape != stray.alpha.shape
+    assert chosen([usual, stray]) is stray.alpha
+
+
+def test_a_patch_that_two_others_deny_is_mended_and_a_strand_is_not():
+    small, usual, fine = (
+        whole(person(canvas, soft=soft))
+        for canvas, soft in ((CANVASES.smaller, 0.05), (CANVASES.usual, 0.05), (CANVASES.larger, 0.03))
+    )
+    fine.alpha[500:540, 500:540] = 0.0
+    fine.alpha[100:154, 400:402] = 1.0
+    result = chosen([usual, small, fine])
+    assert result.shape == fine.alpha.shape
+    assert result[500:540, 500:540].min() > 0.99
+    assert result[100:140, 400:402].min() == 1.0
+    assert fine.alpha[520, 520] == 0.0, "what the engine said stays as it was"
+
+
+def test_answers_of_which_no_two_agree_are_told():
+    boxes = ((0.1, 0.2, 0.4, 1.0), (0.3, 0.2, 0.7, 1.0), (0.6, 0.2, 0.9, 1.0))
+    canvases = (CANVASES.usual, CANVASES.smaller, CANVASES.larger)
+    apart = [whole(person(canvas, box=box)) for canvas, box in zip(canvases, boxes, strict=True)]
+    assert disagree(apart)
+    assert not disagree(apart[:2]), "of two, one may simply be the better"
+    assert not disagree([*apart[:2], whole(person(CANVASES.larger, box=boxes[1]))])
+
+
+def test_nobody_stays_nobody_however_foggy_the_closer_look():
+    nobody = whole(np.zeros((512, 672), np.float32))
+    look = Look((2000, 1500), (320, 320, 640, 640))
+    fog = View(look, np.full((320, 320), 0.4, np.float32))
+    assert not chosen([nobody, fog]).any()
+    somebody = View(look, person((320, 320)))
+    assert chosen([nobody, somebody]).any()
+
+
+def test_a_closer_look_lands_where_it_was_taken():
+    view = View(Look((1000, 800), (320, 160, 640, 480)), np.ones((160, 160), np.float32))
+    alpha = chosen([view])
+    assert alpha.shape == (800, 1000)
+    assert alpha[160:480, 320:640].min() == 1 and alpha.sum() == 320 * 320
+
+
+def test_a_closer_look_at_someone_tiny_needs_no_canvas_of_the_photos_size():
+    view = View(Look((18_000, 12_000), (6000, 6000, 6512, 6512)), np.ones((512, 512), np.float32))
+    alpha = chosen([view])
+    assert alpha.shape == (1536, 2304)
+    assert alpha[768:833, 768:833].min() == 1
+
+
+def test_pictures_without_anybody_do_not_differ():
+    empty = np.zeros((8, 8), np.float32)
+    assert difference(empty, empty) == 0.0
+    assert difference(empty, np.ones((16, 16), np.float32)) == 1.0
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.tuples(st.integers(1, 9000), st.integers(1, 9000)),
+    st.tuples(st.floats(0, 0.98), st.floats(0, 0.98), st.floats(0.01, 0.5), st.floats(0.01, 0.5)),
+    st.sampled_from(["doubt", "all"]),
+)
+def test_a_look_lies_within_the_photo_and_ends(photo, where, policy):
+    card = load_card("modnet", card_folders(None))
+    usual, smaller, larger, multiple = sizes_of(*photo, card)
+    canvases = Canvases(photo, usual, smaller, larger, multiple)
+    left, top, width, height = where
+    box = (left, top, min(1.0, left + width), min(1.0, top + height))
+    views, look = [], Look.whole(usual)
+    while look is not None:
+        assert len(views) < 4
+        x0, y0, x1, y1 = look.of(photo)
+        assert 0 <= x0 < x1 <= photo[0] and 0 <= y0 < y1 <= photo[1]
+        assert min(look.size) >= 1
+        views.append(View(look, person(look.size, box=box)))
+        look = next_look(views, canvases, policy)
+    assert chosen(views).ndim == 2
+
+
+def test_the_card_of_bshm_sees_the_whole_photo_and_is_asked_once():
+    for name in ("bshm", "bshm-onnx", "u2netp"):
+        assert sizes_of(6000, 4000, load_card(name, card_folders(None)))[1:3] == (None, None)
+    modnet = load_card("modnet", card_folders(None))
+    assert sizes_of(6000, 4000, modnet)[1:3] == ((576, 384), (1152, 768))
+    assert sizes_of(512, 768, modnet)[1:3] == ((384, 576), (768, 1152))
