@@ -140,6 +140,9 @@ def folder_view(
     name: str, profile: str, told: Mapping[str, Any] | None, counts: Mapping[str, int], *, held: bool
 ) -> FolderView:
     told = told or {"state": "paused" if held else "unknown"}
+    if held and told["state"] == "watching":
+        # The journal knows at once; the daemon's snapshot is up to a second old.
+        told = {**told, "state": "paused"}
     return FolderView(
         name=name,
         profile=profile,
