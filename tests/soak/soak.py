@@ -1,0 +1,232 @@
+"""A real daemon under random writers and random faults, for hours; then every file is asked for.
+
+    make soak HOURS=1              the fake engine: what is tested is everything around it
+    make soak HOURS=1 SOAK="--card modnet --rate 0.3"
+    make soak HOURS=0.1 SOAK="--seed 17"
+
+Ends with 0 if every settled file reached exactly one end, no partial output was ever visible, no
+temporary was left, sources are what was dropped, and memory stayed flat. The seed repeats the choices,
+not the moments. As root it also fills a disk, and takes the share away by unmounting it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from aftermath import Onlooker, Versions, check_journal, check_results, check_sources, settled
+from daemonrig import CARDS, DaemonRig
+from weather import CALM, STORM, Places, Weather, may_mount
+from writers import Gate, Writer
+
+FOLDERS: dict[str, dict[str, Any]] = {
+    "keep": {"create": False},
+    "store": {"source": "archive"},
+    "drain": {"source": "delete"},
+}
+# Slow writers pause for longer than it is quiet, and never as long as a truncated file is waited for.
+WAITS = {"quiet_s": 0.2, "incomplete_s": 6, "scan_interval_s": 5}
+WRITERS = 3
+# Whoever is there at thirty deaths is innocent here: nobody shall be given up for them.
+RETRY = {"max_attempts": 30, "base_delay_s": 0.02, "max_delay_s": 0.2}
+BETWEEN_S = (0.5, 4.0)
+LAST_S = 240.0
+# A calm that is shorter says nothing about memory.
+MEANINGFUL_S = 120.0
+GROWTH, SLACK_MB, SLACK_FILES = 1.10, 8.0, 16
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What the daemon and its worker hold at one moment; MB are 10^6 bytes."""
+
+    at_s: float
+    daemon_mb: float
+    worker_mb: float
+    files: int
+    threads: int
+
+
+class Soak:
+    """One run, everything under `root`."""
+
+    def __init__(self, root: Path, *, seed: int, seconds: float, card: str, rate: float) -> None:
+        self.seed, self.seconds = seed, seconds
+        cache = root / "cache" if card in ("tiny", "fake") else None
+        self.rig = DaemonRig(
+            root,
+            folders={name: {**WAITS, **own} for name, own in FOLDERS.items()},
+            card=card,
+            retry=RETRY,
+            models={"cards": str(CARDS), "cache": cache and str(cache)},
+        )
+        self.mounts = may_mount()
+        self.places = Places(self.rig, mounts=self.mounts)
+        gates = {name: Gate() for name in FOLDERS}
+        self.weather = Weather(self.rig, random.Random(f"{seed}/weather"), gates, self.places)
+        self.writers = [
+            Writer(number, self.rig, random.Random(f"{seed}/{number}"), gates, rate=rate / WRITERS)
+            for number in range(WRITERS)
+        ]
+        self.curve: list[Footprint] = []
+        self._began = 0.0
+
+    def run(self) -> dict[str, Any]:
+        """Blow, then check. Raises AssertionError for whatever does not hold; returns the figures."""
+        self.rig.start()
+        self._began = time.monotonic()
+        onlooker = Onlooker(self.rig)
+        for writer in self.writers:
+            writer.start()
+        try:
+            self._blow(STORM, self.seconds / 2)
+            self._blow(CALM, self.seconds / 2, note=self._note)
+        finally:
+            for writer in self.writers:
+                writer.stop()
+            seen = onlooker.stop()
+        for writer in self.writers:
+            writer.check()
+        self._check(seen)
+        return self._figures(seen)
+
+    def _blow(
+        self,
+        faults: list[Callable[[Weather], None]],
+        seconds: float,
+        *,
+        note: Callable[[], None] | None = None,
+    ) -> None:
+        faults = [*faults, Weather.fill_disk] if self.mounts else faults
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self.weather.wait(*BETWEEN_S)
+            if note is not None:
+                note()
+            self.weather.strike(faults)
+            for writer in self.writers:
+                writer.check()
+            assert self.rig.is_alive(), self.rig.log()[-4000:]
+
+    def _note(self) -> None:
+        daemon = psutil.Process(self.rig.pid)
+        workers = sum(worker.memory_info().rss for worker in self.rig.workers())
+        rss = daemon.memory_info().rss
+        at_s = time.monotonic() - self._began
+        self.curve.append(Footprint(at_s, rss / 1e6, workers / 1e6, daemon.num_fds(), daemon.num_threads()))
+
+    # --- Afterwards ------------------------------------------------------------------------
+
+    def _check(self, seen: dict[str, Any]) -> None:
+        versions, bad, removed = self._story()
+        self.rig.wait(lambda: settled(self.rig, versions, bad=bad), timeout=LAST_S, every=0.5)
+        folders = self.rig.status()["folders"]
+        assert {folder["state"] for folder in folders.values()} == {"watching"}, folders
+        assert self.rig.stop() == 0, self.rig.log()[-4000:]
+        for writer in self.writers:
+            writer.close()
+        assert seen["violations"] == []
+        assert seen["files"] and seen["sets"]
+        check_results(self.rig, versions, bad=bad, removed=removed)
+        check_sources(self.rig, versions, bad=bad)
+        check_journal(self.rig, bad={("any", "history")})
+        assert self.rig.leftovers() == []
+        if self.seconds / 2 >= MEANINGFUL_S:
+            self._check_footprint()
+
+    def _story(self) -> tuple[Versions, set[tuple[str, str]], set[tuple[str, str]]]:
+        versions: Versions = {}
+        bad: set[tuple[str, str]] = set()
+        removed: set[tuple[str, str]] = set()
+        for writer in self.writers:
+            versions |= writer.versions
+            bad |= writer.bad
+            removed |= writer.removed
+        return versions, bad, removed
+
+    def _fifths(self) -> tuple[Footprint, Footprint]:
+        """Medians of the second and of the last fifth of the calm: the first one warms up."""
+        size = max(1, len(self.curve) // 5)
+        return _median(self.curve[size : 2 * size] or self.curve), _median(self.curve[-size:])
+
+    def _check_footprint(self) -> None:
+        first, last = self._fifths()
+        for name in ("daemon_mb", "worker_mb"):
+            most = getattr(first, name) * GROWTH + SLACK_MB
+            assert getattr(last, name) <= most, f"{name} grew: {first} -> {last}"
+        assert last.files <= first.files + SLACK_FILES, f"open files grew: {first} -> {last}"
+        assert last.threads <= first.threads + SLACK_FILES, f"threads grew: {first} -> {last}"
+
+    def _figures(self, seen: dict[str, Any]) -> dict[str, Any]:
+        versions, bad, removed = self._story()
+        first, last = self._fifths()
+        did = sum((writer.did for writer in self.writers), Counter())
+        with self.rig.journal() as journal:
+            counts = journal.counts()
+        return {
+            "seed": self.seed,
+            "seconds": self.seconds,
+            "mounts": self.mounts,
+            "written": dict(sorted(did.items())),
+            "names": len(versions),
+            "bad": len(bad),
+            "removed": len(removed),
+            "struck": dict(sorted(self.weather.struck.items())),
+            "journal": {name: dict(states) for name, states in sorted(counts.items())},
+            "seen": {"files": seen["files"], "sets": seen["sets"], "violations": len(seen["violations"])},
+            "footprint": {"early": asdict(first), "late": asdict(last)},
+        }
+
+
+def _median(points: list[Footprint]) -> Footprint:
+    columns = zip(*((p.at_s, p.daemon_mb, p.worker_mb, p.files, p.threads) for p in points), strict=True)
+    at_s, daemon, worker, files, threads = (statistics.median(column) for column in columns)
+    return Footprint(round(at_s), round(daemon, 1), round(worker, 1), int(files), int(threads))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--hours", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument(
+        "--card", default="tiny", help="the model: tiny (default, an engine of no cost), modnet"
+    )
+    parser.add_argument("--rate", type=float, default=12.0, help="drops a second, all writers together")
+    args = parser.parse_args()
+    print(f"soak: seed {args.seed}, {args.hours:g} h, card {args.card}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="hotmatte-soak-", ignore_cleanup_errors=True) as folder:
+        soak = Soak(Path(folder), seed=args.seed, seconds=args.hours * 3600, card=args.card, rate=args.rate)
+        print(f"soak: in {folder}, {'with' if soak.mounts else 'without'} mounts", flush=True)
+        try:
+            figures = soak.run()
+        except AssertionError as error:
+            kept = Path(tempfile.gettempdir(), f"hotmatte-soak-{args.seed}-{os.getpid()}.log")
+            kept.write_text(soak.rig.log())
+            print(
+                f"soak: FAILED, seed {args.seed}: {error}\nsoak: the daemon's log is {kept}", file=sys.stderr
+            )
+            return 1
+        finally:
+            soak.rig.close()
+            soak.places.close()
+    print(json.dumps(figures, indent=2))
+    print("soak: every invariant held")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
