@@ -64,13 +64,20 @@ def _retires(rig: DaemonRig, name: str) -> bool:
 
 
 def check_results(
-    rig: DaemonRig, versions: Versions, *, bad: AbstractSet[Key] = NONE, removed: AbstractSet[Key] = NONE
+    rig: DaemonRig,
+    versions: Versions,
+    *,
+    bad: AbstractSet[Key] = NONE,
+    removed: AbstractSet[Key] = NONE,
+    history: Versions | None = None,
 ) -> None:
     """Exactly one set for each name, of its last version, whole, and nothing else.
 
     A name in `bad` has exactly one report instead; results of an earlier, good version may
     stay beside it. A name in `removed` was taken away by its owner: what was done by then stays.
+    `history` tells of what lay under names before they were removed and used again.
     """
+    history = history or versions
     found: dict[Key, str] = {}
     reported: Counter[Key] = Counter()
     for name in rig.settings["folders"]:
@@ -87,7 +94,7 @@ def check_results(
         assert len(files) == listed + len(reports), files
     for key in bad:
         if key in found:
-            assert found.pop(key) in versions[key][:-1], f"{key} is bad and has results"
+            assert found.pop(key) in history[key][:-1], f"{key} is bad and has results"
     for key in set(removed) - set(versions):
         found.pop(key, None)
         reported.pop(key, None)

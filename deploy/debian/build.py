@@ -106,7 +106,7 @@ def environment(root):
     wanted = f"{CHECKOUT}[{extras}]"
     subprocess.run([*pip, "install", "--quiet", "--no-compile", "--prefer-binary", wanted], check=True)
     subprocess.run([*pip, "check"], check=True, stdout=subprocess.DEVNULL)
-    subprocess.run([*pip, "uninstall", "--quiet", "--yes", "pip"], check=True)
+
     packages = next(target.glob("lib/python3*/site-packages"))
     for pattern in TESTS:
         for tests in list(packages.glob(pattern)):

@@ -94,6 +94,8 @@ boot() {
     cd "$root" || exit 9
     pivot_root . .old
     umount -l /.old
+    # What systemd does at boot, but not where it finds itself in a container: services see later mounts.
+    mount --make-rshared /
     hostname sdboot
     ip link set lo up 2>/dev/null
     exec "${CLEAN[@]}" container=sdboot TERM=dumb /lib/systemd/systemd \

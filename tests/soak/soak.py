@@ -139,7 +139,8 @@ class Soak:
             writer.close()
         assert seen["violations"] == []
         assert seen["files"] and seen["sets"]
-        check_results(self.rig, versions, bad=bad, removed=removed)
+        history = {key: record for writer in self.writers for key, record in writer.history.items()}
+        check_results(self.rig, versions, bad=bad, removed=removed, history=history)
         check_sources(self.rig, versions, bad=bad)
         check_journal(self.rig, bad={("any", "history")})
         assert self.rig.leftovers() == []

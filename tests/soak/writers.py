@@ -69,6 +69,7 @@ class Writer:
         self._aside = rig.root / "aside" / str(number)
         self._aside.mkdir(parents=True)
         self.versions: Versions = {}
+        self.history: Versions = {}  # what was removed included
         self.bad: set[Key] = set()
         self.removed: set[Key] = set()
         self.did: Counter[str] = Counter()
@@ -200,7 +201,8 @@ class Writer:
         return content
 
     def _remember(self, key: Key, content: bytes) -> None:
-        self.versions.setdefault(key, []).append(sha256(content))
+        for record in (self.versions, self.history):
+            record.setdefault(key, []).append(sha256(content))
         self.removed.discard(key)
 
     def _rename_in(self, key: Key, content: bytes) -> None:
