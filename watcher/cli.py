@@ -28,6 +28,8 @@ COMMANDS = {
     "reload": "make the daemon read its configuration again",
     "rescan": "make the daemon list its folders and try paused ones now",
     "accept": "accept what lies under a hot folder that went offline as another disk",
+    "backup": "copy the journal to a file, also while the daemon runs",
+    "restore": "put such a copy back",
     "models": "list, fetch and verify models",
     "sheet": "write a contact sheet of a day's photos as one HTML file",
     "evaluate": "compare mattes with the truth: SAD, MSE, Grad, Conn",
