@@ -21,7 +21,8 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ class Footprint:
     at_s: float
     daemon_mb: float
     worker_mb: float
+    readers_mb: float
     files: int
     threads: int
 
@@ -122,10 +124,9 @@ class Soak:
 
     def _note(self) -> None:
         daemon = psutil.Process(self.rig.pid)
-        workers = sum(worker.memory_info().rss for worker in self.rig.workers())
-        rss = daemon.memory_info().rss
         at_s = time.monotonic() - self._began
-        self.curve.append(Footprint(at_s, rss / 1e6, workers / 1e6, daemon.num_fds(), daemon.num_threads()))
+        sizes = [_megabytes(family) for family in ([daemon], self.rig.workers(), self.rig.readers())]
+        self.curve.append(Footprint(at_s, *sizes, daemon.num_fds(), daemon.num_threads()))
 
     # --- Afterwards ------------------------------------------------------------------------
 
@@ -164,7 +165,7 @@ class Soak:
 
     def _check_footprint(self) -> None:
         first, last = self._fifths()
-        for name in ("daemon_mb", "worker_mb"):
+        for name in ("daemon_mb", "worker_mb", "readers_mb"):
             most = getattr(first, name) * GROWTH + SLACK_MB
             assert getattr(last, name) <= most, f"{name} grew: {first} -> {last}"
         assert last.files <= first.files + SLACK_FILES, f"open files grew: {first} -> {last}"
@@ -191,10 +192,18 @@ class Soak:
         }
 
 
+def _megabytes(family: list[psutil.Process]) -> float:
+    """Resident, 10^6 bytes; of those that are still there."""
+    total = 0
+    for one in family:
+        with suppress(psutil.NoSuchProcess):
+            total += one.memory_info().rss
+    return total / 1e6
+
+
 def _median(points: list[Footprint]) -> Footprint:
-    columns = zip(*((p.at_s, p.daemon_mb, p.worker_mb, p.files, p.threads) for p in points), strict=True)
-    at_s, daemon, worker, files, threads = (statistics.median(column) for column in columns)
-    return Footprint(round(at_s), round(daemon, 1), round(worker, 1), int(files), int(threads))
+    columns = [statistics.median(column) for column in zip(*map(astuple, points), strict=True)]
+    return Footprint(*(round(value, 1) for value in columns[:4]), *(int(value) for value in columns[4:]))
 
 
 def main() -> int:

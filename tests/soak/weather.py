@@ -10,9 +10,10 @@ import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 from daemonrig import DaemonRig
 from writers import Gate
 
@@ -102,7 +103,14 @@ class Weather:
 
     def kill_worker(self) -> None:
         for worker in self._rig.wait(self._rig.workers, timeout=20):
-            worker.kill()
+            with suppress(psutil.NoSuchProcess):
+                worker.kill()
+
+    def kill_readers(self) -> None:
+        """Those that decode photos; there may be none at the moment."""
+        for reader in self._rig.readers():
+            with suppress(psutil.NoSuchProcess):
+                reader.kill()
 
     def freeze_daemon(self) -> None:
         self._frozen(self._rig.pid)
@@ -135,7 +143,13 @@ class Weather:
 
 
 # While it is calm the same daemon and the same worker live on: only then memory means something.
-CALM = [Weather.freeze_daemon, Weather.freeze_worker, Weather.reload, Weather.take_folder_away]
+CALM = [
+    Weather.kill_readers,
+    Weather.freeze_daemon,
+    Weather.freeze_worker,
+    Weather.reload,
+    Weather.take_folder_away,
+]
 STORM = [*CALM, Weather.kill_daemon, Weather.kill_daemon, Weather.kill_worker, Weather.stop_daemon]
 
 
