@@ -1,4 +1,4 @@
-"""Half a minute of what `make soak` does for hours."""
+"""Twenty seconds of what `make soak` does for hours."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 
 HERE = Path(__file__).parent
 SEED = os.environ.get("HOTMATTE_SEED") or str(random.SystemRandom().randrange(10**6))
-SECONDS = 30
+SECONDS = 20
 
 
 @pytest.mark.timeout(400)
-def test_half_a_minute_of_writers_and_faults_leaves_every_file_with_one_end() -> None:
+def test_twenty_seconds_of_writers_and_faults_leaves_every_file_with_one_end() -> None:
     print(f"\nsoak: seed {SEED}")
     ours = ["unshare", "--mount"] if os.geteuid() == 0 and _may_unshare() else []
     command = [sys.executable, str(HERE / "soak.py"), "--hours", str(SECONDS / 3600), "--seed", SEED]
@@ -34,7 +34,7 @@ def test_half_a_minute_of_writers_and_faults_leaves_every_file_with_one_end() ->
     assert figures["seed"] == int(SEED)
     assert figures["mounts"] == bool(ours)
     # Storm and calm came about, and there was something to lose.
-    assert sum(figures["struck"].values()) >= 4
+    assert sum(figures["struck"].values()) >= 3
     assert figures["names"] > 30
     assert figures["seen"]["sets"] > 100
 
