@@ -75,5 +75,6 @@ def settings(hot: str = "/srv/hotmatte/hot", out: str = "/srv/hotmatte/mattes", 
 def installed(machine: Machine, package: Path) -> Machine:
     """The package installed by dpkg, without a network, and the service stopped."""
     machine.run("dpkg", "-i", "--force-unsafe-io", f"/mnt/dist/{package.name}")
+    assert machine.show("hotmatte", "ActiveState")["ActiveState"] in ("activating", "active")
     machine.run("systemctl", "stop", "hotmatte")
     return machine

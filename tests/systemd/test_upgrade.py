@@ -71,13 +71,8 @@ def test_upgrade_and_removal_keep_everything_and_purge_takes_only_our_state(
     drop_and_wait(machine, "second")
     assert jobs(machine).startswith(before[:-1])
 
-    # One that was stopped stays stopped, one that was disabled stays disabled.
+    # One that was disabled stays disabled, over a removal as well.
     machine.run("systemctl", "disable", "--now", "hotmatte")
-    machine.run("dpkg", "-i", "--force-unsafe-io", "--force-downgrade", f"/mnt/dist/{package.name}")
-    unit = machine.show("hotmatte", "ActiveState", "UnitFileState")
-    assert unit == {"ActiveState": "inactive", "UnitFileState": "disabled"}
-    machine.run("systemctl", "enable", "--now", "hotmatte")
-
     kept = jobs(machine)
     machine.run("dpkg", "--remove", "hotmatte")
     assert not machine.exists("/opt/hotmatte")
@@ -86,9 +81,10 @@ def test_upgrade_and_removal_keep_everything_and_purge_takes_only_our_state(
     assert jobs(machine) == kept
     assert machine.read(CONFIG).decode() == settings()
     machine.write(f"{HOT}/third.jpg", jpeg(3))
-
-    machine.run("dpkg", "-i", "--force-unsafe-io", f"/mnt/dist/{package.name}")
-    machine.eventually(machine.is_active)
+    machine.run("dpkg", "-i", "--force-unsafe-io", "--force-downgrade", f"/mnt/dist/{package.name}")
+    unit = machine.show("hotmatte", "ActiveState", "UnitFileState")
+    assert unit == {"ActiveState": "inactive", "UnitFileState": "disabled"}
+    machine.run("systemctl", "enable", "--now", "hotmatte")
     machine.eventually(lambda: machine.exists(f"{OUT}/third.matte.json"))
     assert jobs(machine).startswith(kept[:-1])
 
