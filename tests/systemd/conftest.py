@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +33,11 @@ def package(tmp_path_factory: pytest.TempPathFactory, real_part: Callable[[str, 
     """What `make deb` builds. HOTMATTE_DEB names one that is built already."""
     lacking = can_boot()
     real_part("systemd", not lacking, lacking)
+    tools = all(map(shutil.which, ("dpkg-deb", "gcc", "pkg-config", "ar")))
+    headers = Path("/usr/include/systemd/sd-daemon.h").exists()
+    real_part(
+        "what builds the package", tools and headers, "apt install gcc pkg-config libsystemd-dev python3-dev"
+    )
     if built := os.environ.get("HOTMATTE_DEB"):
         return Path(built).resolve()
     folder = tmp_path_factory.mktemp("dist")
