@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import CARD, QUICK, ROOT, settings
+from configured import CARD, QUICK, ROOT, settings
 from daemonrig import jpeg
 from machine import Machine
 

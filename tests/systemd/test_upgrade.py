@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from conftest import CARD, settings
+from configured import CARD, settings
 from daemonrig import jpeg
 from machine import Machine
 

@@ -27,5 +27,5 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
             [f"there is no journal in {settings.state_dir}"], remedy="Nothing was ever done there."
         )
     jobs = save(journal, args.file)
-    print(f"{args.file}: {jobs} jobs, {args.file.stat().st_size / 1e6:.1f} MB")
+    print(f"{args.file}: {jobs} jobs, {args.file.stat().st_size / 1e3:.0f} kB")
     return OK
