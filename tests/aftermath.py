@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
@@ -98,8 +99,14 @@ def check_results(
     for key in set(removed) - set(versions):
         found.pop(key, None)
         reported.pop(key, None)
-    assert found == {key: digest for key, digest in final(versions).items() if key not in bad}
-    assert reported == dict.fromkeys(bad, 1)
+    wanted = {key: digest for key, digest in final(versions).items() if key not in bad}
+    assert found == wanted, _difference(found, wanted)
+    assert reported == dict.fromkeys(bad, 1), _difference(reported, dict.fromkeys(bad, 1))
+
+
+def _difference(found: Mapping[Key, object], wanted: Mapping[Key, object]) -> str:
+    keys = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
+    return ", ".join(f"{key}: {found.get(key)}, not {wanted.get(key)}" for key in keys)
 
 
 def check_sources(rig: DaemonRig, versions: Versions, *, bad: AbstractSet[Key] = NONE) -> None:

@@ -335,6 +335,10 @@ class Dispatcher:
     def _quarantine(self, job: Job, failure: Failure, *, stage: str | None = None) -> None:
         try:
             self._ends.quarantined(job, failure)
+        except HostError as error:
+            # Without its report nobody would learn of it: it fails again when there is room for one.
+            self._put_back(job, error, disposition(error, attempts=job.attempts, policy=self._policy))
+            return
         except WatcherError as error:
             event(logging.WARNING, f"report not written: {error}", **_words(job))
         if self._journal.quarantine(job, json.dumps(as_json(failure))):

@@ -19,6 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -138,13 +139,13 @@ class Soak:
         assert self.rig.stop() == 0, self.rig.log()[-4000:]
         for writer in self.writers:
             writer.close()
-        assert seen["violations"] == []
+        assert seen["violations"] == [], seen["violations"]
         assert seen["files"] and seen["sets"]
         history = {key: record for writer in self.writers for key, record in writer.history.items()}
         check_results(self.rig, versions, bad=bad, removed=removed, history=history)
         check_sources(self.rig, versions, bad=bad)
         check_journal(self.rig, bad={("any", "history")})
-        assert self.rig.leftovers() == []
+        assert self.rig.leftovers() == [], self.rig.leftovers()
         if self.seconds / 2 >= MEANINGFUL_S:
             self._check_footprint()
 
@@ -158,13 +159,13 @@ class Soak:
             removed |= writer.removed
         return versions, bad, removed
 
-    def _fifths(self) -> tuple[Footprint, Footprint]:
-        """Medians of the second and of the last fifth of the calm: the first one warms up."""
-        size = max(1, len(self.curve) // 5)
-        return _median(self.curve[size : 2 * size] or self.curve), _median(self.curve[-size:])
+    def _fifths(self) -> list[Footprint]:
+        """Medians of each fifth of the calm, the first of which warms up; fewer where it was short."""
+        size = max(1, -(-len(self.curve) // 5))
+        return [_median(self.curve[start : start + size]) for start in range(0, len(self.curve), size)]
 
     def _check_footprint(self) -> None:
-        first, last = self._fifths()
+        _, first, *_, last = self._fifths()
         for name in ("daemon_mb", "worker_mb", "readers_mb"):
             most = getattr(first, name) * GROWTH + SLACK_MB
             assert getattr(last, name) <= most, f"{name} grew: {first} -> {last}"
@@ -173,7 +174,6 @@ class Soak:
 
     def _figures(self, seen: dict[str, Any]) -> dict[str, Any]:
         versions, bad, removed = self._story()
-        first, last = self._fifths()
         did = sum((writer.did for writer in self.writers), Counter())
         with self.rig.journal() as journal:
             counts = journal.counts()
@@ -188,7 +188,7 @@ class Soak:
             "struck": dict(sorted(self.weather.struck.items())),
             "journal": {name: dict(states) for name, states in sorted(counts.items())},
             "seen": {"files": seen["files"], "sets": seen["sets"], "violations": len(seen["violations"])},
-            "footprint": {"early": asdict(first), "late": asdict(last)},
+            "footprint": [asdict(fifth) for fifth in self._fifths()],
         }
 
 
@@ -223,12 +223,11 @@ def main() -> int:
         print(f"soak: in {folder}, {'with' if soak.mounts else 'without'} mounts", flush=True)
         try:
             figures = soak.run()
-        except AssertionError as error:
+        except AssertionError:
+            traceback.print_exc()
             kept = Path(tempfile.gettempdir(), f"hotmatte-soak-{args.seed}-{os.getpid()}.log")
             kept.write_text(soak.rig.log())
-            print(
-                f"soak: FAILED, seed {args.seed}: {error}\nsoak: the daemon's log is {kept}", file=sys.stderr
-            )
+            print(f"soak: FAILED, seed {args.seed}; the daemon's log is {kept}", file=sys.stderr)
             return 1
         finally:
             soak.rig.close()
