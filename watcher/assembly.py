@@ -12,17 +12,19 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from watcher.config import Folder, Settings
 from watcher.dispatch import Dispatcher
 from watcher.domain import EngineAbout, Failure, Job, JobState, Outcome, Source
 from watcher.engine import weights
-from watcher.engine.card import Card, card_folders, load_card, proxy_size, sizes_of
+from watcher.engine.card import Card, cards_of, proxy_size, sizes_of
 from watcher.engine.launch import prepare
 from watcher.engine.supervisor import Supervisor
-from watcher.errors import ConfigError, EngineUnavailable, WatcherError
+from watcher.errors import EngineUnavailable, WatcherError
 from watcher.intake.watch import FolderWatch
 from watcher.journal import Journal, Record
 from watcher.log import event
@@ -69,19 +71,23 @@ class Engines:
 
         Three tries each. Raises ConfigError or EngineUnavailable; those booted before stay.
         """
-        cards = cards_of(settings)
-        warm_up()
-        for name, card in cards.items():
-            device = settings.profiles[name].device
-            key = EngineKey.of(card, device)
-            if key in self._kept and not self._kept[key].fatal:
-                continue
-            cache = weights.cache_folder(settings.models.cache)
-            path = weights.ensure(card, cache, offline=settings.models.offline)
-            self._booting = Supervisor(prepare(card, path, device=device))
-            self._warm_up(self._booting)
-            self._kept[key] = self._booting
-            self._booting = None
+        cards, cache = cards_of(settings), weights.cache_folder(settings.models.cache)
+        # Beside the worker, which is busy with its framework and the weights.
+        with ThreadPoolExecutor(1, "compile") as aside:
+            compiling = aside.submit(warm_up, cache)
+            for name, card in cards.items():
+                self._boot_one(card, settings.profiles[name].device, cache, offline=settings.models.offline)
+            compiling.result()
+
+    def _boot_one(self, card: Card, device: str, cache: Path, *, offline: bool) -> None:
+        key = EngineKey.of(card, device)
+        if key in self._kept and not self._kept[key].fatal:
+            return
+        path = weights.ensure(card, cache, offline=offline)
+        self._booting = Supervisor(prepare(card, path, device=device))
+        self._warm_up(self._booting)
+        self._kept[key] = self._booting
+        self._booting = None
 
     def _warm_up(self, supervisor: Supervisor) -> None:
         while True:
@@ -112,19 +118,6 @@ class Engines:
         if (booting := self._booting) is not None:
             booting.close()
         self.retain([])
-
-
-def cards_of(settings: Settings) -> dict[str, Card]:
-    """The model card of each profile that a hot folder uses. Raises ConfigError with every problem."""
-    folders, problems, cards = card_folders(settings.models.cards), [], {}
-    for name in sorted({folder.profile for folder in settings.folders.values()}):
-        try:
-            cards[name] = load_card(settings.profiles[name].model, folders)
-        except ConfigError as error:
-            problems += [f"profiles.{name}.model: {problem}" for problem in error.problems]
-    if problems:
-        raise ConfigError(problems)
-    return cards
 
 
 def about_of(supervisor: Supervisor) -> EngineAbout:

@@ -13,7 +13,7 @@ import sys
 import time
 
 from watcher import config
-from watcher.assembly import cards_of
+from watcher.engine.card import cards_of
 from watcher.errors import ConfigError, EngineUnavailable
 from watcher.exits import OK
 from watcher.health import holder, read_snapshot

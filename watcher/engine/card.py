@@ -19,7 +19,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 import watcher.worker
-from watcher.config import Name, Positive, Seconds, Strict
+from watcher.config import Name, Positive, Seconds, Settings, Strict
 from watcher.errors import ConfigError
 
 GROUP = "watcher.engines"
@@ -254,6 +254,19 @@ def load_card(name: str, folders: list[Path]) -> Card:
         known = ", ".join(sorted(paths)) or "none"
         raise ConfigError([f"there is no model card {name!r} (there are: {known})"])
     return _read(paths[name])
+
+
+def cards_of(settings: Settings) -> dict[str, Card]:
+    """The model card of each profile that a hot folder uses. Raises ConfigError with every problem."""
+    folders, problems, cards = card_folders(settings.models.cards), [], {}
+    for name in sorted({folder.profile for folder in settings.folders.values()}):
+        try:
+            cards[name] = load_card(settings.profiles[name].model, folders)
+        except ConfigError as error:
+            problems += [f"profiles.{name}.model: {problem}" for problem in error.problems]
+    if problems:
+        raise ConfigError(problems)
+    return cards
 
 
 def list_cards(folders: list[Path]) -> tuple[list[Card], list[str]]:
