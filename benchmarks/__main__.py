@@ -15,9 +15,12 @@ from benchmarks.setting import Setting
 from benchmarks.table import Table, as_text
 
 NAMES = (
+    "startup",
     "journal",
     "engine",
     "stages",
+    "gpu",
+    "throughput",
     "latency",
     "idle",
     "growth",

@@ -48,8 +48,10 @@ def run(setting: Setting) -> list[Table]:
         "one listing, CPU ms",
     )
     notes = (
-        f"{A_FOLDER} files to a folder, on {mount_of(setting.scratch).kind}, default settings; {seconds} s of doing"
-        " nothing.",
+        (
+            f"{A_FOLDER} files to a folder, on {mount_of(setting.scratch).kind}, default settings; {seconds} s of"
+            " doing nothing."
+        ),
         "A whole listing, compared with the journal, comes every 300 s. What it costs is the last column.",
         (
             "Polling looks every 5 s at each folder's times, and lists what changed; the whole is listed so often that"
