@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import yaml
+
 from benchmarks import photos
 from benchmarks.service import REAL, Service, running, write_config
 from benchmarks.setting import Setting
@@ -48,17 +50,21 @@ def run(setting: Setting) -> list[Table]:
         ("1080p", photos.FULL_HD, setting.count(200, quick=6)),
         ("24 MP", photos.LARGE, setting.count(40, quick=4)),
     )
+    cores = len(os.sched_getaffinity(0))
     rows: list[tuple[Cell, ...]] = []
     for name, size, count in loads:
         with setting.folder("throughput") as folder:
             made = photos.make(setting.photos, folder / "photos", count=count, size=size)
             least = _least(made[: setting.count(9, quick=3)], folder / "alone")
-            with running(write_config(folder, model=REAL, quiet_s=QUIET_S)) as service:
-                rows.append((name, count, *_flood(made, service, least)))
-    cores = len(os.sched_getaffinity(0))
+            for workers in sorted({1, cores}):
+                config = _config(folder / str(workers), workers)
+                with running(config) as service:
+                    rows.append((name, count, workers, *_flood(made, service, least)))
+                made = [path.rename(folder / path.name) for path in sorted(service.hot.glob("*.jpg"))]
     columns = (
         "JPEGs of",
         "photos",
+        "workers",
         "photos a second",
         "bound",
         "% of the bound",
@@ -71,6 +77,7 @@ def run(setting: Setting) -> list[Table]:
     )
     notes = (
         "MODNet on the CPU, cutout and matte, default settings, every file and the journal on the disk at the end.",
+        "One worker has a thread for each core; several, which is `workers_cpu` of the card, have one each.",
         (
             "Least: one photo after the other in one process and a worker with one thread, nothing beside them; CPU"
             f" time of both. Bound: {cores} cores through that."
@@ -86,6 +93,15 @@ def run(setting: Setting) -> list[Table]:
         "Peak of the daemon is its VmHWM, memory shared with the worker in full; of all, proportional set sizes.",
     )
     return [Table(TITLE, columns, tuple(rows), notes)]
+
+
+def _config(folder: Path, workers: int) -> Path:
+    """MODNet by so many workers."""
+    (folder / "cards").mkdir(parents=True)
+    shipped = card_folders(None)[0] / f"{REAL}.yaml"
+    card = yaml.safe_load(shipped.read_text(encoding="utf-8")) | {"workers_cpu": workers}
+    (folder / "cards" / shipped.name).write_text(yaml.safe_dump(card), encoding="utf-8")
+    return write_config(folder, model=REAL, cards=folder / "cards", quiet_s=QUIET_S)
 
 
 def _least(made: list[Path], folder: Path) -> Least:
@@ -122,7 +138,7 @@ def _alone(path: Path, card: Card, client: EngineClient, recipe: Recipe) -> None
 
 def _flood(made: list[Path], service: Service, least: Least) -> tuple[Cell, ...]:
     count, cores = len(made), len(os.sched_getaffinity(0))
-    cpu, engine = tree_cpu_seconds(service.pid), cpu_seconds(service.worker)
+    cpu, engine = tree_cpu_seconds(service.pid), sum(map(cpu_seconds, service.workers))
     peak = Peak(service.pid)
     for path in made:
         path.rename(service.hot / path.name)
@@ -130,7 +146,7 @@ def _flood(made: list[Path], service: Service, least: Least) -> tuple[Cell, ...]
     _await(service, count)
     wall = time.perf_counter() - began
     used = 1000 * (tree_cpu_seconds(service.pid) - cpu) / count
-    inside = 1000 * (cpu_seconds(service.worker) - engine) / count
+    inside = 1000 * (sum(map(cpu_seconds, service.workers)) - engine) / count
     pace, bound = count / wall, 1000 * cores / least.sum
     return (
         pace,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +81,20 @@ def tree_mb(pid: int) -> float:
         return _shared_fairly_mb(pid) + sum(tree_mb(child) for child in children(pid))
     except (OSError, LookupError):
         return 0.0
+
+
+def rise_mb(work: Callable[[], object]) -> float:
+    """By how much memory rises at most while this process does `work`; megabytes.
+
+    What was freed before but not given back to the kernel is given back first, or `work` would use it unseen.
+    """
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    # Sets VmHWM back to what is resident now: proc(5).
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before = resident_mb(os.getpid())
+    work()
+    return peak_mb(os.getpid()) - before
 
 
 @dataclass(frozen=True, slots=True)
