@@ -153,8 +153,8 @@ def test_the_help_of_a_command_needs_nothing_that_computes(command) -> None:
     code = f"import sys, watcher.commands.{command.replace('-', '_')}; print(*sys.modules)"
     loaded = set(python("-c", code).stdout.split())
     assert "watcher" in loaded
-    # Their settings and words are about pictures.
-    pictures = {"numpy", "cv2"} if command not in ("bench", "evaluate") else set()
+    # Of these even the settings are about pictures.
+    pictures = {"numpy", "cv2"} if command not in ("bench", "evaluate", "models", "sheet") else set()
     assert not loaded & {"numba", "watcher.assembly", *pictures, *FRAMEWORKS}
 
 
