@@ -10,12 +10,14 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import FunctionType
 from typing import Any, TypeVar, cast
 
 from watcher.log import event
 
 _Kernel = TypeVar("_Kernel", bound=Callable[..., object])
 _waiting: list[Callable[..., object]] = []
+_made: dict[Any, Any] = {}
 _kernels: list[Any] = []
 _turn = threading.Lock()
 
@@ -36,15 +38,15 @@ def compiled(kernel: _Kernel) -> _Kernel:
     """`kernel` compiled at its first call, without the GIL, and kept on disk where that is possible.
 
     numba is imported as late, too: it takes longer than all the rest. From then on the
-    kernel's name in its module stands for the machine code; kernels of one module may call
-    each other.
+    kernel's name stands for the machine code in every module with kernels, so that they
+    may call each other.
     """
     _waiting.append(kernel)
 
     @functools.wraps(kernel)
     def first_call(*args: Any) -> object:
         _make_all()
-        return kernel.__globals__[kernel.__name__](*args)
+        return _made[kernel](*args)
 
     return cast(_Kernel, first_call)
 
@@ -53,14 +55,18 @@ def _make_all() -> None:
     import numba
 
     with _turn:
-        while _waiting:
-            kernel = _waiting.pop()
+        fresh, _waiting[:] = _waiting[:], []
+        for kernel in fresh:
             try:
-                made = numba.njit(nogil=True, cache=True)(kernel)
-                _kernels.append(made)
+                _made[kernel] = numba.njit(nogil=True, cache=True)(kernel)
+                _kernels.append(_made[kernel])
             except RuntimeError:  # numba: "no locator available", no place to write to
-                made = numba.njit(nogil=True)(kernel)
-            kernel.__globals__[kernel.__name__] = made
+                _made[kernel] = numba.njit(nogil=True)(kernel)
+        for kernel in fresh:
+            names = kernel.__globals__
+            for name, value in list(names.items()):
+                if isinstance(value, FunctionType) and (of := getattr(value, "__wrapped__", None)) in _made:
+                    names[name] = _made[of]
 
 
 def _keep_below(cache: Path) -> None:
