@@ -147,6 +147,21 @@ def test_help_needs_none_of_the_heavy_imports() -> None:
     assert not loaded & {"numpy", "cv2", "pydantic", "numba", *FRAMEWORKS}
 
 
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_the_help_of_a_command_needs_nothing_that_computes(command) -> None:
+    code = f"import sys, watcher.commands.{command.replace('-', '_')}; print(*sys.modules)"
+    loaded = set(python("-c", code).stdout.split())
+    assert "watcher" in loaded
+    # Of these even the settings are about pictures.
+    pictures = {"numpy", "cv2"} if command not in ("bench", "evaluate", "models", "sheet") else set()
+    assert not loaded & {"numba", "watcher.assembly", *pictures, *FRAMEWORKS}
+
+
+def test_what_is_compiled_is_compiled_when_it_is_needed() -> None:
+    code = "import sys, watcher.daemon; print(*sys.modules)"
+    assert "numba" not in python("-c", code).stdout.split()
+
+
 # --- The command line ----------------------------------------------------------------------
 
 
