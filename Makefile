@@ -4,6 +4,8 @@
 # make lint    format, lint, types, imports
 # make check   what CI runs: lint, then tests with coverage
 # make faults  the fault tests at full length: 20 000 photos, 200 kills
+# make soak    HOURS=1 of random writers and faults, then every file is asked for
+# make deb     a Debian package of everything, in dist/
 # make bench   throughput and latency, with machine and date
 # make format  put the source into shape
 #
@@ -15,7 +17,7 @@ PYTHON := $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test lint check faults bench format again
+.PHONY: help venv run test lint check faults soak deb bench format again
 .DELETE_ON_ERROR:
 
 help:
@@ -64,6 +66,15 @@ check: lint
 
 faults: .venv/ready-test
 	HOTMATTE_FAULTS=full $(BIN)/pytest tests/faults -s
+
+# A mount namespace of its own, if we may: then it also unmounts a share and fills a disk.
+HOURS := 1
+soak: .venv/ready-test
+	PYTHONPATH=tests $$(unshare --mount true 2>/dev/null && echo unshare --mount) \
+	    $(BIN)/python tests/soak/soak.py --hours $(HOURS) $(SOAK)
+
+deb:
+	@python=$$(command -v /usr/bin/python3 || echo "$(PYTHON)"); "$$python" deploy/debian/build.py dist
 
 bench: .venv/ready-test
 	$(BIN)/python -m benchmarks --render

@@ -15,9 +15,12 @@ from benchmarks.setting import Setting
 from benchmarks.table import Table, as_text
 
 NAMES = (
+    "startup",
     "journal",
     "engine",
     "stages",
+    "gpu",
+    "throughput",
     "latency",
     "idle",
     "growth",
@@ -40,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         page = record.PAGE.read_text(encoding="utf-8")
         entries = record.read(args.record or record.RECORD)
         record.PAGE.write_text(record.rendered(page, entries), encoding="utf-8")
+        for name, drawing in record.drawings(entries).items():
+            record.PAGE.with_name(name).write_text(drawing, encoding="utf-8")
     return 0
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import statistics
 import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -15,7 +17,7 @@ from PIL import Image
 from benchmarks.service import CARDS, FAKE, REAL
 from benchmarks.setting import Setting
 from benchmarks.table import Cell, Table
-from benchmarks.usage import cpu_seconds
+from benchmarks.usage import cpu_seconds, resident_mb
 from watcher.engine import weights
 from watcher.engine.card import Card, card_folders, load_card
 from watcher.engine.client import EngineClient
@@ -35,25 +37,86 @@ def run(setting: Setting) -> list[Table]:
 
 
 def _inference(setting: Setting) -> Table:
+    """Every way in turn, so that whatever else the machine does meets them all alike."""
     times = setting.count(20, quick=2)
-    card = load_card(REAL, card_folders(None))
     proxy = _proxy(setting.photos[0], FULL_HD_PROXY)
-    rows: list[tuple[Cell, ...]] = []
-    for threads in (1, 2):
-        client = _client(card, threads=threads)
-        try:
-            client.infer([proxy], timeout=TIMEOUT_S)
-            cpu, walls = cpu_seconds(client.pid), []
-            for _ in range(times):
-                walls.append(_timed(client, proxy))
-            used = 1000 * (cpu_seconds(client.pid) - cpu) / times
-        finally:
-            client.close()
-        rows.append((threads, statistics.median(walls), min(walls), used))
-    columns = ("threads", "wall, median ms", "wall, least ms", "worker CPU ms")
     cores = len(os.sched_getaffinity(0))
-    notes = (f"MODNet fp32, one proxy of 896x512, {times} times, on {cores} cores; the round trip is in it.",)
-    return Table("MODNet's inference", columns, tuple(rows), notes)
+    ways = [_Way(card, threads, workers) for card in _cards() for threads, workers in _shares(cores)]
+    try:
+        for number in range(times + 1):
+            for way in ways:
+                way.infer(proxy, counts=number > 0)
+        least = min(statistics.median(way.cpus) for way in ways)
+        rows = [way.row(least) for way in ways]
+    finally:
+        for way in ways:
+            way.close()
+    columns = (
+        "model",
+        "runtime",
+        "workers x threads",
+        "CPU ms an image",
+        "to the least",
+        "wall ms an image",
+        "wall, least ms",
+        "memory of the workers, MB",
+    )
+    notes = (
+        f"One proxy of 896x512, {times} times each, in turn, on {cores} cores; the round trip is in it. Medians.",
+        "Several workers infer at one time; the wall time is that of all, through their number.",
+    )
+    return Table("MODNet's inference on the CPU", columns, tuple(rows), notes)
+
+
+def _cards() -> list[Card]:
+    names = [REAL, "modnet-openvino"] if find_spec("openvino") else [REAL]
+    return [load_card(name, card_folders(None)) for name in names]
+
+
+def _shares(cores: int) -> list[tuple[int, int]]:
+    """Threads and workers: one core, all by one, all by as many."""
+    return [(1, 1), (cores, 1), (1, cores)] if cores > 1 else [(1, 1)]
+
+
+class _Way:
+    """One way to use the cores: so many workers of so many threads."""
+
+    def __init__(self, card: Card, threads: int, workers: int) -> None:
+        self._card = card
+        self._threads = threads
+        self._clients = [_client(card, threads=threads) for _ in range(workers)]
+        self._pool = ThreadPoolExecutor(workers)
+        self.cpus: list[float] = []
+        self._walls: list[float] = []
+
+    def infer(self, proxy: Proxy, *, counts: bool) -> None:
+        workers = len(self._clients)
+        cpu, began = self._cpu(), time.perf_counter()
+        list(self._pool.map(lambda client: _timed(client, proxy), self._clients))
+        if counts:
+            self._walls.append(1000 * (time.perf_counter() - began) / workers)
+            self.cpus.append(1000 * (self._cpu() - cpu) / workers)
+
+    def row(self, least: float) -> tuple[Cell, ...]:
+        cpu = statistics.median(self.cpus)
+        return (
+            self._card.name,
+            self._card.engine,
+            f"{len(self._clients)} x {self._threads}",
+            cpu,
+            cpu / least,
+            statistics.median(self._walls),
+            min(self._walls),
+            sum(resident_mb(client.pid) for client in self._clients),
+        )
+
+    def close(self) -> None:
+        self._pool.shutdown()
+        for client in self._clients:
+            client.close()
+
+    def _cpu(self) -> float:
+        return sum(cpu_seconds(client.pid) for client in self._clients)
 
 
 def _round_trips(setting: Setting) -> Table:

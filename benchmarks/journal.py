@@ -56,7 +56,7 @@ def run(setting: Setting) -> list[Table]:
     rows: list[tuple[Cell, ...]] = []
     with setting.folder("journal") as folder:
         kind = mount_of(folder).kind
-        for waiting in (10, setting.count(100_000, quick=2000)):
+        for waiting in (10, 1000, setting.count(100_000, quick=2000)):
             with Journal(folder / f"{waiting}.sqlite") as journal:
                 rows += _rows(journal, waiting, times)
         rows.append(_floor(folder / "floor.bin", times))

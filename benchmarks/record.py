@@ -1,4 +1,4 @@
-"""What was measured, when and on what: `record.json`, and the tables of docs/benchmarks.md made from it."""
+"""What was measured, when and on what: `record.json`, and the tables of docs/benchmarks.md made from it, with drawings."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.curves import plots_of
+from benchmarks.plot import as_svg
 from benchmarks.table import Table, as_markdown
 from watcher import __version__
 
@@ -25,6 +27,7 @@ PACKAGES = (
     "numpy",
     "opencv-python-headless",
     "onnxruntime",
+    "openvino",
     "numba",
     "simplejpeg",
     "isal",
@@ -118,15 +121,33 @@ def rendered(page: str, entries: dict[str, Any]) -> str:
 
     def filled(place: re.Match[str]) -> str:
         found = entries.get(place["name"])
-        words = "*Not measured yet.*" if found is None else _section(found)
+        words = "*Not measured yet.*" if found is None else _section(place["name"], found)
         return f"{place['begin']}{words}\n{place['end']}"
 
     return _PLACE.sub(filled, page)
 
 
-def _section(found: dict[str, Any]) -> str:
-    tables = [as_markdown(Table.from_json(table)) for table in found["tables"]]
-    return "\n\n".join([*tables, _stamp(found)])
+def drawings(entries: dict[str, Any]) -> dict[str, str]:
+    """SVG by file name, of every benchmark that has curves."""
+    return {
+        _drawing(name, number): as_svg(plot)
+        for name, found in entries.items()
+        for number, plot in enumerate(plots_of(name, _tables(found)))
+    }
+
+
+def _drawing(name: str, number: int) -> str:
+    return f"benchmarks-{name}{number or ''}.svg"
+
+
+def _tables(found: dict[str, Any]) -> list[Table]:
+    return [Table.from_json(table) for table in found["tables"]]
+
+
+def _section(name: str, found: dict[str, Any]) -> str:
+    tables = _tables(found)
+    plots = [f"![{plot.title}]({_drawing(name, i)})" for i, plot in enumerate(plots_of(name, tables))]
+    return "\n\n".join([*map(as_markdown, tables), *plots, _stamp(found)])
 
 
 def _stamp(found: dict[str, Any]) -> str:

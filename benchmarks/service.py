@@ -24,21 +24,29 @@ READY_S, STOP_S = 300.0, 60.0
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A daemon that is ready. `hot` and `mattes` are its folders, `worker` its worker's process id."""
+    """A daemon that is ready. `hot` and `mattes` are its folders, `workers` its workers' process ids."""
 
     pid: int
-    worker: int
+    workers: tuple[int, ...]
     hot: Path
     mattes: Path
 
+    @property
+    def worker(self) -> int:
+        """The only one there is."""
+        (worker,) = self.workers
+        return worker
 
-def write_config(folder: Path, *, model: str, profile: dict[str, Any] | None = None, **hot: Any) -> Path:
+
+def write_config(
+    folder: Path, *, model: str, profile: dict[str, Any] | None = None, cards: Path = CARDS, **hot: Any
+) -> Path:
     """A configuration with one hot folder `hot` in `folder`; `hot` and `profile` are settings of theirs."""
     settings = {
         "state_dir": "state",
         "folders": {"hot": {"path": "hot", "output": "mattes", "create": True} | hot},
         "profiles": {"portrait": {"model": model, "device": "cpu"} | (profile or {})},
-        "models": {"cards": str(CARDS)},
+        "models": {"cards": str(cards)},
         "log": {"format": "text", "level": "info"},
     }
     path = folder / "hotmatte.yaml"
@@ -58,8 +66,8 @@ def running(config: Path) -> Iterator[Service]:
     ):
         try:
             _await_ready(daemon, folder / "state" / "status.json")
-            (worker,) = (child for child in children(daemon.pid) if not reads_photos(child))
-            yield Service(daemon.pid, worker, folder / "hot", folder / "mattes")
+            workers = tuple(child for child in children(daemon.pid) if not reads_photos(child))
+            yield Service(daemon.pid, workers, folder / "hot", folder / "mattes")
         except Exception as error:
             error.add_note(f"daemon {daemon.pid} (exit status {daemon.poll()}) said last:\n{_end(log)}")
             raise

@@ -19,6 +19,7 @@ from benchmarks import photos
 from benchmarks.service import REAL
 from benchmarks.setting import Setting
 from benchmarks.table import Cell, Table
+from benchmarks.usage import MEGA, rise_mb
 from watcher.config import Folder, Profile
 from watcher.domain import EngineAbout, Frame, Job, Pixels, Source, Stamp
 from watcher.engine import weights
@@ -62,9 +63,10 @@ def run(setting: Setting) -> list[Table]:
     return tables
 
 
-COLUMNS = ("stage", "CPU ms", "wall ms", "floor, CPU ms", "floor")
+COLUMNS = ("stage", "CPU ms", "wall ms", "floor, CPU ms", "floor", "peak, bytes a pixel")
 NOTES = (
     "One JPEG, alpha by MODNet, default profile: cutout and matte. Inference is not in it.",
+    "Peak: by how much the process grows while it works, what it makes included, what it is given not.",
     "`whole` is what the daemon runs, in one go: it also hashes, names, reviews and writes the sidecar.",
 )
 
@@ -105,10 +107,23 @@ class _Stages:
         rows: list[tuple[Cell, ...]] = []
         for name, stage, least, words in stages:
             cost, floor = _cost(stage, times), _cost(least, times)
-            rows.append((name, cost.cpu, cost.wall, floor.cpu, words))
+            rows.append((name, cost.cpu, cost.wall, floor.cpu, words, self._peak(stage)))
         whole = _cost(self._whole, times)
-        rows.append(("whole", whole.cpu, whole.wall, sum(float(str(row[3])) for row in rows), "all of these"))
+        rows.append(
+            (
+                "whole",
+                whole.cpu,
+                whole.wall,
+                sum(float(str(row[3])) for row in rows),
+                "all of these",
+                self._peak(self._whole),
+            )
+        )
         return rows
+
+    def _peak(self, stage: Callable[[], object]) -> float:
+        """What `stage` holds at most besides its input, results included."""
+        return rise_mb(stage) * MEGA / (self._frame.width * self._frame.height)
 
     # --- Stages ----------------------------------------------------------------------------
 

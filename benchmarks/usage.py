@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,13 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
+def tree_cpu_seconds(pid: int) -> float:
+    """The same of `pid`, of its children and of those it has waited for."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    gone = (int(fields[13]) + int(fields[14])) / _TICKS
+    return cpu_seconds(pid) + gone + sum(map(tree_cpu_seconds, children(pid)))
+
+
 def wakeups(pid: int) -> int:
     """How often any thread of `pid` has slept and been woken."""
     total = 0
@@ -34,6 +43,11 @@ def wakeups(pid: int) -> int:
 def resident_mb(pid: int) -> float:
     """All pages that are mapped and in memory, shared ones in full; megabytes."""
     return _number(Path(f"/proc/{pid}/status"), "VmRSS:") * 1024 / MEGA
+
+
+def peak_mb(pid: int) -> float:
+    """The most of `pid` that was ever in memory at one time, shared pages in full; megabytes."""
+    return _number(Path(f"/proc/{pid}/status"), "VmHWM:") * 1024 / MEGA
 
 
 def children(pid: int) -> list[int]:
@@ -69,6 +83,20 @@ def tree_mb(pid: int) -> float:
         return 0.0
 
 
+def rise_mb(work: Callable[[], object]) -> float:
+    """By how much memory rises at most while this process does `work`; megabytes.
+
+    What was freed before but not given back to the kernel is given back first, or `work` would use it unseen.
+    """
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    # Sets VmHWM back to what is resident now: proc(5).
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before = resident_mb(os.getpid())
+    work()
+    return peak_mb(os.getpid()) - before
+
+
 @dataclass(frozen=True, slots=True)
 class Spent:
     """What a command used, its children included. `peak_mb` is the largest sum found by sampling."""
@@ -90,7 +118,7 @@ def spent_by(command: Sequence[str], *, env: Mapping[str, str], log: Path, cores
             )
         finally:
             os.sched_setaffinity(0, ours)
-        peak = _Peak(child.pid)
+        peak = Peak(child.pid)
         # Not child.wait(): wait4 alone tells what this child and its children used.
         _, status, used = os.wait4(child.pid, 0)
         wall = time.perf_counter() - began
@@ -102,7 +130,7 @@ def spent_by(command: Sequence[str], *, env: Mapping[str, str], log: Path, cores
     return Spent(wall, used.ru_utime + used.ru_stime, peak_mb)
 
 
-class _Peak:
+class Peak:
     """Looks at a tree of processes every tenth of a second."""
 
     def __init__(self, pid: int) -> None:

@@ -12,17 +12,19 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from watcher.config import Folder, Settings
 from watcher.dispatch import Dispatcher
 from watcher.domain import EngineAbout, Failure, Job, JobState, Outcome, Source
 from watcher.engine import weights
-from watcher.engine.card import Card, card_folders, load_card, proxy_size, sizes_of
+from watcher.engine.card import Card, cards_of, proxy_size, sizes_of
+from watcher.engine.crew import Crew
 from watcher.engine.launch import prepare
-from watcher.engine.supervisor import Supervisor
-from watcher.errors import ConfigError, EngineUnavailable, HostError, WatcherError
+from watcher.errors import EngineUnavailable, HostError, WatcherError
 from watcher.intake.watch import FolderWatch
 from watcher.journal import Journal, Record
 from watcher.log import event
@@ -60,8 +62,8 @@ class Engines:
     """The supervisors in use. One survives a reload if its card and its device did."""
 
     def __init__(self) -> None:
-        self._kept: dict[EngineKey, Supervisor] = {}
-        self._booting: Supervisor | None = None
+        self._kept: dict[EngineKey, Crew] = {}
+        self._booting: Crew | None = None
         self._closed = threading.Event()
 
     def boot(self, settings: Settings) -> None:
@@ -69,21 +71,27 @@ class Engines:
 
         Three tries each. Raises ConfigError or EngineUnavailable; those booted before stay.
         """
-        cards = cards_of(settings)
-        warm_up()
-        for name, card in cards.items():
-            device = settings.profiles[name].device
-            key = EngineKey.of(card, device)
-            if key in self._kept and not self._kept[key].fatal:
-                continue
-            cache = weights.cache_folder(settings.models.cache)
-            path = weights.ensure(card, cache, offline=settings.models.offline)
-            self._booting = Supervisor(prepare(card, path, device=device))
-            self._warm_up(self._booting)
-            self._kept[key] = self._booting
-            self._booting = None
+        cards, cache = cards_of(settings), weights.cache_folder(settings.models.cache)
+        # Beside the worker, which is busy with its framework and the weights.
+        with ThreadPoolExecutor(1, "compile") as aside:
+            compiling = aside.submit(warm_up, cache)
+            for name, card in cards.items():
+                self._boot_one(card, settings.profiles[name].device, cache, offline=settings.models.offline)
+            compiling.result()
 
-    def _warm_up(self, supervisor: Supervisor) -> None:
+    def _boot_one(self, card: Card, device: str, cache: Path, *, offline: bool) -> None:
+        key = EngineKey.of(card, device)
+        if key in self._kept and not self._kept[key].fatal:
+            return
+        path = weights.ensure(card, cache, offline=offline)
+        self._booting = Crew(
+            prepare(card, path, device=device, threads=_threads(card)), wanted=card.workers_on
+        )
+        self._warm_up(self._booting)
+        self._kept[key] = self._booting
+        self._booting = None
+
+    def _warm_up(self, supervisor: Crew) -> None:
         while True:
             try:
                 supervisor.start()
@@ -95,11 +103,11 @@ class Engines:
             else:
                 return
 
-    def get(self, card: Card, device: str) -> Supervisor:
+    def get(self, card: Card, device: str) -> Crew:
         """One that `boot` made."""
         return self._kept[EngineKey.of(card, device)]
 
-    def retain(self, supervisors: list[Supervisor]) -> None:
+    def retain(self, supervisors: list[Crew]) -> None:
         """Close those that nobody uses any more."""
         for key, supervisor in list(self._kept.items()):
             if supervisor not in supervisors:
@@ -114,20 +122,13 @@ class Engines:
         self.retain([])
 
 
-def cards_of(settings: Settings) -> dict[str, Card]:
-    """The model card of each profile that a hot folder uses. Raises ConfigError with every problem."""
-    folders, problems, cards = card_folders(settings.models.cards), [], {}
-    for name in sorted({folder.profile for folder in settings.folders.values()}):
-        try:
-            cards[name] = load_card(settings.profiles[name].model, folders)
-        except ConfigError as error:
-            problems += [f"profiles.{name}.model: {problem}" for problem in error.problems]
-    if problems:
-        raise ConfigError(problems)
-    return cards
+def _threads(card: Card) -> int:
+    """For each of several workers on a CPU, so that they share it; 0, every core, for one."""
+    cores = len(os.sched_getaffinity(0))
+    return max(1, cores // card.workers_cpu) if card.workers_cpu > 1 else 0
 
 
-def about_of(supervisor: Supervisor) -> EngineAbout:
+def about_of(supervisor: Crew) -> EngineAbout:
     """Who computes; to be asked of a supervisor that has computed something."""
     assert supervisor.about is not None
     return supervisor.about
@@ -135,7 +136,7 @@ def about_of(supervisor: Supervisor) -> EngineAbout:
 
 def build_runner(
     card: Card,
-    supervisor: Supervisor,
+    supervisor: Crew,
     recipes: Mapping[str, Recipe],
     settings: Settings,
     budget: PixelBudget,
@@ -163,6 +164,7 @@ def build_runner(
         apart=apart,
         step_down=partial(step_down, multiple=card.input.multiple),
         on_close=readers.close,
+        lanes=supervisor.size,
     )
 
 
@@ -170,7 +172,7 @@ def build_runner(
 class Lane:
     """One engine and all that feeds it."""
 
-    supervisor: Supervisor
+    supervisor: Crew
     runner: Runner
     dispatcher: Dispatcher
 
@@ -238,7 +240,7 @@ class Assembly:
     def _lanes(self, engines: Engines) -> list[Lane]:
         cards = cards_of(self.settings)
         budget = PixelBudget(int(self.settings.limits.max_in_flight_mp * MEGA))
-        groups: dict[EngineKey, tuple[Card, Supervisor, dict[str, Recipe]]] = {}
+        groups: dict[EngineKey, tuple[Card, Crew, dict[str, Recipe]]] = {}
         for name, folder in self.settings.folders.items():
             card, profile = cards[folder.profile], self.settings.profile_of(folder)
             supervisor = engines.get(card, profile.device)
@@ -247,9 +249,7 @@ class Assembly:
             groups.setdefault(key, (card, supervisor, {}))[2][name] = recipe
         return [self._lane(*group, budget) for group in groups.values()]
 
-    def _lane(
-        self, card: Card, supervisor: Supervisor, recipes: dict[str, Recipe], budget: PixelBudget
-    ) -> Lane:
+    def _lane(self, card: Card, supervisor: Crew, recipes: dict[str, Recipe], budget: PixelBudget) -> Lane:
         self._recipes |= recipes
         runner = build_runner(card, supervisor, recipes, self.settings, budget, apart=True)
         dispatcher = Dispatcher(

@@ -32,6 +32,8 @@ COMMANDS = {
     "accept": "accept what lies under a hot folder that went offline as another disk",
     "web": "serve the page, the API and the numbers",
     "keys": "make, list and revoke API keys for the service",
+    "backup": "copy the journal to a file, also while the daemon runs",
+    "restore": "put such a copy back",
     "models": "list, fetch and verify models",
     "sheet": "write a contact sheet of a day's photos as one HTML file",
     "evaluate": "compare mattes with the truth: SAD, MSE, Grad, Conn",

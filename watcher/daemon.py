@@ -57,6 +57,7 @@ class Daemon:
         self._boot: threading.Thread | None = None
         self._reason: str | None = None  # why the last reload was refused
         self._generation = 0
+        self._refusals = 0
         self._exit: int | None = None
         self._ready = False
         self._started = time.time()
@@ -249,6 +250,7 @@ class Daemon:
             "config": str(self._path.absolute()) if self._path else None,
             "generation": self._generation,
             "refused": self._reason,
+            "refusals": self._refusals,
             "ready": self._ready,
             **facts,
             "counts": self._journal.counts(),
@@ -313,6 +315,7 @@ class Daemon:
             self._halt(error)
             return
         self._reason = printable(str(error))
+        self._refusals += 1
         for problem in getattr(error, "problems", [str(error)]):
             event(logging.ERROR, f"configuration refused, the old one stays in force: {problem}")
         self._systemd.ready()

@@ -318,8 +318,7 @@ class Dispatcher:
         self._journal.retry(job, not_before=time.time() + waits if waits else 0.0, charge=verdict.charge)
         match verdict.action:
             case Action.PAUSE:
-                key = job.source.folder if isinstance(error, HostError) else ENGINE
-                self._pause(key, error)
+                self._pause(job.source.folder if isinstance(error, HostError) else ENGINE, error)
             case Action.HALT if isinstance(error, WatcherError):
                 self._on_halt(error)
             case _:
@@ -335,6 +334,9 @@ class Dispatcher:
     def _quarantine(self, job: Job, failure: Failure, *, stage: str | None = None) -> None:
         try:
             self._ends.quarantined(job, failure)
+        except HostError as error:  # without a report nobody would learn of it: again, when there is room
+            self._put_back(job, error, disposition(error, attempts=job.attempts, policy=self._policy))
+            return
         except WatcherError as error:
             event(logging.WARNING, f"report not written: {error}", **_words(job))
         if self._journal.quarantine(job, json.dumps(as_json(failure))):

@@ -25,6 +25,7 @@ MODELS = (
     "fake",
     "modnet",
     "u2netp",
+    "modnet-openvino",
     *(pytest.param(runtime, marks=[pytest.mark.bshm, pytest.mark.timeout(900)]) for runtime in RUNTIMES),
 )
 
@@ -164,7 +165,7 @@ def test_auto_falls_back_and_says_so(model, caplog):
     assert "no usable GPU" in caplog.text
 
 
-@pytest.mark.parametrize("model", ["modnet", "u2netp"])
+@pytest.mark.parametrize("model", ["modnet", "u2netp", "modnet-openvino"])
 def test_nobody_is_not_stretched_into_somebody(model):
     bench = Bench(model)
     try:
@@ -174,7 +175,7 @@ def test_nobody_is_not_stretched_into_somebody(model):
         bench.client.close()
 
 
-@pytest.mark.parametrize("model", ["modnet", "u2netp"])
+@pytest.mark.parametrize("model", ["modnet", "u2netp", "modnet-openvino"])
 def test_the_graph_sees_what_its_card_says(model):
     """The reference straight from the card: RGB / 255, minus mean, through std, planes first."""
     bench = Bench(model)
@@ -188,7 +189,8 @@ def test_the_graph_sees_what_its_card_says(model):
     session = onnxruntime.InferenceSession(at_hand(bench.card), providers=["CPUExecutionProvider"])
     expected = session.run(None, {session.get_inputs()[0].name: planes})[0][0, 0]
     assert expected.std() > 0.001
-    assert np.allclose(alpha, expected.clip(0, 1), atol=1e-4)
+    # Another runtime rounds elsewhere: an eighth of a level of 255.
+    assert np.allclose(alpha, expected.clip(0, 1), atol=1e-4 if bench.card.engine == "onnx" else 5e-4)
 
 
 def test_modnet_finds_a_person_in_a_drawing_of_one():
@@ -212,7 +214,7 @@ def test_logits_get_their_sigmoid():
     assert 0.5 <= alpha.min() <= alpha.max() <= 0.7311
 
 
-BSHM_BY_TENSORFLOW = [one for one in MODELS[3:] if one.values[0] != "bshm-onnx"]
+BSHM_BY_TENSORFLOW = [one for one in MODELS[4:] if one.values[0] != "bshm-onnx"]
 
 
 @pytest.mark.parametrize("model", ["modnet", *MODELS[3:]])

@@ -39,3 +39,12 @@ def test_a_torn_cache_is_left_out_and_made_anew(tmp_path, ending, torn):
     assert "not usable" in said
     assert "warm" in said
     assert "not usable" not in warm(tmp_path)
+
+
+def test_without_a_word_about_it_compiled_code_lies_with_the_weights(tmp_path):
+    """A package that nobody may write to, or a user without a home, must not compile at each start."""
+    code = f"from pathlib import Path; from watcher.pipeline import finish; finish.warm_up(Path({str(tmp_path)!r}))"
+    plain = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=plain)
+    kept = {path.name.partition(".")[0] for path in (tmp_path / "compiled").rglob("*.nbi")}
+    assert {"foreground", "refine", "backdrop"} <= kept

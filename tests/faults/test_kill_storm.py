@@ -7,7 +7,6 @@ a run as far as processes can be made to repeat themselves.
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import random
 import signal
@@ -20,10 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from daemonrig import DaemonRig, check_set, drop, jpeg, sha256
+from aftermath import Onlooker, Versions, check_journal, check_results, check_sources, settled
+from daemonrig import DaemonRig, drop, jpeg, sha256
 from mortal import STEPS
-
-from watcher.domain import JobState
 
 FULL = os.environ.get("HOTMATTE_FAULTS") == "full"
 KILLS = 200 if FULL else 15
@@ -50,7 +48,7 @@ class Dropper:
         self._chance = chance
         self._over = threading.Event()
         self._seeds = itertools.count(1)
-        self.versions: dict[tuple[str, str], list[str]] = {}
+        self.versions: Versions = {}
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
@@ -68,9 +66,6 @@ class Dropper:
         self.versions.setdefault(key, []).append(sha256(content))
         drop(self._storm.hot(name) / relpath, content, how=self._chance.choice(["rename", "write"]))
 
-    def final(self) -> dict[tuple[str, str], str]:
-        return {key: digests[-1] for key, digests in self.versions.items()}
-
 
 @pytest.mark.timeout(3600)
 def test_nothing_is_lost_torn_doubled_or_left_behind_by_kills(rig: Callable[..., DaemonRig]) -> None:
@@ -79,17 +74,17 @@ def test_nothing_is_lost_torn_doubled_or_left_behind_by_kills(rig: Callable[...,
     # Whoever is there at a hundred deaths is innocent here: nobody shall be given up.
     retry = {"max_attempts": 100, "base_delay_s": 0.02, "max_delay_s": 0.2}
     storm = rig(folders=FOLDERS, card="tiny", retry=retry)
-    reader = _start_reader(storm)
+    onlooker = Onlooker(storm)
     dropper = Dropper(storm, random.Random(SEED + 1))
     began = time.monotonic()
     try:
         deaths = _kill_again_and_again(storm, chance)
     finally:
         dropper.stop()
-        seen = _stop_reader(reader)
+        seen = onlooker.stop()
     seconds = time.monotonic() - began
     storm.start()
-    storm.wait(lambda: _settled(storm, dropper.final()), timeout=120, every=0.2)
+    storm.wait(lambda: settled(storm, dropper.versions), timeout=120, every=0.2)
     assert storm.stop() == 0
     drops = sum(len(digests) for digests in dropper.versions.values())
     print(
@@ -99,9 +94,9 @@ def test_nothing_is_lost_torn_doubled_or_left_behind_by_kills(rig: Callable[...,
     print("kill storm:", ", ".join(f"{what} {count}" for what, count in sorted(deaths.items())))
     assert seen["violations"] == []
     assert seen["files"] and seen["sets"]
-    _check_results(storm, dropper.final())
-    _check_sources(storm, dropper)
-    _check_journal(storm)
+    check_results(storm, dropper.versions)
+    check_sources(storm, dropper.versions)
+    check_journal(storm)
     assert storm.leftovers() == []
 
 
@@ -151,63 +146,3 @@ def _live_for(storm: DaemonRig, seconds: float) -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         assert storm.child is not None
         storm.child.wait(seconds)
-
-
-def _start_reader(storm: DaemonRig) -> subprocess.Popen[str]:
-    command = [sys.executable, str(HERE / "reader.py"), *(str(storm.out(name)) for name in FOLDERS)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-def _stop_reader(reader: subprocess.Popen[str]) -> dict[str, object]:
-    said, _ = reader.communicate(timeout=60)
-    result: dict[str, object] = json.loads(said)
-    return result
-
-
-# --- Afterwards ----------------------------------------------------------------------------
-
-
-def _settled(storm: DaemonRig, final: dict[tuple[str, str], str]) -> bool:
-    """Everything is done, and whatever was to be retired is gone from its hot folder."""
-    counts = storm.counts()
-    if not storm.is_ready() or counts.get("queued") or counts.get("running"):
-        return False
-    if any(path.is_file() for name in ("store", "drain") for path in storm.hot(name).rglob("*")):
-        return False
-    return all(storm.state_of(relpath, name) is JobState.DONE for name, relpath in final)
-
-
-def _check_results(storm: DaemonRig, final: dict[tuple[str, str], str]) -> None:
-    """Exactly one set for each name, of its last version, whole, and nothing else."""
-    found: dict[tuple[str, str], str] = {}
-    for name in FOLDERS:
-        sidecars = storm.sidecars(name)
-        for path, content in sidecars.items():
-            check_set(path, content, storm.out(name))
-            key = name, content["source"]["path"]
-            assert key not in found, f"{key} has two sidecars"
-            found[key] = content["source"]["sha256"]
-        files = [path for path in storm.out(name).rglob("*") if path.is_file()]
-        assert len(files) == sum(1 + len(content["outputs"]) for content in sidecars.values()), files
-    assert found == final
-
-
-def _check_sources(storm: DaemonRig, dropper: Dropper) -> None:
-    """Left; archived once each, the last version among them; deleted."""
-    for (name, relpath), digest in dropper.final().items():
-        path = storm.hot(name) / relpath
-        assert path.exists() == (name == "keep"), path
-        assert name != "keep" or sha256(path.read_bytes()) == digest
-    stored = Counter(
-        sha256(path.read_bytes()) for path in storm.archive("store").rglob("*") if path.is_file()
-    )
-    known = {key: digests for key, digests in dropper.versions.items() if key[0] == "store"}
-    assert set(stored.values()) <= {1}
-    assert set(stored) <= {digest for digests in known.values() for digest in digests}
-    assert {digests[-1] for digests in known.values()} <= set(stored)
-
-
-def _check_journal(storm: DaemonRig) -> None:
-    with storm.journal() as journal:
-        counts = journal.counts()
-    assert {state for states in counts.values() for state in states} == {"done"}, counts

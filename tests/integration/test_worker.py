@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import psutil
 import pytest
 
 from watcher.engine.client import ISLAND, EngineClient
+from watcher.engine.crew import Crew
 from watcher.engine.launch import Launch
 from watcher.engine.supervisor import Supervisor, pause_before_boot
 from watcher.errors import (
@@ -432,3 +434,45 @@ def test_the_first_replacement_comes_at_once_and_later_ones_wait_longer_but_not_
     assert pauses[:5] == [0, 0, 0.5, 1.0, 2.0]
     assert pauses == sorted(pauses)
     assert pauses[-1] == 30.0
+
+
+# --- Crew ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def crew():
+    crew = Crew(launch(), wanted=lambda about: 2 if about.device == "cpu" else 1)
+    yield crew
+    crew.close()
+
+
+def test_one_of_a_crew_may_hang_while_the_other_works(crew):
+    crew.start()
+    assert crew.size == 2
+    with ThreadPoolExecutor(1) as aside:
+        hung = aside.submit(crew.infer, [proxy(HANG)], timeout=3.0)
+        for _ in range(5):
+            assert crew.infer([proxy()], timeout=10)
+        assert not hung.done()
+        assert isinstance(hung.exception(), EngineTimeout)
+    for _ in range(2):
+        assert crew.infer([proxy()], timeout=10)
+    assert crew.restarts == 1
+
+
+def test_a_crew_is_as_large_as_the_first_of_it_says(crew):
+    assert crew.size == 1
+    assert crew.start() == crew.about
+    assert crew.start() == crew.about
+    assert crew.size == 2
+    assert not crew.fatal
+
+
+def test_a_crew_that_cannot_boot_gives_up_as_one(tmp_path):
+    crew = Crew(launch(engine_file=tmp_path / "gone.py"))
+    for _ in range(3):
+        assert not crew.fatal
+        with pytest.raises(EngineUnavailable):
+            crew.start()
+    assert crew.fatal
+    crew.close()

@@ -235,3 +235,10 @@ def test_cards_cannot_be_changed_by_whoever_holds_one():
     with pytest.raises(ValueError, match="frozen"):
         MODNET.max_batch = 3
     assert isinstance(MODNET, Card)
+
+
+def test_modnet_by_openvino_is_the_same_model_with_the_same_weights():
+    one, other = (load_card(name, card_folders(None)) for name in ("modnet", "modnet-openvino"))
+    assert other.engine == "openvino"
+    same = {"weights", "licence", "input", "output"}
+    assert one.model_dump(include=same) == other.model_dump(include=same)

@@ -65,6 +65,7 @@ class Ends:
     def __init__(self) -> None:
         self.retired, self.reports = [], {}
         self.error: Exception | None = None
+        self.full = 0  # so many reports find no room
 
     def done(self, outcome):
         if self.error:
@@ -72,6 +73,9 @@ class Ends:
         self.retired.append(outcome.job.source.relpath)
 
     def quarantined(self, job, failure):
+        if self.full:
+            self.full -= 1
+            raise HostError("disk full")
         self.reports[job.source.relpath] = failure
 
 
@@ -241,6 +245,17 @@ def test_a_full_disk_pauses_one_folder_and_charges_nobody(journal, dispatch, eve
     eventually(lambda: states(journal, "full") == {"done": 1})
     assert [attempts for name, attempts in play.seen if name == "a.jpg"] == [1, 1, 1]
     assert dispatcher.status().pauses == {}
+
+
+def test_nobody_is_quarantined_without_a_report(journal, dispatch, eventually):
+    play = Play({"a.jpg": [InputRejected("no")]})
+    _, ends, _ = dispatch(play)
+    ends.full = 2
+    admit(journal, "a.jpg")
+    eventually(lambda: states(journal) == {"quarantined": 1})
+    assert list(ends.reports) == ["a.jpg"]
+    # Nothing is charged for the disk.
+    assert play.seen == [("a.jpg", 1)] * 3
 
 
 def test_an_engine_that_is_away_pauses_every_folder_of_its_lane(journal, dispatch, eventually):

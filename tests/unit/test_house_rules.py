@@ -7,10 +7,9 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -146,6 +145,21 @@ def test_help_needs_none_of_the_heavy_imports() -> None:
     loaded = set(python("-c", code).stdout.split())
     assert "watcher.cli" in loaded
     assert not loaded & {"numpy", "cv2", "pydantic", "numba", *FRAMEWORKS}
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_the_help_of_a_command_needs_nothing_that_computes(command) -> None:
+    code = f"import sys, watcher.commands.{command.replace('-', '_')}; print(*sys.modules)"
+    loaded = set(python("-c", code).stdout.split())
+    assert "watcher" in loaded
+    # Of these even the settings are about pictures.
+    pictures = {"numpy", "cv2"} if command not in ("bench", "evaluate", "models", "sheet") else set()
+    assert not loaded & {"numba", "watcher.assembly", *pictures, *FRAMEWORKS}
+
+
+def test_what_is_compiled_is_compiled_when_it_is_needed() -> None:
+    code = "import sys, watcher.daemon; print(*sys.modules)"
+    assert "numba" not in python("-c", code).stdout.split()
 
 
 # --- The command line ----------------------------------------------------------------------
@@ -304,24 +318,6 @@ def test_the_schema_is_up_to_date_and_the_example_fits_it() -> None:
 
 
 # --- The service ---------------------------------------------------------------------------
-
-
-def test_the_unit_is_one_systemd_takes(tmp_path: Path, real_part: Callable[..., None]) -> None:
-    analyze = shutil.which("systemd-analyze")
-    real_part("systemd-analyze", analyze, "apt install systemd")
-    # Where it will be installed nothing lies yet.
-    text = UNIT.read_text(encoding="utf-8").replace("/opt/hotmatte/.venv/bin/hotmatte", "/bin/true")
-    unit = tmp_path / UNIT.name
-    unit.write_text(text, encoding="utf-8")
-    # Without --recursive-errors=no a mistyped key would exit with 0.
-    done = subprocess.run(
-        [str(analyze), "verify", "--man=no", "--recursive-errors=no", str(unit)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_unit_leaves_time_to_drain_and_does_not_repeat_what_cannot_heal() -> None:

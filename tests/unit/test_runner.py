@@ -229,3 +229,33 @@ def test_a_photo_larger_than_the_budget_goes_alone(build):
     results = [runner.submit(job(i)) for i in range(20, 26)]
     assert all(result.exception(10) is None for result in results)
     assert work.most == 5000
+
+
+def test_as_many_batches_are_in_the_engine_as_there_are_lanes():
+    class Pairs(Engine):
+        """Answers nobody before two have asked."""
+
+        def __init__(self):
+            super().__init__()
+            self.both = threading.Barrier(2)
+
+        def infer(self, proxies, *, timeout):
+            self.both.wait(5)
+            return super().infer(proxies, timeout=timeout)
+
+    budget = PixelBudget(10**9)
+    runner = Runner(Work(budget), Pairs(), Batcher(1, 0.05), threads=3, budget=budget, timeout=9, lanes=2)
+    results = [runner.submit(job(id_)) for id_ in range(1, 9)]
+    runner.close()
+    assert [result.result().review.coverage for result in results] == list(range(1, 9))
+
+
+def test_a_lonely_photo_waits_no_longer_for_company_than_its_card_says():
+    """On the clock of the test: the batcher is asked exactly when its deadline has come."""
+    batcher = Batcher(8, 0.005)
+    frame = Work(PixelBudget(100)).decode(job(1), reserve=lambda _: None)
+    assert batcher.add(frame, now=100.0) == []
+    assert batcher.next_deadline() == 100.005
+    assert batcher.pop_overdue(100.0049) == []
+    assert batcher.pop_overdue(batcher.next_deadline()) == [[frame]]
+    assert batcher.next_deadline() is None

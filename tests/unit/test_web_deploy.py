@@ -35,7 +35,7 @@ def test_the_unit_is_one_systemd_takes(tmp_path: Path, real_part: Callable[..., 
     cli._parser(words[0], cli._module(words[0])).parse_args(words)
     assert str(exits.CONFIG) in settings["RestartPreventExitStatus"].split()
     unit = tmp_path / UNIT.name
-    unit.write_text(text.replace("/opt/hotmatte/.venv/bin/hotmatte", "/bin/true"), encoding="utf-8")
+    unit.write_text(text.replace(settings["ExecStart"].split()[0], "/bin/true"), encoding="utf-8")
     done = subprocess.run(
         [str(analyze), "verify", "--man=no", "--recursive-errors=no", str(unit)],
         capture_output=True,

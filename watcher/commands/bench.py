@@ -120,8 +120,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         except InputError as error:
             _tell(f"hotmatte: {printable(str(args.photo))}: {error}. {error.remedy}")
             return SOME_FAILED
-        warm_up()
         cache = weights.cache_folder(settings.models.cache)
+        warm_up(cache)
         for result in _results(cards, args, photos, cache, gpus):
             if isinstance(result, Measured):
                 measured.append(result)

@@ -11,7 +11,7 @@ import argparse
 import json
 
 from watcher import config
-from watcher.assembly import cards_of
+from watcher.engine.card import cards_of
 from watcher.exits import OK
 
 NEEDS_SETTINGS = False

@@ -21,7 +21,7 @@ from watcher.errors import ConfigError
 from watcher.exits import CONFIG, UNAVAILABLE
 
 # What an engine needs its interpreter to have.
-FRAMEWORKS = {"onnx": "onnxruntime", "bshm": "tensorflow"}
+FRAMEWORKS = {"onnx": "onnxruntime", "openvino": "openvino", "bshm": "tensorflow"}
 # Importing TensorFlow from a cold disk takes this long.
 PATIENCE = 120.0
 

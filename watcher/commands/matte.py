@@ -21,13 +21,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from watcher import log
-from watcher.assembly import MEGA, Engines, about_of, build_runner
-from watcher.commands.models import pull_missing
-from watcher.commands.progress import Bar
 from watcher.config import Folder, Profile, Settings
-from watcher.dispatch import failure_of
 from watcher.domain import Job, Outcome, Source, Stamp, printable
 from watcher.download import download, is_url
 from watcher.endings import IMAGES
@@ -36,11 +33,11 @@ from watcher.errors import Action, ConfigError, InputError, RetryPolicy, disposi
 from watcher.exits import OK, SOME_FAILED, USAGE
 from watcher.intake.names import Rules
 from watcher.intake.scan import walk
-from watcher.pipeline.budget import PixelBudget
-from watcher.pipeline.finish import report
-from watcher.pipeline.naming import Names
-from watcher.pipeline.recipe import Recipe
-from watcher.pipeline.runner import Runner
+
+if TYPE_CHECKING:  # imported by what needs it: `hotmatte matte --help` is to be quick
+    from watcher.commands.progress import Bar
+    from watcher.pipeline.recipe import Recipe
+    from watcher.pipeline.runner import Runner
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +82,8 @@ def _run(
     roots: list[_Root],
     incomplete: bool,
 ) -> int:
+    from watcher.commands.progress import Bar
+
     name, profile = chosen
     total = sum(len(root.relpaths) for root in roots)
     if not total:
@@ -157,6 +156,12 @@ def _photos(folder: Folder, path: Path) -> Iterator[str]:
 
 def _work(settings: Settings, profile_name: str, roots: list[_Root], bar: Bar) -> int:
     """Do it all; returns how many failed. Raises what ends the command as a whole."""
+    from watcher.assembly import MEGA, Engines, about_of, build_runner
+    from watcher.commands.models import pull_missing
+    from watcher.pipeline.budget import PixelBudget
+    from watcher.pipeline.naming import Names
+    from watcher.pipeline.recipe import Recipe
+
     profile = settings.profiles[profile_name]
     card = load_card(profile.model, card_folders(settings.models.cards))
     if not settings.models.offline:
@@ -224,6 +229,9 @@ class _Batch:
                 self._bar.done(printable(job.source.relpath), result.result())
 
     def _fail(self, job: Job, error: BaseException) -> None:
+        from watcher.dispatch import failure_of
+        from watcher.pipeline.finish import report
+
         verdict = disposition(error, attempts=job.attempts, policy=self._policy)
         match verdict.action:
             # A file that nobody is writing does not get whole by waiting; an engine may recover.

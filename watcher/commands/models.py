@@ -9,14 +9,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
 from watcher.commands import models_add
 from watcher.config import BUILT_IN, Settings
 from watcher.engine import fetch, weights
 from watcher.engine.card import Card, card_folders, list_cards, load_card
-from watcher.engine.convert import convert, target_of
 from watcher.engine.weights import State
 from watcher.errors import EngineUnavailable, WatcherError
 
@@ -134,6 +130,8 @@ def _pull(cards: list[Card], cache: Path, offline: bool) -> int:
 
 
 def _convert(name: str, python: Path | None, folders: list[Path], cache: Path, offline: bool) -> int:
+    from watcher.engine.convert import convert, target_of
+
     card = load_card(name, folders)
     target = target_of(card, list_cards(folders)[0])
     try:
@@ -184,6 +182,9 @@ def _verify(names: list[str], folders: list[Path], cache: Path) -> int:
 @contextmanager
 def _progress(name: str) -> Iterator[fetch.Progress]:
     """A bar where a person watches, one line where a log does."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _once(f"{name}: fetching")

@@ -13,7 +13,7 @@ import sys
 import time
 
 from watcher import config
-from watcher.assembly import cards_of
+from watcher.engine.card import cards_of
 from watcher.errors import ConfigError, EngineUnavailable
 from watcher.exits import OK
 from watcher.health import holder, read_snapshot
@@ -47,7 +47,8 @@ def run(args: argparse.Namespace, settings: config.Settings) -> int:
         if now.get("generation", 0) > before.get("generation", 0) and now.get("ready"):
             print(f"reloaded: {len(now['folders'])} folders watched")
             return OK
-        if now.get("refused") and now.get("written_at", 0) > before.get("written_at", 0):
+        # Not by its age: other news may have been written with the refusal of an earlier reload.
+        if now.get("refused") and now.get("refusals", 0) > before.get("refusals", 0):
             raise ConfigError([str(now["refused"])], remedy="The old configuration stays in force.")
         if holder(settings.state_dir) != pid:
             raise EngineUnavailable("the daemon went away while reloading", remedy="See its log.")

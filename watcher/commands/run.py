@@ -10,16 +10,15 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from watcher import __version__, log
-from watcher.assembly import cards_of
-from watcher.commands.models import pull_missing
-from watcher.commands.progress import RunLine
 from watcher.config import Settings
-from watcher.daemon import Daemon, Show
 from watcher.domain import printable
 from watcher.health import JOURNAL
+
+if TYPE_CHECKING:  # imported by what needs it: `hotmatte run --help` is to be quick
+    from watcher.daemon import Show
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,12 +26,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
+    from watcher.daemon import Daemon
+    from watcher.engine.card import cards_of
+
     log.set_up(settings.log.format, settings.log.level)
     cards = cards_of(settings)
     plain = log.shape_of(settings.log.format) == "text"
     if plain:
         print(banner(args, settings), file=sys.stderr)
     if not settings.models.offline:
+        from watcher.commands.models import pull_missing
+
         pull_missing(list(cards.values()), settings)
     with _display(plain and not args.no_progress and sys.stderr.isatty()) as show:
         return Daemon(args.config, settings, show=show).run()
@@ -64,6 +68,8 @@ def _display(wanted: bool) -> Iterator[Show]:
     if not wanted:
         yield lambda _: None
         return
+    from watcher.commands.progress import RunLine
+
     with RunLine() as line:
 
         def show(snapshot: dict[str, Any]) -> None:

@@ -19,7 +19,8 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 import watcher.worker
-from watcher.config import Name, Positive, Seconds, Strict
+from watcher.config import Name, Positive, Seconds, Settings, Strict
+from watcher.domain import EngineAbout
 from watcher.errors import ConfigError
 
 GROUP = "watcher.engines"
@@ -175,12 +176,18 @@ class Card(Strict):
     output: Output = Field(default_factory=Output)
     max_batch: int = Field(1, ge=1, le=256, description="proxies that go through a GPU together")
     max_batch_cpu: int = Field(1, ge=1, le=256, description="the same on a CPU, where batches gain little")
+    workers: int = Field(1, ge=1, le=16, description="processes that share a GPU, each with the whole model")
+    workers_cpu: int = Field(1, ge=1, le=64, description="the same on a CPU, which they divide among them")
     max_delay_ms: float = Field(5.0, ge=0, le=10_000, description="how long a batch waits to be filled")
     timeout_s: Positive = Field(60.0, description="a batch that takes longer means a hung worker")
     boot_timeout_s: Positive = Field(120.0, ge=60, description="the same for loading and warming up")
     warmup: tuple[Side, Side] = Field((512, 512), description="[height, width] of the first inference")
     options: dict[str, Any] = Field(default_factory=dict, description="for the engine; see its file")
     latency_s: Seconds = Field(0.0, description="fake engine only: how long a batch takes at least")
+
+    def workers_on(self, about: EngineAbout) -> int:
+        """How many there shall be where the first one found itself."""
+        return self.workers_cpu if about.device == "cpu" else self.workers
 
     @property
     def interpreter(self) -> str:
@@ -254,6 +261,19 @@ def load_card(name: str, folders: list[Path]) -> Card:
         known = ", ".join(sorted(paths)) or "none"
         raise ConfigError([f"there is no model card {name!r} (there are: {known})"])
     return _read(paths[name])
+
+
+def cards_of(settings: Settings) -> dict[str, Card]:
+    """The model card of each profile that a hot folder uses. Raises ConfigError with every problem."""
+    folders, problems, cards = card_folders(settings.models.cards), [], {}
+    for name in sorted({folder.profile for folder in settings.folders.values()}):
+        try:
+            cards[name] = load_card(settings.profiles[name].model, folders)
+        except ConfigError as error:
+            problems += [f"profiles.{name}.model: {problem}" for problem in error.problems]
+    if problems:
+        raise ConfigError(problems)
+    return cards
 
 
 def list_cards(folders: list[Path]) -> tuple[list[Card], list[str]]:

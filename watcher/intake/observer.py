@@ -59,6 +59,7 @@ class Observation:
 
     kind: Literal["native", "polling"]
     reason: str
+    file_system: str
     degraded: bool = False
     observer: BaseObserver | None = None
 
@@ -79,9 +80,11 @@ def observe(folder: Folder, rules: Rules, on_hint: Callable[[str], None]) -> Obs
     """
     mount = mount_of(Path(os.path.realpath(folder.path)))
     if folder.observer == "polling":
-        return Observation("polling", "as configured")
+        return Observation("polling", "as configured", mount.kind)
     if folder.observer == "auto" and mount.is_network:
-        return Observation("polling", f"on {mount.kind}, what other machines write raises no event")
+        return Observation(
+            "polling", f"on {mount.kind}, what other machines write raises no event", mount.kind
+        )
     try:
         observer = _start(folder, _Listener(os.path.realpath(folder.path), rules, on_hint))
     except OSError as error:
@@ -89,11 +92,11 @@ def observe(folder: Folder, rules: Rules, on_hint: Callable[[str], None]) -> Obs
             raise
         reason = _limit(error.errno)
         event(logging.WARNING, f"polling: {reason}", path=folder.path)
-        return Observation("polling", reason, degraded=True)
+        return Observation("polling", reason, mount.kind, degraded=True)
     reason = f"local file system ({mount.kind})" if folder.observer == "auto" else "as configured"
     if mount.is_network:
         reason += f", but on {mount.kind} what other machines write raises no event"
-    return Observation("native", reason, observer=observer)
+    return Observation("native", reason, mount.kind, observer=observer)
 
 
 class _Listener(FileSystemEventHandler):

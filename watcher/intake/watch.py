@@ -23,8 +23,9 @@ from watcher.intake.guard import Guard
 from watcher.intake.inbox import Inbox
 from watcher.intake.names import Rules
 from watcher.intake.observer import Observation, observe
-from watcher.intake.pace import SHARE, Pace
+from watcher.intake.pace import Pace
 from watcher.intake.pairs import Pairs
+from watcher.intake.polled import KEEP_TIMES, Polled
 from watcher.intake.settle import Settler
 from watcher.intake.standing import FolderStatus, Standing
 from watcher.log import event
@@ -80,9 +81,8 @@ class FolderWatch:
         self._pace = Pace(folder.scan_interval_s)
         self._anchor: root.Anchor | None = None
         self._observation: Observation | None = None
-        self._listed: dict[str, Stamp] = {}  # the last listing, kept for polls only
+        self._polled: Polled | None = None  # while the folder is polled
         self._cost = 0.0  # seconds that the last listing took, less what it hung
-        self._next_poll = 0.0
         self._next_probe = 0.0
         self._standing = Standing(name)
         self._pairs = Pairs(
@@ -197,6 +197,15 @@ class FolderWatch:
         if before is not None:
             before.stop()
         self._standing.observed(self._observation.kind, self._observation.reason)
+        if self._observation.kind == "native":
+            self._polled = None
+        elif self._polled is None and self._anchor is not None:
+            self._polled = Polled(
+                self._path,
+                device=self._anchor.device,
+                interval=self._folder.poll_interval_s,
+                keeps_times=self._observation.file_system in KEEP_TIMES,
+            )
 
     def _go_offline(self, error: WatcherError) -> None:
         if self._standing.went_offline(f"{error}. {error.remedy}"):
@@ -208,7 +217,7 @@ class FolderWatch:
         if self._observation is not None:
             self._observation.stop()
             self._observation = None
-        self._listed = {}
+        self._polled = None
         self._guard.release()
 
     def _turn(self) -> None:
@@ -226,8 +235,8 @@ class FolderWatch:
         self._admission.admit_ripe(now)
         if now >= self._pace.deadline():
             self._scan()
-        elif self._polls() and now >= self._next_poll:
-            self._poll()
+        elif self._polled is not None and now >= self._polled.next_look:
+            self._poll(self._polled)
 
     def _names_in(self, reldir: str) -> list[str]:
         """The names in a sub-folder that are work; nothing where it cannot be listed."""
@@ -244,12 +253,9 @@ class FolderWatch:
         deadlines = [self._next_probe, self._pace.deadline()]
         if (ripe := self._settler.next_deadline()) is not None:
             deadlines.append(ripe)
-        if self._polls():
-            deadlines.append(self._next_poll)
+        if self._polled is not None:
+            deadlines.append(self._polled.next_look)
         return max(TURN_S, min(deadlines) - time.monotonic())
-
-    def _polls(self) -> bool:
-        return self._observation is not None and self._observation.kind == "polling"
 
     def _probe(self) -> None:
         """Is this still the folder we opened? Raises HostError."""
@@ -274,8 +280,7 @@ class FolderWatch:
             self._observe()
         # Read before listing: a job that finishes meanwhile is being retired by its holder.
         known = self._journal.known(self.name)
-        walk = scan.walk(self._path, self._rules)
-        listing = self._list(walk)
+        walk, listing = self._list()
         if listing is None:
             return
         difference = scan.reconcile(listing, known, unreadable=walk.unreadable)
@@ -286,22 +291,52 @@ class FolderWatch:
                 self._on_source_done(Source(self.name, relpath, stamp))
         ended = time.monotonic()
         self._pace.scanned(ended - self._cost, ended)
-        if unheard and not (opening or asked or self._polls()):
+        if unheard and not (opening or asked or self._polled is not None):
             # Observers go blind in silence, such as after a remount. A new one is cheap.
             self._pace.want(time.monotonic())
 
-    def _poll(self) -> None:
-        """List the folder, compare with the last time: asks no journal, so that it costs little."""
-        walk = scan.walk(self._path, self._rules)
-        before = self._listed
-        listing = self._list(walk)
-        if listing is not None:
-            difference = scan.compare(listing, before, unreadable=walk.unreadable)
-            self._admission.take(difference, time.monotonic())
+    def _poll(self, polled: Polled) -> None:
+        """Compare what is there with the last time: asks no journal, so that it costs little."""
+        cpu = time.thread_time()
+        changed = polled.changed(time.monotonic())
+        if changed is None:
+            before = polled.files
+            walk, listing = self._list()
+        else:
+            before, walk = polled.within(changed) if changed else {}, polled.part(self._rules, changed)
+            listing = self._walked(walk)
+            if listing is not None:
+                polled.replace(before, walk, listing)
+        if listing is None:
+            return
+        difference = scan.compare(listing, before, unreadable=walk.unreadable)
+        self._admission.take(difference, time.monotonic())
+        spent = time.thread_time() - cpu
+        polled.looked(time.monotonic(), whole=changed is None, seconds=self._cost, cpu=spent)
 
-    def _list(self, walk: scan.Walk) -> dict[str, Stamp] | None:
+    def _list(self) -> tuple[scan.Walk, dict[str, Stamp] | None]:
         """Everything that is there now. None where we were stopped half-way."""
-        began = now = time.monotonic()
+        polled = self._polled
+        walk = scan.walk(self._path, self._rules) if polled is None else polled.whole(self._rules)
+        began, cpu = time.monotonic(), time.thread_time()
+        listing = self._walked(walk)
+        if listing is None:
+            return walk, None
+        now = time.monotonic()
+        self._standing.listed(
+            files=len(listing),
+            seconds=now - began,
+            symlinks=walk.symlinks,
+            ignored=walk.ignored,
+            unreadable=tuple(walk.unreadable),
+        )
+        if polled is not None:
+            polled.files = listing
+            polled.looked(now, whole=True, seconds=self._cost, cpu=time.thread_time() - cpu)
+        return walk, listing
+
+    def _walked(self, walk: scan.Walk) -> dict[str, Stamp] | None:
+        now = time.monotonic()
         self._cost = 0.0
         listing = {}
         for relpath, stamp in walk:
@@ -312,15 +347,4 @@ class FolderWatch:
             self._standing.beat(now)
             if self._stopping.is_set():
                 return None
-        now = time.monotonic()
-        self._standing.listed(
-            files=len(listing),
-            seconds=now - began,
-            symlinks=walk.symlinks,
-            ignored=walk.ignored,
-            unreadable=tuple(walk.unreadable),
-        )
-        if self._polls():
-            self._listed = listing
-            self._next_poll = now + max(self._folder.poll_interval_s, self._cost / SHARE)
         return listing

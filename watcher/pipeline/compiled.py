@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import os
 import pickle
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import FunctionType
 from typing import Any, TypeVar, cast
-
-import numba
 
 from watcher.log import event
 
 _Kernel = TypeVar("_Kernel", bound=Callable[..., object])
+_waiting: list[Callable[..., object]] = []
+_made: dict[Any, Any] = {}
 _kernels: list[Any] = []
+_turn = threading.Lock()
 
 # What pickle makes of a file that a power cut tore, and a disk of a cache it has no room for.
 _TROUBLE = (
@@ -32,22 +37,57 @@ _TROUBLE = (
 def compiled(kernel: _Kernel) -> _Kernel:
     """`kernel` compiled at its first call, without the GIL, and kept on disk where that is possible.
 
-    `NUMBA_CACHE_DIR` says where; a service that may write nowhere compiles at each start.
+    numba is imported as late, too: it takes longer than all the rest. From then on the
+    kernel's name stands for the machine code in every module with kernels, so that they
+    may call each other.
     """
-    try:
-        made = numba.njit(nogil=True, cache=True)(kernel)
-        _kernels.append(made)
-    except RuntimeError:  # numba: "no locator available", no place to write to
-        made = numba.njit(nogil=True)(kernel)
-    return cast(_Kernel, made)
+    _waiting.append(kernel)
+
+    @functools.wraps(kernel)
+    def first_call(*args: Any) -> object:
+        _make_all()
+        return _made[kernel](*args)
+
+    return cast(_Kernel, first_call)
 
 
-def compile_all(call_each: Callable[[], None]) -> None:
+def _make_all() -> None:
+    import numba
+
+    with _turn:
+        fresh, _waiting[:] = _waiting[:], []
+        for kernel in fresh:
+            try:
+                _made[kernel] = numba.njit(nogil=True, cache=True)(kernel)
+                _kernels.append(_made[kernel])
+            except RuntimeError:  # numba: "no locator available", no place to write to
+                _made[kernel] = numba.njit(nogil=True)(kernel)
+        for kernel in fresh:
+            names = kernel.__globals__
+            for name, value in list(names.items()):
+                if isinstance(value, FunctionType) and (of := getattr(value, "__wrapped__", None)) in _made:
+                    names[name] = _made[of]
+
+
+def _keep_below(cache: Path) -> None:
+    """Where no one has said it for all programs: with the weights, in a place that may be written."""
+    import numba
+
+    if not os.environ.get("NUMBA_CACHE_DIR"):
+        config: Any = numba.config
+        config.CACHE_DIR = str(cache / "compiled")
+
+
+def compile_all(call_each: Callable[[], None], cache: Path | None = None) -> None:
     """Have `call_each` call every kernel once with each signature, so that no photo has to wait.
 
+    The code is kept below `cache` for the next start, unless `NUMBA_CACHE_DIR` says where;
+    without either, where numba finds a place. Who may write nowhere compiles at each start.
     A cache that is damaged or has no room is thrown away and done without until the next
     start: it must cost time, not photos.
     """
+    if cache is not None:
+        _keep_below(cache)
     try:
         call_each()
     except _TROUBLE as error:

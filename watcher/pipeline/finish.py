@@ -89,9 +89,9 @@ def finish(
     return outcome
 
 
-def warm_up() -> None:
-    """Compile every kernel, so that the first photo need not wait for it."""
-    compile_all(_call_each_kernel)
+def warm_up(cache: Path | None = None) -> None:
+    """Compile every kernel, so that the first photo need not wait for it; below `cache` for the next start."""
+    compile_all(_call_each_kernel, cache)
 
 
 def _call_each_kernel() -> None:

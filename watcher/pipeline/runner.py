@@ -103,7 +103,8 @@ class Runner:
 
     Decoding waits for the budget and finishing gives it back, so they may not share
     threads: decoders that wait would keep the finishers from ever starting. `apart`: hot
-    folders do not share threads either.
+    folders do not share threads either. So many batches as there are `lanes` are in the
+    engine at one time.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class Runner:
         apart: bool = False,
         step_down: Callable[[Proxy], Proxy | None] = lambda _: None,
         on_close: Callable[[], None] = lambda: None,
+        lanes: int = 1,
     ) -> None:
         self._work = work
         self._step_down = step_down
@@ -130,6 +132,8 @@ class Runner:
         self._trips: dict[Job, _Trip] = {}
         self._decoders = _Crews("decode", threads, apart=apart)
         self._finishers = _Crews("finish", threads, apart=apart)
+        self._free_lanes = threading.Semaphore(lanes)
+        self._lanes = ThreadPoolExecutor(lanes, "infer-lane") if lanes > 1 else None
         self._inferring = threading.Thread(target=self._infer_loop, name="infer")
         self._inferring.start()
 
@@ -146,6 +150,8 @@ class Runner:
             trip.result.exception()
         self._decoded.put(None)
         self._inferring.join()
+        if self._lanes is not None:
+            self._lanes.shutdown()
         self._decoders.shutdown()
         self._finishers.shutdown()
         self._on_close()
@@ -185,12 +191,20 @@ class Runner:
                 pass
             batches += self._batcher.pop_overdue(time.monotonic())
             for batch in filter(None, batches):
-                self._infer([waiting.pop(frame.job) for frame in batch])
+                self._enter([waiting.pop(frame.job) for frame in batch])
 
     def _patience(self) -> float | None:
         """How long to wait for another frame: for ever, if nobody waits for company."""
         deadline = self._batcher.next_deadline()
         return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+    def _enter(self, batch: list[_Trip]) -> None:
+        """Infer `batch`: here where there is one lane, else in the next that is free."""
+        if self._lanes is None:
+            self._infer(batch)
+            return
+        self._free_lanes.acquire()
+        self._lanes.submit(self._infer, batch).add_done_callback(lambda _: self._free_lanes.release())
 
     def _infer(self, batch: list[_Trip]) -> None:
         for trip in batch:

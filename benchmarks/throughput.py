@@ -1,0 +1,172 @@
+"""A hot folder full of photos at once: how near `run` comes to the best that the stages' own CPU times allow."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import yaml
+
+from benchmarks import photos
+from benchmarks.service import REAL, Service, running, write_config
+from benchmarks.setting import Setting
+from benchmarks.table import Cell, Table
+from benchmarks.usage import Peak, cpu_seconds, peak_mb, tree_cpu_seconds
+from watcher.config import Folder, Profile
+from watcher.domain import EngineAbout, Job, Source, Stamp
+from watcher.engine import weights
+from watcher.engine.card import Card, card_folders, load_card, proxy_size
+from watcher.engine.client import EngineClient
+from watcher.engine.launch import prepare
+from watcher.pipeline.decode import DecodeLimits, decode
+from watcher.pipeline.finish import finish
+from watcher.pipeline.naming import Names
+from watcher.pipeline.recipe import Recipe
+
+TITLE = "Throughput of run"
+QUIET_S = 0.5
+LOOK_S = 0.05
+STALLED_S = 120.0
+ABOUT = EngineAbout("modnet", "onnx", "onnxruntime", "cpu", None)
+
+
+@dataclass(frozen=True, slots=True)
+class Least:
+    """CPU milliseconds of one photo: in the engine, and in all the rest."""
+
+    engine: float
+    rest: float
+
+    @property
+    def sum(self) -> float:
+        return self.engine + self.rest
+
+
+def run(setting: Setting) -> list[Table]:
+    loads = (
+        ("1080p", photos.FULL_HD, setting.count(200, quick=6)),
+        ("24 MP", photos.LARGE, setting.count(40, quick=4)),
+    )
+    cores = len(os.sched_getaffinity(0))
+    rows: list[tuple[Cell, ...]] = []
+    for name, size, count in loads:
+        with setting.folder("throughput") as folder:
+            made = photos.make(setting.photos, folder / "photos", count=count, size=size)
+            least = _least(made[: setting.count(9, quick=3)], folder / "alone")
+            for workers in sorted({1, cores}):
+                config = _config(folder / str(workers), workers)
+                with running(config) as service:
+                    rows.append((name, count, workers, *_flood(made, service, least)))
+                made = [path.rename(folder / path.name) for path in sorted(service.hot.glob("*.jpg"))]
+    columns = (
+        "JPEGs of",
+        "photos",
+        "workers",
+        "photos a second",
+        "bound",
+        "% of the bound",
+        "cores busy",
+        "CPU ms a photo",
+        "least CPU ms",
+        "CPU ms outside the engine",
+        "daemon, peak MB",
+        "all processes, peak MB",
+    )
+    notes = (
+        "MODNet on the CPU, cutout and matte, default settings, every file and the journal on the disk at the end.",
+        "One worker has a thread for each core; several, which is `workers_cpu` of the card, have one each.",
+        (
+            "Least: one photo after the other in one process and a worker with one thread, nothing beside them; CPU"
+            f" time of both. Bound: {cores} cores through that."
+        ),
+        (
+            f"All photos are renamed into the hot folder at once. The clock runs from the end of the quiet period"
+            f" ({QUIET_S:g} s) until the last sidecar."
+        ),
+        (
+            f"Cores busy below {cores} with photos waiting: somebody else had them, or they were left idle. CPU time"
+            " a photo above the least: work that running side by side adds."
+        ),
+        "Peak of the daemon is its VmHWM, memory shared with the worker in full; of all, proportional set sizes.",
+    )
+    return [Table(TITLE, columns, tuple(rows), notes)]
+
+
+def _config(folder: Path, workers: int) -> Path:
+    """MODNet by so many workers."""
+    (folder / "cards").mkdir(parents=True)
+    shipped = card_folders(None)[0] / f"{REAL}.yaml"
+    card = yaml.safe_load(shipped.read_text(encoding="utf-8")) | {"workers_cpu": workers}
+    (folder / "cards" / shipped.name).write_text(yaml.safe_dump(card), encoding="utf-8")
+    return write_config(folder, model=REAL, cards=folder / "cards", quiet_s=QUIET_S)
+
+
+def _least(made: list[Path], folder: Path) -> Least:
+    """The first photo warms up and does not count."""
+    card = load_card(REAL, card_folders(None))
+    launch = prepare(card, weights.ensure(card, weights.cache_folder(None)), device="cpu", threads=1)
+    client = EngineClient(launch.python, launch.engine_file, arena_bytes=launch.arena_bytes)
+    hot = Folder(path=made[0].parent, output=folder)
+    recipe = Recipe("hot", hot, "portrait", Profile(), lambda: ABOUT, Names())
+    try:
+        client.boot(launch.hello, timeout=launch.boot_timeout)
+        _alone(made[0], card, client, recipe)
+        engine, rest = cpu_seconds(client.pid), time.process_time()
+        for path in made[1:]:
+            _alone(path, card, client, recipe)
+        spent = cpu_seconds(client.pid) - engine, time.process_time() - rest
+    finally:
+        client.close()
+    return Least(*(1000 * seconds / (len(made) - 1) for seconds in spent))
+
+
+def _alone(path: Path, card: Card, client: EngineClient, recipe: Recipe) -> None:
+    job = Job(1, Source("hot", path.name, Stamp.of(path.stat())), attempts=1, fence=1)
+    frame = decode(
+        job,
+        path,
+        proxy_size=partial(proxy_size, card=card),
+        limits=DecodeLimits(),
+        reserve=lambda _: None,
+    )
+    (alpha,) = client.infer([frame.proxy], timeout=120.0)
+    finish(frame, alpha, recipe)
+
+
+def _flood(made: list[Path], service: Service, least: Least) -> tuple[Cell, ...]:
+    count, cores = len(made), len(os.sched_getaffinity(0))
+    cpu, engine = tree_cpu_seconds(service.pid), sum(map(cpu_seconds, service.workers))
+    peak = Peak(service.pid)
+    for path in made:
+        path.rename(service.hot / path.name)
+    began = time.perf_counter() + QUIET_S
+    _await(service, count)
+    wall = time.perf_counter() - began
+    used = 1000 * (tree_cpu_seconds(service.pid) - cpu) / count
+    inside = 1000 * (sum(map(cpu_seconds, service.workers)) - engine) / count
+    pace, bound = count / wall, 1000 * cores / least.sum
+    return (
+        pace,
+        bound,
+        100 * pace / bound,
+        used * count / 1000 / wall,
+        used,
+        least.sum,
+        used - inside,
+        peak_mb(service.pid),
+        peak.stop(),
+    )
+
+
+def _await(service: Service, count: int) -> None:
+    done, progress = 0, time.monotonic()
+    while done < count:
+        time.sleep(LOOK_S)
+        now = sum(1 for _ in service.mattes.glob("*.matte.json"))
+        if now > done:
+            done, progress = now, time.monotonic()
+        elif time.monotonic() - progress > STALLED_S:
+            raise RuntimeError(f"nothing was done for {STALLED_S:g} s after {done} photos")

@@ -1,0 +1,103 @@
+"""Copies of the journal: taken while the daemon runs, put back while it does not.
+
+By SQLite's own backup, page by page: a copy of the file alone would lack what is in its log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from pathlib import Path
+
+from watcher.errors import ConfigError, HostError
+from watcher.journal_schema import VERSION
+
+# SQLite finds the log of a database by its name.
+COMPANIONS = ("", "-wal", "-shm")
+REPLACED = ".replaced"
+
+
+def save(journal: Path, target: Path) -> int:
+    """Copy `journal` to `target`, whole or not at all; how many jobs it holds. Raises HostError, ConfigError."""
+    temporary = target.with_name(f".{target.name}.tmp")
+    try:
+        temporary.unlink(missing_ok=True)
+        with contextlib.closing(sqlite3.connect(journal, timeout=30.0)) as source:
+            _copy(source, temporary)
+        jobs = check(temporary)
+        temporary.replace(target)
+        _sync(target.parent)
+    except (OSError, sqlite3.OperationalError) as error:
+        raise HostError(
+            f"cannot copy {journal} to {target}: {error}",
+            remedy="Name a file in a folder that is there and may be written; run it as the user of the daemon.",
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return jobs
+
+
+def check(copy: Path) -> int:
+    """How many jobs `copy` holds. Raises ConfigError if it is not a whole journal that we understand."""
+    remedy = "Name another copy."
+    try:
+        with contextlib.closing(sqlite3.connect(f"{copy.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            (verdict,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            (jobs,) = db.execute("SELECT count(*) FROM job").fetchone()
+    except sqlite3.DatabaseError as error:
+        raise ConfigError([f"{copy} is not a journal of hotmatte: {error}"], remedy=remedy) from error
+    if verdict != "ok":
+        raise ConfigError([f"{copy} is damaged: {verdict}"], remedy=remedy)
+    if version > VERSION:
+        words = f"{copy} was written by a newer hotmatte (journal version {version})"
+        raise ConfigError([words], remedy="Install that version.")
+    return int(jobs)
+
+
+def restore(copy: Path, journal: Path) -> int:
+    """Put `copy` in the place of `journal`, which is kept beside it; how many jobs it holds.
+
+    No daemon may run. The file belongs to whom its folder belongs to, also if root does this.
+    Raises ConfigError, HostError.
+    """
+    jobs = check(copy)
+    temporary = journal.with_name(f".{journal.name}.tmp")
+    try:
+        temporary.unlink(missing_ok=True)
+        with contextlib.closing(sqlite3.connect(f"{copy.absolute().as_uri()}?mode=ro", uri=True)) as source:
+            _copy(source, temporary)
+        owner = journal.parent.stat()
+        if os.geteuid() == 0:
+            os.chown(temporary, owner.st_uid, owner.st_gid)
+        for companion in COMPANIONS:
+            old = Path(f"{journal}{companion}")
+            if old.exists():
+                old.replace(f"{journal}{REPLACED}{companion}")
+        temporary.replace(journal)
+        _sync(journal.parent)
+    except (OSError, sqlite3.OperationalError) as error:
+        raise HostError(f"cannot put {copy} in the place of {journal}: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return jobs
+
+
+def _copy(source: sqlite3.Connection, target: Path) -> None:
+    with contextlib.closing(sqlite3.connect(target)) as copy:
+        source.backup(copy)
+        # One file, without a log beside it.
+        copy.execute("PRAGMA journal_mode = DELETE")
+    with target.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
