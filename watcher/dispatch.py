@@ -24,6 +24,7 @@ from watcher.errors import Action, Disposition, HostError, RetryPolicy, WatcherE
 from watcher.journal import Journal
 from watcher.journal_file import JournalCorrupt
 from watcher.log import event
+from watcher.telling import done_words, failure_of, stage_of, words_of
 
 # Long enough for a stalled disk, short enough to be understood: it is renewed all the while.
 LEASE = 120.0
@@ -248,7 +249,7 @@ class Dispatcher:
 
     def _start(self, job: Job) -> None:
         self._tally.running[job] = time.monotonic()
-        event(logging.DEBUG, "claimed", **_words(job))
+        event(logging.DEBUG, "claimed", **words_of(job))
         self._runs.submit(job).add_done_callback(lambda result: self._events.put((job, result)))
 
     def _return_waiting(self) -> None:
@@ -283,33 +284,38 @@ class Dispatcher:
     def _finish(self, outcome: Outcome) -> None:
         job = outcome.job
         seconds = time.monotonic() - self._tally.running.get(job, time.monotonic())
-        if not self._journal.finish(job, _done_words(outcome, seconds)):
-            event(logging.WARNING, "claim lost, result kept", **_words(job))
+        if not self._journal.finish(job, done_words(outcome, seconds)):
+            event(logging.WARNING, "claim lost, result kept", **words_of(job))
             return
         self._pauses.pop(job.source.folder, None)
         self._pauses.pop(ENGINE, None)
         self._tally.done += 1
         flags = ",".join(outcome.review.flags) or None
         event(
-            logging.INFO, "done", **_words(job), ms=round(seconds * 1000), attempts=job.attempts, review=flags
+            logging.INFO,
+            "done",
+            **words_of(job),
+            ms=round(seconds * 1000),
+            attempts=job.attempts,
+            review=flags,
         )
         try:
             self._ends.done(outcome)
         except WatcherError as error:
             # Done is done. The next scan finds the source still there and tries again.
-            event(logging.WARNING, f"source not retired: {error}", **_words(job), remedy=error.remedy)
+            event(logging.WARNING, f"source not retired: {error}", **words_of(job), remedy=error.remedy)
 
     def _fail(self, job: Job, error: BaseException) -> None:
         verdict = disposition(error, attempts=job.attempts, policy=self._policy)
         match verdict.action:
             case Action.QUARANTINE:
                 if not isinstance(error, WatcherError):
-                    event(logging.ERROR, f"bug: {error!r}", **_words(job))
+                    event(logging.ERROR, f"bug: {error!r}", **words_of(job))
                     logging.getLogger("hotmatte").error("traceback", exc_info=error)
-                self._quarantine(job, failure_of(error), stage=_stage(error))
+                self._quarantine(job, failure_of(error), stage=stage_of(error))
             case Action.DROP:
                 self._journal.forget(job)
-                event(logging.INFO, f"dropped: {error}", **_words(job))
+                event(logging.INFO, f"dropped: {error}", **words_of(job))
             case _:
                 self._put_back(job, error, verdict)
 
@@ -325,8 +331,8 @@ class Dispatcher:
                 event(
                     logging.WARNING,
                     f"will be tried again: {error}",
-                    **_words(job),
-                    stage=_stage(error),
+                    **words_of(job),
+                    stage=stage_of(error),
                     attempts=job.attempts,
                     delay_s=verdict.delay,
                 )
@@ -338,13 +344,13 @@ class Dispatcher:
             self._put_back(job, error, disposition(error, attempts=job.attempts, policy=self._policy))
             return
         except WatcherError as error:
-            event(logging.WARNING, f"report not written: {error}", **_words(job))
+            event(logging.WARNING, f"report not written: {error}", **words_of(job))
         if self._journal.quarantine(job, json.dumps(as_json(failure))):
             self._tally.quarantined += 1
             event(
                 logging.WARNING,
                 f"quarantined: {failure.reason}",
-                **_words(job),
+                **words_of(job),
                 stage=stage,
                 attempts=job.attempts,
                 error=failure.error,
@@ -370,31 +376,3 @@ class Dispatcher:
         self._pauses[key] = Pause(str(error), remedy, now + delay, times)
         what = "engine" if key == ENGINE else key
         event(logging.WARNING, f"paused: {error}", folder=what, delay_s=delay, remedy=remedy)
-
-
-def failure_of(error: BaseException) -> Failure:
-    """What to tell people about an error that ended a job."""
-    if isinstance(error, WatcherError):
-        return Failure(type(error).__name__, str(error), error.remedy)
-    return Failure(type(error).__name__, f"unexpected error: {error}", WatcherError.remedy)
-
-
-def _stage(error: BaseException) -> str | None:
-    return error.stage if isinstance(error, WatcherError) else None
-
-
-def _words(job: Job) -> dict[str, object]:
-    return {"job": job.id, "folder": job.source.folder, "file": job.source.relpath}
-
-
-def _done_words(outcome: Outcome, seconds: float) -> str:
-    words = {
-        "outputs": [file.path for file in outcome.files],
-        "sidecar": outcome.sidecar,
-        "seconds": round(seconds, 3),
-        "stages_ms": {stage: round(spent * 1000, 1) for stage, spent in outcome.timings.items()},
-        "flags": outcome.review.flags,
-        "coverage": round(outcome.review.coverage, 4),
-    }
-    # ASCII: a name that is not UTF-8 is held as what no UTF-8 text may contain.
-    return json.dumps(as_json(words))

@@ -229,8 +229,8 @@ class _Batch:
                 self._bar.done(printable(job.source.relpath), result.result())
 
     def _fail(self, job: Job, error: BaseException) -> None:
-        from watcher.dispatch import failure_of
         from watcher.pipeline.finish import report
+        from watcher.telling import failure_of
 
         verdict = disposition(error, attempts=job.attempts, policy=self._policy)
         match verdict.action:
