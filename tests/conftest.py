@@ -17,6 +17,9 @@ import pytest
 from daemonrig import DaemonRig
 from rootless import permissions_count
 
+# Every daemon of the tests has a cache of weights of its own, and would compile its loops there anew.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(sys.prefix) / "numba-cache"))
+
 
 @pytest.fixture(scope="session")
 def real_part() -> Callable[[str, object, str], None]:
