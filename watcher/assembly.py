@@ -16,15 +16,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from watcher.config import Folder, Settings
-from watcher.dispatch import Dispatcher
+from watcher.dispatch import Dispatcher, Runs
 from watcher.domain import EngineAbout, Failure, Job, JobState, Outcome, Source
 from watcher.engine import weights
 from watcher.engine.card import Card, cards_of, proxy_size, sizes_of
 from watcher.engine.crew import Crew
 from watcher.engine.launch import prepare
 from watcher.errors import EngineUnavailable, HostError, WatcherError
+from watcher.fleet_settings import Where
 from watcher.intake.watch import FolderWatch
 from watcher.journal import Journal, Record
 from watcher.log import event
@@ -42,6 +44,9 @@ from watcher.pipeline.scale import step_down
 from watcher.pipeline.sheet import Scope
 from watcher.pipeline.sheet_keeper import SheetKeeper
 from watcher.pipeline.work import FolderWork
+
+if TYPE_CHECKING:
+    from watcher.fleet.remote import RemoteRunner
 
 MEGA = 1_000_000
 
@@ -66,12 +71,14 @@ class Engines:
         self._booting: Crew | None = None
         self._closed = threading.Event()
 
-    def boot(self, settings: Settings) -> None:
-        """Fetch weights and warm up whatever `settings` needs and is not warm yet.
+    def boot(self, settings: Settings, where: Where = "here") -> None:
+        """Fetch weights and warm up whatever the folders of `where` need and is not warm yet.
 
         Three tries each. Raises ConfigError or EngineUnavailable; those booted before stay.
         """
-        cards, cache = cards_of(settings), weights.cache_folder(settings.models.cache)
+        cards, cache = cards_of(settings, where), weights.cache_folder(settings.models.cache)
+        if not cards:
+            return
         # Beside the worker, which is busy with its framework and the weights.
         with ThreadPoolExecutor(1, "compile") as aside:
             compiling = aside.submit(warm_up, cache)
@@ -128,6 +135,10 @@ def _threads(card: Card) -> int:
     return max(1, cores // card.workers_cpu) if card.workers_cpu > 1 else 0
 
 
+def _nobody() -> EngineAbout:
+    raise AssertionError("a node says itself which engine it has")
+
+
 def about_of(supervisor: Crew) -> EngineAbout:
     """Who computes; to be asked of a supervisor that has computed something."""
     assert supervisor.about is not None
@@ -170,11 +181,12 @@ def build_runner(
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One engine and all that feeds it."""
+    """One engine and all that feeds it; `fleet` where the engines are those of the nodes."""
 
-    supervisor: Crew
-    runner: Runner
+    supervisor: Crew | RemoteRunner
+    runner: Runner | RemoteRunner
     dispatcher: Dispatcher
+    fleet: RemoteRunner | None = None
 
 
 class _FileEnds:
@@ -223,7 +235,7 @@ class Assembly:
         wanted = {name: folder for name, folder in settings.folders.items() if folder.contact_sheet}
         self._sheets = SheetKeeper({name: Scope.of(name, folder) for name, folder in wanted.items()})
         self.lanes = self._lanes(engines)
-        engines.retain([lane.supervisor for lane in self.lanes])
+        engines.retain([lane.supervisor for lane in self.lanes if isinstance(lane.supervisor, Crew)])
         self.watches = {
             name: FolderWatch(
                 name,
@@ -241,28 +253,52 @@ class Assembly:
         cards = cards_of(self.settings)
         budget = PixelBudget(int(self.settings.limits.max_in_flight_mp * MEGA))
         groups: dict[EngineKey, tuple[Card, Crew, dict[str, Recipe]]] = {}
+        away: dict[str, tuple[Card, dict[str, Recipe]]] = {}
         for name, folder in self.settings.folders.items():
             card, profile = cards[folder.profile], self.settings.profile_of(folder)
+            if folder.where == "fleet":
+                recipe = Recipe(name, folder, folder.profile, profile, _nobody, self._names)
+                away.setdefault(card.name, (card, {}))[1][name] = recipe
+                continue
             supervisor = engines.get(card, profile.device)
             key = EngineKey.of(card, profile.device)
             recipe = Recipe(name, folder, folder.profile, profile, partial(about_of, supervisor), self._names)
             groups.setdefault(key, (card, supervisor, {}))[2][name] = recipe
-        return [self._lane(*group, budget) for group in groups.values()]
+        here = [self._lane(*group, budget) for group in groups.values()]
+        return [*here, *(self._lane_away(*group) for group in away.values())]
 
     def _lane(self, card: Card, supervisor: Crew, recipes: dict[str, Recipe], budget: PixelBudget) -> Lane:
-        self._recipes |= recipes
         runner = build_runner(card, supervisor, recipes, self.settings, budget, apart=True)
-        dispatcher = Dispatcher(
+        return Lane(supervisor, runner, self._dispatcher(runner, recipes, self.settings.limits.max_in_flight))
+
+    def _lane_away(self, card: Card, recipes: dict[str, Recipe]) -> Lane:
+        # Only here: without a fleet nothing of it is imported, nor is dramatiq.
+        from watcher.fleet.remote import remote_runner
+
+        remote = remote_runner(self.settings, card, recipes, wanted=self._is_wanted)
+        dispatcher = self._dispatcher(remote, recipes, self.settings.queue.in_flight, blames=False)
+        return Lane(remote, remote, dispatcher, remote)
+
+    def _is_wanted(self, job_id: int) -> bool:
+        record = self._journal.job(job_id)
+        return record is not None and record.state in (JobState.QUEUED, JobState.RUNNING)
+
+    def _dispatcher(
+        self, runs: Runs, recipes: dict[str, Recipe], max_in_flight: int, *, blames: bool = True
+    ) -> Dispatcher:
+        self._recipes |= recipes
+        return Dispatcher(
             self._journal,
-            runner,
+            runs,
             list(recipes),
             ends=_FileEnds(recipes, self._sheets),
             policy=self.settings.retry.policy,
-            max_in_flight=self.settings.limits.max_in_flight,
+            max_in_flight=max_in_flight,
             on_halt=self._on_halt,
             is_open=lambda name: self.watches[name].is_open(),
+            priority={name: recipe.folder.priority for name, recipe in recipes.items()},
+            blames=blames,
         )
-        return Lane(supervisor, runner, dispatcher)
 
     # --- From start to stop ----------------------------------------------------------------
 
@@ -287,6 +323,8 @@ class Assembly:
             watch.stop(0.0)
         for lane in self.lanes:
             lane.dispatcher.stop()
+            if lane.fleet is not None:
+                lane.fleet.recall_waiting()
 
     def drained(self) -> bool:
         return all(lane.dispatcher.join(0) for lane in self.lanes)
@@ -297,6 +335,9 @@ class Assembly:
         False if some thread hangs in the file system and will have to be left behind.
         """
         deadline = time.monotonic() + grace
+        for lane in self.lanes:
+            if lane.fleet is not None:
+                lane.fleet.recall()
         clean = [lane.dispatcher.join(max(0.0, deadline - time.monotonic())) for lane in self.lanes]
         for lane, joined in zip(self.lanes, clean, strict=True):
             if joined:

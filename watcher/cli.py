@@ -20,6 +20,7 @@ OK, USAGE, INTERRUPTED = 0, 64, 130
 
 COMMANDS = {
     "run": "watch the hot folders until told to stop",
+    "node": "work for the watchers of other hosts",
     "matte": "make mattes of photos or folders now, without a daemon",
     "submit": "copy photos into a hot folder",
     "status": "what the daemon is doing",

@@ -24,6 +24,7 @@ from pydantic import (
 from watcher import lined_yaml, places, templates
 from watcher.endings import IMAGES
 from watcher.errors import ConfigError, RetryPolicy
+from watcher.fleet_settings import Queue, Where, check_fleet, without_shares
 from watcher.outputs import Output as Output  # noqa: PLC0414  (settings are imported from here)
 from watcher.places import Problem
 from watcher.strict import Place as Place  # noqa: PLC0414  (so is what they are made of)
@@ -139,6 +140,11 @@ class Folder(Strict):
 
     contact_sheet: bool = Field(False, description="keep a contact sheet of each day in the output folder")
 
+    where: Where = Field("here", description="who computes: this machine, or the nodes")
+    priority: Annotated[int, Field(ge=0, le=9)] = Field(
+        0, description="photos of a folder with a higher number go first"
+    )
+
     @model_validator(mode="after")
     def _archive_is_named(self) -> Folder:
         if self.source == "archive" and self.archive is None:
@@ -208,6 +214,10 @@ class Settings(Strict):
     models: Models = Field(default_factory=Models)
     log: Log = Field(default_factory=Log)
     web: Web = Field(default_factory=Web, description="the page and the API")
+    shares: dict[Name, Place] = Field(
+        default_factory=dict, description="where this host mounts the shares that others know by name"
+    )
+    queue: Queue = Field(default_factory=Queue, description="the broker between this machine and the nodes")
     history_days: Positive = Field(
         90.0, description="how long finished photos that are gone stay in the journal"
     )
@@ -239,8 +249,9 @@ def load(path: Path | None) -> Settings:
     if path is None:
         return _embedded(Path.cwd())
     document, base = lined_yaml.read(path), path.absolute().parent
-    settings, problems = _validate(document.raw)
-    problems += _check(_parts(document.raw, settings), base)
+    raw, problems = without_shares(document.raw)
+    settings, more = _validate(raw)
+    problems += [*more, *_check(_parts(raw, settings), base), *check_fleet(settings, base)]
     told = [*document.problems, *((document.line(where), where, words) for where, words in problems)]
     if told or settings is None:
         raise ConfigError(
@@ -377,6 +388,7 @@ def _absolute(settings: Settings, base: Path) -> Settings:
         update={
             "folders": folders,
             "profiles": profiles,
+            "shares": {name: places.absolute(base, path) for name, path in settings.shares.items()},
             "models": models,
             "state_dir": place(settings.state_dir),
         }

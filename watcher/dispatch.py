@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -79,7 +79,8 @@ class Dispatcher:
     """`max_in_flight` bounds the jobs that are claimed and not yet recorded.
 
     `is_open`: may jobs of this folder run? Those that hang in a share which does not answer
-    do not count: the other folders go on.
+    do not count: the other folders go on. Folders with a higher `priority` are served first.
+    `blames`: photos are worked on in this daemon, so its death may have been the fault of one.
     """
 
     def __init__(
@@ -93,8 +94,12 @@ class Dispatcher:
         max_in_flight: int,
         on_halt: Callable[[WatcherError], None],
         is_open: Callable[[str], bool] = lambda _: True,
+        priority: Mapping[str, int] | None = None,
+        blames: bool = True,
     ) -> None:
         self._is_open = is_open
+        self._priority = priority or {}
+        self._blames = blames
         self._journal = journal
         self._runs = runs
         self._folders = tuple(folders)
@@ -213,7 +218,7 @@ class Dispatcher:
             if not active:
                 self._start(self._alone.popleft())
             return
-        if any(job.crashes for job in active):
+        if self._blames and any(job.crashes for job in active):
             return
         room = self._max_in_flight - len(active)
         folders = self._open_folders(time.monotonic())
@@ -221,7 +226,8 @@ class Dispatcher:
             return
         # A turn each, so that a folder with a backlog does not starve its neighbours.
         turn = next(self._turns) % len(folders)
-        jobs = self._journal.claim(folders[turn:] + folders[:turn], limit=room, now=time.time(), lease=LEASE)
+        order = sorted(folders[turn:] + folders[:turn], key=lambda name: -self._priority.get(name, 0))
+        jobs = self._journal.claim(order, limit=room, now=time.time(), lease=LEASE)
         for job in jobs:
             self._accept(job)
         if self._alone and not self._active():
@@ -232,7 +238,9 @@ class Dispatcher:
         return [job for job in list(self._tally.running) if self._is_open(job.source.folder)]
 
     def _accept(self, job: Job) -> None:
-        if job.crashes >= self._policy.max_attempts:
+        if not self._blames:
+            self._start(job)
+        elif job.crashes >= self._policy.max_attempts:
             self._quarantine(
                 job,
                 Failure(
@@ -323,6 +331,8 @@ class Dispatcher:
         waits = verdict.delay if verdict.charge else 0.0
         self._journal.retry(job, not_before=time.time() + waits if waits else 0.0, charge=verdict.charge)
         match verdict.action:
+            case Action.PAUSE if self._stopping.is_set():
+                pass  # handed back, not failed
             case Action.PAUSE:
                 self._pause(job.source.folder if isinstance(error, HostError) else ENGINE, error)
             case Action.HALT if isinstance(error, WatcherError):

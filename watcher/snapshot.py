@@ -35,7 +35,13 @@ def snapshot(assembly: Assembly) -> dict[str, Any]:
         "done": sum(lane.dispatcher.status().done for lane in assembly.lanes),
         "quarantined": sum(lane.dispatcher.status().quarantined for lane in assembly.lanes),
         "admitted": assembly.admitted,
+        **_fleets(assembly),
     }
+
+
+def _fleets(assembly: Assembly) -> dict[str, Any]:
+    fleets = [lane.fleet.snapshot() for lane in assembly.lanes if lane.fleet is not None]
+    return {"fleet": fleets} if fleets else {}
 
 
 def _folder(assembly: Assembly, name: str, pauses: dict[str, Pause]) -> dict[str, Any]:
@@ -84,6 +90,10 @@ def sentence(full: dict[str, Any]) -> str:
         f"{failed} in quarantine",
     ]
     wrong = [f"{name} {f['state']}: {f['reason']}" for name, f in full["folders"].items() if f["reason"]]
+    for fleet in full.get("fleet", ()):
+        there = [node for node in fleet["nodes"] if node["state"] != "silent"]
+        if fleet["broker_lost"] or not there:
+            wrong.append(fleet["broker_lost"] or f"no node is there for {fleet['model']}")
     if full["refused"]:
         wrong.append(f"configuration refused: {full['refused']}")
     return "; ".join([", ".join(words), *wrong])

@@ -30,7 +30,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     from watcher.engine.card import cards_of
 
     log.set_up(settings.log.format, settings.log.level)
-    cards = cards_of(settings)
+    cards_of(settings)
+    cards = cards_of(settings, "here")
     plain = log.shape_of(settings.log.format) == "text"
     if plain:
         print(banner(args, settings), file=sys.stderr)

@@ -73,6 +73,8 @@ def words(facts: dict[str, Any]) -> str:
             lines += ["", f"{name}: no longer configured, {waiting} photos wait for it to come back"]
     lines += [""] * bool(facts.get("engines"))
     lines += [_engine(engine) for engine in facts.get("engines", [])]
+    for fleet in facts.get("fleet", []):
+        lines += ["", *_fleet(fleet)]
     for item in facts.get("running", []):
         lines.append(f"  running {item['folder']}/{item['file']} for {ago(time.time() - item['since'])}")
     return "\n".join(lines)
@@ -121,3 +123,27 @@ def _engine(engine: dict[str, Any]) -> str:
     if engine["restarts"]:
         line += f", {engine['restarts']} restarts"
     return line + (f", PAUSED: {engine['paused']}" if engine["paused"] else "")
+
+
+def _fleet(fleet: dict[str, Any]) -> list[str]:
+    """The nodes for one model: what each holds, how fast it is, since when it is silent."""
+    lines = [f"fleet {fleet['model']} by {fleet['broker']}: {fleet['in_flight']} photos out"]
+    if fleet["resent"]:
+        lines[0] += f", {fleet['resent']} sent again"
+    if fleet["broker_lost"]:
+        lines.append(
+            f"  BROKER LOST: {fleet['broker_lost']}. Photos are still taken in; it goes on by itself"
+        )
+    if not fleet["nodes"]:
+        lines.append("  NO NODE has ever been seen: start `hotmatte node` on another host")
+    for node in fleet["nodes"]:
+        if node["state"] == "silent":
+            lines.append(f"  {node['node']}: SILENT for {ago(node['silent_s'])}")
+            continue
+        lines.append(
+            f"  {node['node']}: {node['state']}, holds {node['holds']} of {node['capacity']}, "
+            f"{node['per_minute']} a minute, {node['done']} done, {node['failed']} failed"
+        )
+        if node["reason"]:
+            lines.append(f"    GETS NO WORK: {node['reason']}")
+    return lines

@@ -22,6 +22,7 @@ import watcher.worker
 from watcher.config import Name, Positive, Seconds, Settings, Strict
 from watcher.domain import EngineAbout
 from watcher.errors import ConfigError
+from watcher.fleet_settings import Where
 
 GROUP = "watcher.engines"
 
@@ -263,10 +264,11 @@ def load_card(name: str, folders: list[Path]) -> Card:
     return _read(paths[name])
 
 
-def cards_of(settings: Settings) -> dict[str, Card]:
-    """The model card of each profile that a hot folder uses. Raises ConfigError with every problem."""
+def cards_of(settings: Settings, where: Where | None = None) -> dict[str, Card]:
+    """The model card of each profile that a hot folder (of `where`) uses. Raises ConfigError with every problem."""
+    used = {folder.profile for folder in settings.folders.values() if where in (None, folder.where)}
     folders, problems, cards = card_folders(settings.models.cards), [], {}
-    for name in sorted({folder.profile for folder in settings.folders.values()}):
+    for name in sorted(used):
         try:
             cards[name] = load_card(settings.profiles[name].model, folders)
         except ConfigError as error:

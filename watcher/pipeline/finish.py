@@ -85,7 +85,7 @@ def finish(
         )
         with _timed(spent, "publish"):
             _publish(frame, contents, outcome, place, recipe, now=clock())
-        _withdraw_report(owner, place, recipe)
+        withdraw_report(owner, place, recipe)
     return outcome
 
 
@@ -167,12 +167,12 @@ def _twice(suffixes: list[str]) -> str:
     return next(suffix for suffix in suffixes if folded.count(suffix.casefold()) > 1)
 
 
-def _reserved(recipe: Recipe) -> tuple[str, ...]:
+def reserved_suffixes(recipe: Recipe) -> tuple[str, ...]:
     """As long as suffixes can get: a long name must be cut alike for every version of a photo."""
     return tuple(output.suffix or "x" * templates.MOST_BYTES for output in recipe.profile.outputs)
 
 
-def _vary(recipe: Recipe) -> bool:
+def names_vary(recipe: Recipe) -> bool:
     return any(output.name is not None for output in recipe.profile.outputs)
 
 
@@ -185,7 +185,7 @@ def _place(owner: Owner, recipe: Recipe, suffixes: tuple[str, ...]) -> Iterator[
         output=folder.output,
         tree=folder.tree,
         suffixes=suffixes,
-        reserved=_reserved(recipe) if _vary(recipe) else None,
+        reserved=reserved_suffixes(recipe) if names_vary(recipe) else None,
         duplicates=folder.duplicates,
     ) as place:
         yield place
@@ -217,7 +217,7 @@ def _publish(
     frame: Frame, contents: list[_Content], outcome: Outcome, place: Place, recipe: Recipe, *, now: float
 ) -> None:
     suffixes = [content.suffix for content in contents]
-    older = publish.settled(place.folder, place.base, suffixes, vary=_vary(recipe))
+    older = publish.settled(place.folder, place.base, suffixes, vary=names_vary(recipe))
     gone = [] if older is None else [old.suffix for old in older.outputs if old.suffix not in suffixes]
     told = sidecar.sidecar(
         frame,
@@ -236,10 +236,10 @@ def _publish(
 
 def _report_place(relpath: str, recipe: Recipe) -> tuple[Path, str]:
     root = recipe.folder.quarantine or recipe.folder.output
-    return naming.place_of(relpath, output=root, tree=recipe.folder.tree, suffixes=_reserved(recipe))
+    return naming.place_of(relpath, output=root, tree=recipe.folder.tree, suffixes=reserved_suffixes(recipe))
 
 
-def _withdraw_report(owner: Owner, place: Place, recipe: Recipe) -> None:
+def withdraw_report(owner: Owner, place: Place, recipe: Recipe) -> None:
     """A report of an earlier failure is no longer true."""
     path = naming.report_of(*_report_place(owner.relpath, recipe), owner)
     with suppress(OSError):

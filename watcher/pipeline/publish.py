@@ -36,13 +36,15 @@ _IN_THE_WAY = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMET
 def publish_all(
     folder: Path,
     base: str,
-    outputs: Sequence[tuple[str, bytes]],
+    outputs: Sequence[tuple[str, bytes | Path]],
     *,
     sidecar: bytes,
     job_id: int,
     supersedes: Sequence[str] = (),
 ) -> None:
     """Publish `outputs` (suffix, content) and then their sidecar as `folder`/`base` + suffix.
+
+    A content may be a Path: a durable file from elsewhere, which is moved. If that fails it is gone.
 
     `supersedes`: suffixes of an older version's outputs that vanish with it. Doing it again,
     after a death at any point, ends in the same state. Raises HostError, or InputRejected
@@ -52,7 +54,7 @@ def publish_all(
         make_folder(folder)
         record = _create(temporary_of(folder / (base + SIDECAR), job_id))
         try:
-            _prepare(folder, base, [*outputs, (SIDECAR, sidecar)], record, job_id)
+            _prepare(folder, base, outputs, sidecar, record, job_id)
             _commit(folder, base, [suffix for suffix, _ in outputs], supersedes, job_id)
         finally:
             os.close(record)
@@ -108,23 +110,28 @@ def fsync_directory(folder: Path) -> None:
 # --- The steps -----------------------------------------------------------------------------
 
 
-def _prepare(folder: Path, base: str, files: Sequence[tuple[str, bytes]], record: int, job_id: int) -> None:
+def _prepare(
+    folder: Path,
+    base: str,
+    files: Sequence[tuple[str, bytes | Path]],
+    sidecar: bytes,
+    record: int,
+    job_id: int,
+) -> None:
     """All temporaries, durable, the `record` filled last; or none.
 
     The record was made first, empty, and is locked until all is published: see `_live`.
     """
     try:
-        for suffix, content in files[:-1]:
-            place = _create(temporary_of(folder / (base + suffix), job_id))
-            try:
-                _fill(place, content)
-            finally:
-                os.close(place)
-        _fill(record, files[-1][1])
+        for suffix, content in files:
+            temporary = temporary_of(folder / (base + suffix), job_id)
+            if not isinstance(content, Path) or not _moved(content, temporary):
+                _write(temporary, content.read_bytes() if isinstance(content, Path) else content)
+        _fill(record, sidecar)
         fsync_directory(folder)
     except OSError:
         # The record first: without the others it would promise too much.
-        for suffix, _ in reversed(files):
+        for suffix in (SIDECAR, *(suffix for suffix, _ in files)):
             with suppress(OSError):
                 unlink(temporary_of(folder / (base + suffix), job_id))
         raise
@@ -159,6 +166,25 @@ def _create(path: Path) -> int:
         if os.fstat(place).st_nlink:
             return place
         os.close(place)  # swept away before it was locked
+
+
+def _write(path: Path, content: bytes) -> None:
+    place = _create(path)
+    try:
+        _fill(place, content)
+    finally:
+        os.close(place)
+
+
+def _moved(path: Path, temporary: Path) -> bool:
+    """False where that is on another file system."""
+    try:
+        rename(path, temporary)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        return False
+    return True
 
 
 def _fill(place: int, content: bytes) -> None:

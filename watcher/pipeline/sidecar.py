@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from watcher import __version__
@@ -16,6 +17,7 @@ from watcher.domain import (
     Failure,
     Frame,
     Job,
+    Outcome,
     Published,
     Review,
     Source,
@@ -101,6 +103,22 @@ def sidecar(
     )
 
 
+def moved(
+    told: bytes, source: Source, files: Iterable[tuple[Published, str]], *, supersedes: Iterable[str]
+) -> bytes:
+    """The sidecar `told` of results made elsewhere, for `source` and where the files lie now."""
+    parsed = json.loads(told)
+    kept = {key: value for key, value in parsed["source"].items() if key not in ("path", "path_bytes")}
+    return _dump(
+        {
+            **parsed,
+            "source": {**kept, **_source(source)},
+            "outputs": [_output(published, suffix) for published, suffix in files],
+            "supersedes": list(supersedes),
+        }
+    )
+
+
 def report(job: Job, failure: Failure, *, now: float) -> bytes:
     """The error report of a job that was given up."""
     return _dump(
@@ -152,6 +170,19 @@ def owner_in(content: bytes) -> tuple[str, str] | None:
     """(folder, relpath) of the source in a sidecar or a report; None if it is not one of ours."""
     record = record_in(content)
     return None if record is None else record.owner
+
+
+def outcome_in(content: bytes, job: Job, sidecar: Path) -> Outcome:
+    """What a sidecar tells of `job`'s results, under the paths it names. Raises ValueError."""
+    try:
+        parsed = json.loads(content)
+        keys = ("kind", "path", "format", "width", "height", "size", "sha256")
+        files = tuple(Published(*(item[key] for key in keys)) for item in parsed["outputs"])
+        found = Review(parsed["coverage"], parsed["uncertain"], tuple(parsed["review"]["flags"]))
+        timings = {str(stage): float(ms) / 1000 for stage, ms in parsed["timings_ms"].items()}
+        return Outcome(job, files, sidecar, found, timings, tuple(parsed["warnings"]))
+    except (TypeError, LookupError, AttributeError) as error:
+        raise ValueError(f"not a sidecar: {error!r}") from error
 
 
 def record_in(content: bytes) -> Record | None:

@@ -1,0 +1,219 @@
+"""One connection to RabbitMQ or Redis by Dramatiq: send, take, acknowledge. Knows no jobs.
+
+Dramatiq's actors and threads are not used: what is taken goes into a Runner, which batches.
+The only module that imports dramatiq.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from watcher.errors import ConfigError, HostError
+
+ACTOR = "hotmatte"
+# Both sides look at the broker at least this often; a sign of life for it, too.
+POLL_S = 0.5
+CONNECT_S = 5
+
+
+class BrokerLost(HostError):
+    """The broker does not answer."""
+
+    remedy = "Start it, or correct queue.url; work goes on by itself."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Delivery:
+    """A message in our hands: nobody else gets it until it is given back or we are lost."""
+
+    body: object
+    message: Any
+
+
+def shown(url: str) -> str:
+    """The broker's address without user and password."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname or ''}" + (f":{parts.port}" if parts.port else "")
+
+
+class Line:
+    """Thread-safe. What others took and never acknowledged comes back `lost_after` seconds after they died."""
+
+    def __init__(self, url: str, *, lost_after: float) -> None:
+        try:
+            import dramatiq
+
+            dramatiq.set_encoder(dramatiq.JSONEncoder())
+            self._broker: Any = (
+                _redis(url, lost_after) if url.startswith("redis") else _rabbit(url, lost_after)
+            )
+        except ImportError as error:
+            raise ConfigError(
+                [f"`where: fleet` and `hotmatte node` need packages that are not installed: {error.name}"],
+                remedy="pip install 'hotmatte[queue]'.",
+            ) from error
+        # Each failure is reported by us, once and in words; their tracebacks are for debugging.
+        for name in ("dramatiq", "pika"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+        self.address = shown(url)
+
+    def send(self, queue: str, body: str) -> None:
+        """Durable, as far as the broker is, when this returns. Raises BrokerLost."""
+        import dramatiq
+
+        message: Any = dramatiq.Message(
+            queue_name=queue, actor_name=ACTOR, args=(), kwargs={"body": body}, options={}
+        )
+        with _translated(self.address):
+            self._broker.declare_queue(queue)
+            self._broker.enqueue(message)
+
+    def listen(self, queue: str, *, prefetch: int) -> Listener:
+        """Raises BrokerLost."""
+        with _translated(self.address):
+            self._broker.declare_queue(queue)
+            return Listener(
+                self._broker.consume(queue, prefetch=prefetch, timeout=int(POLL_S * 1000)), self.address
+            )
+
+    def beat(self) -> None:
+        """We live, although we take nothing: Redis would hand our jobs to others. Raises BrokerLost."""
+        if hasattr(self._broker, "do_qsize"):
+            with _translated(self.address):
+                self._broker.do_qsize("hotmatte.beat")
+
+    def close(self) -> None:
+        with suppress(Exception):
+            self._broker.close()
+
+
+class Listener:
+    """Deliveries from one queue, at most `prefetch` of them unacknowledged. `take` from one thread."""
+
+    def __init__(self, consumer: Any, address: str) -> None:
+        self._consumer = consumer
+        self._address = address
+        self._lock = threading.Lock()
+
+    def take(self) -> Delivery | None:
+        """The next one, or None after a while. Raises BrokerLost."""
+        with _translated(self._address):
+            message = next(self._consumer)
+        return None if message is None else Delivery(message.kwargs.get("body"), message)
+
+    def ack(self, delivery: Delivery) -> None:
+        """Done with it. Raises BrokerLost: then somebody gets it once more."""
+        with _translated(self._address), self._lock:
+            self._consumer.ack(delivery.message)
+
+    def give_back(self, delivery: Delivery) -> None:
+        """Somebody else shall have it; with RabbitMQ when this listener is closed. Raises BrokerLost."""
+        with _translated(self._address), self._lock:
+            self._consumer.requeue([delivery.message])
+
+    def retreat(self) -> None:
+        """Fetch no more; what was taken stays ours until it is acknowledged. Raises BrokerLost."""
+        with _translated(self._address):
+            if hasattr(self._consumer, "message_cache"):  # Redis: fetched ahead, and ours until we are missed
+                self._consumer.prefetch = 0
+                while self._consumer.message_cache:
+                    self._consumer.requeue([next(self._consumer)])
+            else:
+                self._consumer.channel.cancel()
+
+    def serve(self) -> None:
+        """After `retreat`, again and again: keep the connection alive. Raises BrokerLost."""
+        if hasattr(self._consumer, "message_cache"):
+            time.sleep(0.05)
+            return
+        with _translated(self._address):
+            self._consumer.connection.process_data_events(time_limit=0.05)
+
+    def close(self) -> None:
+        """What is not acknowledged goes to others. Never raises: a broker that is lost knows that, too."""
+        with suppress(BrokerLost):
+            self.retreat()
+        with suppress(BrokerLost), _translated(self._address):
+            self._consumer.close()
+
+
+def _redis(url: str, lost_after: float) -> Any:
+    from dramatiq.brokers import redis as theirs
+    from redis import ConnectionPool, Redis
+
+    pool = ConnectionPool.from_url(
+        url, socket_timeout=CONNECT_S, socket_connect_timeout=CONNECT_S, health_check_interval=10
+    )
+    make: Any = theirs.RedisBroker
+    return make(
+        client=Redis(connection_pool=pool),
+        middleware=[],
+        namespace="hotmatte",
+        heartbeat_timeout=int(lost_after * 1000),
+        # Every look at a queue also looks for jobs of the dead: two cheap reads.
+        maintenance_chance=1_000_000,
+    )
+
+
+def _rabbit(url: str, lost_after: float) -> Any:
+    from dramatiq.brokers.rabbitmq import RabbitmqBroker
+
+    # RabbitMQ closes a connection after two missed heartbeats.
+    options = f"heartbeat={max(2, round(lost_after / 2))}&blocked_connection_timeout=30"
+    options += f"&socket_timeout={CONNECT_S}&connection_attempts=1"
+    base, _, given = url.partition("?")
+    if re.fullmatch(r"amqps?://[^/]+/?", base):
+        base = base.rstrip("/") + "/%2F"
+    return RabbitmqBroker(
+        url=f"{base}?{'&'.join(filter(None, [options, given]))}", confirm_delivery=True, middleware=[]
+    )
+
+
+@contextmanager
+def _translated(address: str) -> Iterator[None]:
+    """Everything that says that the broker is away, as BrokerLost."""
+    try:
+        yield
+    except _lost() as error:
+        raise BrokerLost(f"the broker {address} does not answer: {error or type(error).__name__}") from error
+    except (AssertionError, AttributeError, StopIteration) as error:
+        # What pika raises where a connection ends in the middle of a call.
+        raise BrokerLost(f"the broker {address} was lost: {error!r}") from error
+
+
+def _lost() -> tuple[type[BaseException], ...]:
+    from dramatiq.errors import BrokerError
+
+    found: list[type[BaseException]] = [BrokerError, OSError]
+    with suppress(ImportError):
+        from pika.exceptions import AMQPError
+
+        found.append(AMQPError)
+    with suppress(ImportError):
+        from redis import RedisError
+
+        found.append(RedisError)
+    return tuple(found)
+
+
+class Patience:
+    """How long to wait between two tries to reach the broker: 0.2 s, then longer, 5 s at most."""
+
+    def __init__(self, stopping: threading.Event) -> None:
+        self._stopping = stopping
+        self._tries = 0
+
+    def wait(self) -> None:
+        self._tries += 1
+        self._stopping.wait(min(5.0, 0.2 * 2.0 ** min(self._tries, 6)))
+
+    def well(self) -> None:
+        self._tries = 0

@@ -1,0 +1,378 @@
+"""A worker host: takes jobs from the broker, runs them, puts what comes out where the watcher looks.
+
+Holds nothing that is worth keeping: a node may die at any moment. Acknowledges a job only when
+its results are durable on the share and the watcher has been told.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, MutableMapping
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from watcher import __version__
+from watcher.config import Folder, Settings
+from watcher.domain import EngineAbout, Job, Outcome, Source, Stamp
+from watcher.errors import ConfigError, EngineUnavailable, HostError, InputRejected, WatcherError
+from watcher.fleet import roster, stage
+from watcher.fleet.brokers import BrokerLost, Delivery, Line, Listener, Patience
+from watcher.fleet.messages import PROTOCOL, JobMessage, Reply, Unreadable, job_in, jobs_queue, pack
+from watcher.fleet.shares import Shares
+from watcher.log import event
+from watcher.pipeline.naming import Names
+from watcher.pipeline.recipe import Recipe
+
+# File systems keep times to 2 s (FAT), 100 ns (SMB) or 1 ns: the same time may read differently here.
+COARSEST_S = 2.0
+
+
+class Runs(Protocol):
+    def submit(self, job: Job) -> Future[Outcome]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """One warm engine: where its jobs run, and the recipes that the runner looks up by folder name."""
+
+    model: str
+    card: str
+    runs: Runs
+    recipes: MutableMapping[str, Recipe]
+    about: Callable[[], EngineAbout]
+
+
+@dataclass(slots=True, eq=False)
+class _Hand:
+    """A job in our hands; the same job may be delivered more than once."""
+
+    message: JobMessage
+    attempt: Path
+    deliveries: list[tuple[Listener, Delivery]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Tally:
+    done: int = 0
+    failed: int = 0
+    times: deque[float] = field(default_factory=deque)  # when photos of the last minute ended
+
+
+Ended = tuple[_Hand, Future[Outcome]]
+
+
+class Node:
+    """`capacity` jobs for each engine at one time. `run` returns when `stop` was called, or raises."""
+
+    def __init__(self, name: str, settings: Settings, line: Line, shares: Shares) -> None:
+        self._name, self._settings, self._line, self._shares = name, settings, line, shares
+        self._benches: list[Bench] = []
+        self._capacity = settings.limits.max_in_flight
+        self._hands: dict[tuple[str, int, int], _Hand] = {}
+        self._lock = threading.Lock()
+        self._ended: queue.SimpleQueue[Ended | None] = queue.SimpleQueue()
+        self._tally = _Tally()
+        self._tokens: dict[str, str] = {}
+        self._trouble = threading.Event()  # a share is away, or an engine: nothing is taken
+        self._stopping = threading.Event()
+        self._over = threading.Event()  # the time to drain
+        self._fatal: EngineUnavailable | None = None
+        self._beats = 0
+
+    def check(self) -> None:
+        """Does this host see the shares as the watcher does, and are both of one version? Raises."""
+        if not self._shares.names:
+            raise ConfigError(["a node needs `shares`: it reaches photos and results only there"])
+        for name in self._shares.names:
+            self._shares.check_watcher(name)
+            self._tokens[name] = self._shares.token(name)
+
+    def add(self, bench: Bench) -> None:
+        """One more engine; before `run`."""
+        self._benches.append(bench)
+
+    def stop(self) -> None:
+        """Take no more; finish what is in hand."""
+        self._stopping.set()
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    def run(self, tick: Callable[[], None] = lambda: None) -> None:
+        """`tick` is called about once a second. Raises EngineUnavailable if an engine is beyond help."""
+        takers = [
+            threading.Thread(target=self._take_all, args=(bench,), name=f"take-{bench.model}")
+            for bench in self._benches
+        ]
+        speaker = threading.Thread(target=self._answer_all, name="answer")
+        for thread in (*takers, speaker):
+            thread.start()
+        try:
+            while not self._stopping.wait(1.0):
+                self._beat("working")
+                tick()
+            deadline = time.monotonic() + self._settings.limits.drain_timeout_s
+            while self._hands and time.monotonic() < deadline and self._fatal is None:
+                self._beat("draining")
+                tick()
+                time.sleep(0.05)
+        finally:
+            self._stopping.set()
+            self._over.set()
+            for taker in takers:
+                taker.join()
+            self._ended.put(None)
+            speaker.join()
+            self._leave()
+        if self._fatal is not None:
+            raise self._fatal
+
+    # --- Telling ---------------------------------------------------------------------------
+
+    def _beat(self, state: str) -> None:
+        """On every share first: a node whose share hangs shall not look alive to the broker either."""
+        self._beats += 1
+        if self._beats % round(roster.BEAT_S) and state == "working":
+            return
+        trouble = ""
+        for name in self._shares.names:
+            try:
+                self._shares.check_token(name, self._tokens[name])
+                roster.tell(self._shares.state(name) / roster.NODES, self._name, self._said(state))
+            except (OSError, HostError) as error:
+                trouble = str(error)
+        if trouble and not self._trouble.is_set():
+            event(logging.WARNING, f"takes no work: {trouble}", remedy=HostError.remedy)
+        (self._trouble.set if trouble else self._trouble.clear)()
+        with suppress(BrokerLost):
+            self._line.beat()
+
+    def _said(self, state: str) -> dict[str, Any]:
+        now = time.monotonic()
+        with self._lock:
+            while self._tally.times and now - self._tally.times[0] > 60.0:
+                self._tally.times.popleft()
+            holds = [key[:2] for key in self._hands]
+        return {
+            "hotmatte": __version__,
+            "protocol": PROTOCOL,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "state": state,
+            "models": {bench.model: bench.card for bench in self._benches},
+            "capacity": self._capacity * len(self._benches),
+            "holds": holds,
+            "done": self._tally.done,
+            "failed": self._tally.failed,
+            "per_minute": len(self._tally.times),
+            "beat": self._beats,
+        }
+
+    # --- Taking ----------------------------------------------------------------------------
+
+    def _take_all(self, bench: Bench) -> None:
+        patience = Patience(self._stopping)
+        told = False
+        while not self._stopping.is_set():
+            if self._trouble.is_set():
+                patience.wait()
+                continue
+            try:
+                listener = self._line.listen(jobs_queue(bench.card), prefetch=self._capacity)
+                told = False
+                self._listen(listener, bench, patience)
+            except BrokerLost as error:
+                if not told:
+                    event(logging.WARNING, f"takes no work: {error}", remedy=error.remedy)
+                told = True
+                patience.wait()
+
+    def _listen(self, listener: Listener, bench: Bench, patience: Patience) -> None:
+        try:
+            while not self._stopping.is_set() and not self._trouble.is_set():
+                delivery = listener.take()
+                patience.well()
+                if delivery is not None:
+                    self._receive(listener, delivery, bench)
+            listener.retreat()
+            while self._drains():
+                # What came by this connection can be acknowledged only by it.
+                listener.serve()
+        finally:
+            self._give_back(listener)
+            listener.close()
+
+    def _drains(self) -> bool:
+        return bool(self._hands) and not self._trouble.is_set() and not self._over.is_set()
+
+    def _receive(self, listener: Listener, delivery: Delivery, bench: Bench) -> None:
+        try:
+            message = job_in(delivery.body)
+        except (Unreadable, ConfigError) as error:
+            event(logging.ERROR, f"message not understood: {error}", remedy=error.remedy)
+            listener.ack(delivery)
+            return
+        try:
+            kept = self._begin(listener, delivery, message, bench)
+        except HostError as error:
+            # The share's or ours: somebody else shall try, and we look again.
+            event(logging.WARNING, f"takes no work: {error}", job=message.job, remedy=error.remedy)
+            self._trouble.set()
+            listener.give_back(delivery)
+            return
+        except InputRejected as error:
+            self._line.send(message.reply_to, pack(self._failure(message, error)))
+            kept = False
+        if not kept:
+            listener.ack(delivery)
+
+    def _begin(self, listener: Listener, delivery: Delivery, message: JobMessage, bench: Bench) -> bool:
+        """Start the job; False if there is nothing to be done. Raises HostError, InputRejected, BrokerLost."""
+        with self._lock:
+            for hand in self._hands.values():
+                if hand.message.same_work(message):
+                    hand.deliveries.append((listener, delivery))
+                    return True
+        place = self._shares.path(message.stage)
+        share = message.stage.removeprefix("share://").partition("/")[0]
+        self._shares.check_token(share, message.share)
+        if not stage.is_wanted(place):
+            return False
+        staged = stage.find(place, message)
+        if staged is not None:
+            reply = self._reply(message, staged=self._shares.url(staged.place))
+            self._line.send(message.reply_to, pack(reply))
+            return False
+        deaths = stage.cut_short(place)
+        if deaths >= self._settings.retry.max_attempts:
+            raise InputRejected(
+                f"{deaths} nodes died, or stood still, while they worked on this file",
+                remedy="Export the photo again, or report it: a file must not be able to do that.",
+            )
+        attempt = stage.begin(place, message, self._name)
+        hand = _Hand(message, attempt, [(listener, delivery)])
+        job, recipe = self._job(message, attempt, bench, deaths)
+        with self._lock:
+            self._hands[message.watcher, message.job, message.fence] = hand
+        bench.recipes[job.source.folder] = recipe
+        result = bench.runs.submit(job)
+        result.add_done_callback(lambda done: self._put_down(hand, job, bench, done))
+        return True
+
+    def _job(self, message: JobMessage, attempt: Path, bench: Bench, deaths: int) -> tuple[Job, Recipe]:
+        """The job as this host sees it: a hot folder of its own, whose results go into the attempt."""
+        path = self._shares.path(message.source)
+        key = f"{message.watcher}.{message.job}.{message.fence}.{attempt.name}"
+        source = Source(key, path.name, self._stamp(path, message.stamp))
+        folder = Folder(
+            path=path.parent,
+            output=attempt,
+            profile=message.profile_name,
+            tree="flatten",
+            duplicates="replace",
+        )
+        recipe = Recipe(message.folder, folder, message.profile_name, message.profile, bench.about, Names())
+        return Job(message.job, source, message.attempts + deaths, message.fence), recipe
+
+    @staticmethod
+    def _stamp(path: Path, expected: Stamp) -> Stamp:
+        """The expected stamp as this mount would show it; the watcher compares exactly, before it publishes."""
+        with suppress(OSError):
+            seen = Stamp.of(path.lstat())
+            if seen.size == expected.size and abs(seen.mtime_ns - expected.mtime_ns) < COARSEST_S * 1e9:
+                return seen
+        return expected
+
+    def _put_down(self, hand: _Hand, job: Job, bench: Bench, done: Future[Outcome]) -> None:
+        bench.recipes.pop(job.source.folder, None)
+        self._ended.put((hand, done))
+
+    # --- Answering -------------------------------------------------------------------------
+
+    def _answer_all(self) -> None:
+        patience = Patience(self._stopping)
+        while (ended := self._ended.get()) is not None:
+            hand, done = ended
+            error = done.exception()
+            if isinstance(error, EngineUnavailable):
+                self._fatal = error
+                self._stopping.set()
+                continue
+            reply = self._end(hand, error)
+            while not self._answer(hand, reply) and not self._stopping.is_set():
+                patience.wait()
+            patience.well()
+            with self._lock:
+                message = hand.message
+                self._hands.pop((message.watcher, message.job, message.fence), None)
+
+    def _end(self, hand: _Hand, error: BaseException | None) -> Reply:
+        message = hand.message
+        with self._lock:
+            self._tally.times.append(time.monotonic())
+            self._tally.done += error is None
+            self._tally.failed += error is not None
+        event(
+            logging.INFO,
+            "made" if error is None else f"failed: {error}",
+            job=message.job,
+            folder=message.folder,
+            file=self._shares.path(message.source).name,
+            error=type(error).__name__ if error else None,
+        )
+        if error is None:
+            return self._reply(message, staged=self._shares.url(hand.attempt))
+        stage.give_up(hand.attempt)
+        return self._failure(message, error)
+
+    def _answer(self, hand: _Hand, reply: Reply) -> bool:
+        """Tell the watcher, then the broker. False where the broker is away."""
+        try:
+            self._line.send(hand.message.reply_to, pack(reply))
+        except BrokerLost:
+            return False
+        for listener, delivery in list(hand.deliveries):
+            with suppress(BrokerLost):  # then somebody gets it once more, and finds what we made
+                listener.ack(delivery)
+        return True
+
+    def _reply(self, message: JobMessage, **end: Any) -> Reply:
+        return Reply(node=self._name, watcher=message.watcher, job=message.job, fence=message.fence, **end)
+
+    def _failure(self, message: JobMessage, error: BaseException) -> Reply:
+        kinds = [kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "watcher.errors"]
+        return self._reply(
+            message,
+            error=kinds[0] if kinds else type(error).__name__,
+            reason=str(error)[:4000],
+            remedy=error.remedy if isinstance(error, WatcherError) else "",
+            stage=error.stage if isinstance(error, WatcherError) else None,
+        )
+
+    # --- Leaving ---------------------------------------------------------------------------
+
+    def _give_back(self, listener: Listener) -> None:
+        """What came by this connection and is not done: others shall have it now, not when we are missed."""
+        with self._lock:
+            hands = list(self._hands.values())
+        for hand in hands:
+            for by, delivery in hand.deliveries:
+                if by is listener:
+                    with suppress(BrokerLost):
+                        listener.give_back(delivery)
+
+    def _leave(self) -> None:
+        for hand in self._hands.values():
+            stage.give_up(hand.attempt)
+        for name in self._shares.names:
+            roster.fall_silent(self._shares.state(name) / roster.NODES, self._name)

@@ -1,0 +1,400 @@
+"""A lane's jobs, run by whichever node takes them: the RemoteRunner has a Runner's `submit`.
+
+Results are looked for where they lie, on the share; a reply only says when to look. So it does
+not matter what the broker loses: what is not held, not made and not heard of is sent again.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from watcher import errors
+from watcher.config import Settings
+from watcher.domain import EngineAbout, Job, Outcome, printable
+from watcher.engine.card import Card
+from watcher.errors import EngineUnavailable, HostError, InputNotReady, WatcherError
+from watcher.fleet import messages, stage
+from watcher.fleet.brokers import BrokerLost, Line, Patience
+from watcher.fleet.messages import JobMessage, Reply, Unreadable, card_digest, jobs_queue, pack, replies_queue
+from watcher.fleet.roster import NODES, Roster
+from watcher.fleet.sending import Ledger, Pending
+from watcher.fleet.shares import Shares
+from watcher.fleet_settings import STATE, Queue, broker_url
+from watcher.log import event
+from watcher.pipeline.collect import check_source, collect
+from watcher.pipeline.recipe import Recipe
+
+# Publishing is a few renames; several at once hide the latency of a share.
+COLLECTORS = 4
+MIND_S = 1.0
+SWEEP_S = 600.0
+REPLIES = 64
+# The errors of a node that mean here what they meant there.
+KINDS = {
+    name: getattr(errors, name)
+    for name in (
+        "InputNotReady",
+        "InputChanged",
+        "InputRejected",
+        "EngineCrashed",
+        "EngineTimeout",
+        "EngineOutOfMemory",
+        "HostError",
+    )
+}
+
+
+class RemoteBug(Exception):
+    """A node ran into a bug."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """What all lanes of one watcher share: who it is, how it reaches the nodes. `wanted`: is a job not done yet?"""
+
+    watcher: str
+    settings: Queue
+    url: str
+    shares: Shares
+    wanted: Callable[[int], bool]
+
+
+@dataclass(slots=True)
+class _State:
+    broker: str = ""
+    swept: float = 0.0
+    tokens: dict[str, str] = field(default_factory=dict)
+    told: set[str] = field(default_factory=set)
+
+
+class RemoteRunner:
+    """For the hot folders of one model. Raises ConfigError where dramatiq is not installed."""
+
+    restarts = 0
+    fatal = False
+
+    def __init__(self, fleet: Fleet, card: Card, recipes: Mapping[str, Recipe]) -> None:
+        self._fleet, self._recipes = fleet, recipes
+        self._model, self._card = card.name, card_digest(card)
+        self._line = Line(fleet.url, lost_after=fleet.settings.lost_after_s)
+        # Lanes have a queue each for their replies: else one would take what is another's.
+        self._replies = f"{replies_queue(fleet.watcher)}.{self._card[:16]}"
+        self._roster = Roster(
+            [fleet.shares.state(name) / NODES for name in fleet.shares.names],
+            lost_after=fleet.settings.lost_after_s,
+        )
+        self._ledger = Ledger(resend_after=fleet.settings.resend_after_s)
+        self._outbox: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
+        self._state = _State()
+        self._stopping = threading.Event()
+        self._collectors = ThreadPoolExecutor(COLLECTORS, "collect")
+        self._threads = [
+            threading.Thread(target=loop, name=f"fleet-{name}")
+            for name, loop in (("send", self._send_all), ("hear", self._hear_all), ("mind", self._mind_all))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    # --- What a lane needs -----------------------------------------------------------------
+
+    @property
+    def about(self) -> EngineAbout | None:
+        """For the status: what the fleet as a whole is."""
+        return EngineAbout(self._model, "fleet", self._line.address, "fleet", None)
+
+    def submit(self, job: Job) -> Future[Outcome]:
+        """Have some node do `job`. The future carries its outcome, or whatever went wrong."""
+        pending = Pending(job)
+        self._ledger.add(pending)
+        self._outbox.put(pending)
+        return pending.result
+
+    def recall_waiting(self) -> None:
+        """Take back what no node holds: that would be waited for in vain while we stop."""
+        held = self._roster.held(self._fleet.watcher, time.monotonic())
+        for pending in self._ledger.waiting(held):
+            self._settle(pending, _taken_back())
+
+    def recall(self) -> None:
+        """Wait no longer. What nodes make meanwhile is found when the job is submitted again."""
+        self._stopping.set()
+        for pending in self._ledger.clear():
+            pending.result.set_exception(_taken_back())
+
+    def close(self) -> None:
+        self.recall()
+        self._outbox.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._collectors.shutdown()
+        self._line.close()
+
+    def snapshot(self) -> dict[str, Any]:
+        """What `status` shows of the fleet."""
+        now = time.monotonic()
+        nodes = self._roster.snapshot(self._fleet.watcher, now)
+        for node in nodes:
+            node["reason"] = self._unfit(node)
+        return {
+            "model": self._model,
+            "broker": self._line.address,
+            "broker_lost": self._state.broker or None,
+            "in_flight": len(self._ledger),
+            "resent": self._ledger.resent,
+            "nodes": nodes,
+        }
+
+    def _unfit(self, node: Mapping[str, Any]) -> str | None:
+        """Why a node gets no work from here, in words."""
+        try:
+            messages.check_versions(node["protocol"], node["hotmatte"], who=f"node {node['node']}")
+        except errors.ConfigError as error:
+            return f"{error}. {error.remedy}"
+        said = self._roster.alive(time.monotonic()).get(node["node"], {})
+        models = said.get("models", {})
+        if said and self._model in models and models[self._model] != self._card:
+            return f"its model card {self._model} differs from this host's: other pixels would come out"
+        return None
+
+    # --- Sending ---------------------------------------------------------------------------
+
+    def _send_all(self) -> None:
+        patience = Patience(self._stopping)
+        while (pending := self._outbox.get()) is not None:
+            while not self._stopping.is_set():
+                try:
+                    self._send(pending)
+                    patience.well()
+                    break
+                except BrokerLost as error:
+                    self._lose(error)
+                    patience.wait()
+                except BaseException as error:  # noqa: BLE001  (crosses a thread)
+                    self._settle(pending, error)
+                    break
+
+    def _send(self, pending: Pending) -> None:
+        if not self._ledger.has(pending):
+            return
+        message = pending.message = pending.message or self._message(pending.job)
+        place = self._fleet.shares.path(message.stage)
+        staged = stage.find(place, message)
+        if staged is not None:
+            self._collect(pending, staged)
+            return
+        stage.open_job(place)
+        generation = self._ledger.generation
+        self._line.send(jobs_queue(self._card), pack(message))
+        self._ledger.sent(pending, now=time.monotonic(), generation=generation)
+        self._regain()
+
+    def _message(self, job: Job) -> JobMessage:
+        fleet, recipe = self._fleet, self._recipes[job.source.folder]
+        source = fleet.shares.url(recipe.folder.path / job.source.relpath)
+        share = fleet.shares.url(recipe.folder.output).removeprefix("share://").partition("/")[0]
+        return JobMessage(
+            watcher=fleet.watcher,
+            reply_to=self._replies,
+            share=self._token(share),
+            job=job.id,
+            fence=job.fence,
+            attempts=job.attempts,
+            folder=job.source.folder,
+            source=source,
+            stage=f"share://{share}/{STATE}/stage/{fleet.watcher}/{job.id}",
+            size=job.source.stamp.size,
+            mtime_ns=job.source.stamp.mtime_ns,
+            profile_name=recipe.profile_name,
+            profile=recipe.profile,
+            card=self._card,
+        )
+
+    def _token(self, share: str) -> str:
+        """Marks the share when it is first needed: at start it may be away."""
+        if share not in self._state.tokens:
+            self._state.tokens[share] = self._fleet.shares.mark(share)
+        return self._state.tokens[share]
+
+    # --- Hearing ---------------------------------------------------------------------------
+
+    def _hear_all(self) -> None:
+        patience = Patience(self._stopping)
+        while not self._stopping.is_set():
+            try:
+                listener = self._line.listen(self._replies, prefetch=REPLIES)
+                try:
+                    while not self._stopping.is_set():
+                        delivery = listener.take()
+                        self._regain()
+                        patience.well()
+                        if delivery is not None:
+                            self._hear(delivery.body)
+                            listener.ack(delivery)
+                finally:
+                    listener.close()
+            except BrokerLost as error:
+                self._lose(error)
+                patience.wait()
+
+    def _hear(self, body: object) -> None:
+        try:
+            reply = messages.reply_in(body)
+        except (Unreadable, errors.ConfigError) as error:
+            event(logging.WARNING, f"reply not understood: {error}", remedy=error.remedy)
+            return
+        pending = self._ledger.answered(reply.job)
+        if pending is None or pending.message is None or reply.watcher != self._fleet.watcher:
+            self._late(reply)
+        elif reply.error is not None:
+            if reply.fence == pending.job.fence:
+                self._settle(pending, self._error(reply, pending.job))
+        elif (staged := self._staged(reply, pending.message)) is not None:
+            self._collect(pending, staged)
+
+    def _staged(self, reply: Reply, message: JobMessage) -> stage.Staged | None:
+        place = self._fleet.shares.path(reply.staged or "")
+        if place.parent != self._fleet.shares.path(message.stage):
+            return None
+        staged = stage.staged_in(place)
+        return staged if staged is not None and staged.claim.same_work(message) else None
+
+    def _late(self, reply: Reply) -> None:
+        """The job is settled, or somebody else's by now: what was made for it is not needed."""
+        event(logging.DEBUG, "late reply", job=reply.job, node=reply.node)
+        if reply.watcher == self._fleet.watcher and not self._fleet.wanted(reply.job) and reply.staged:
+            stage.close_job(self._fleet.shares.path(reply.staged).parent)
+
+    def _error(self, reply: Reply, job: Job) -> BaseException:
+        reason = f"node {reply.node}: {printable(reply.reason)}"
+        if reply.error == "InputChanged":
+            return self._changed(reason, job)
+        kind = KINDS.get(reply.error or "")
+        error = kind(reason, remedy=reply.remedy) if kind else RemoteBug(f"{reply.error}: {reason}")
+        if isinstance(error, WatcherError):
+            error.stage = reply.stage
+        return error
+
+    def _changed(self, reason: str, job: Job) -> BaseException:
+        """Changed for the node, but also for us? Shares tell their news late, to some hosts."""
+        try:
+            check_source(self._recipes[job.source.folder].folder.path / job.source.relpath, job)
+        except WatcherError as error:
+            return error
+        return InputNotReady(
+            f"{reason}, but not on this host",
+            remedy="Look how long that node's mount remembers what is old (actimeo), and at the clocks.",
+        )
+
+    # --- Publishing ------------------------------------------------------------------------
+
+    def _collect(self, pending: Pending, staged: stage.Staged) -> None:
+        if self._ledger.take(pending):
+            self._collectors.submit(self._publish, pending, staged)
+
+    def _publish(self, pending: Pending, staged: stage.Staged) -> None:
+        """The only place where a result of the fleet becomes visible: once for each claim."""
+        end: Outcome | BaseException
+        try:
+            recipe = self._recipes[pending.job.source.folder]
+            end = collect(pending.job, staged.sidecar, staged.record, recipe)
+        except BaseException as error:  # noqa: BLE001  (crosses a thread)
+            end = error
+        self._resolve(pending, end)
+
+    def _settle(self, pending: Pending, error: BaseException) -> None:
+        if self._ledger.take(pending):
+            self._resolve(pending, error)
+
+    def _resolve(self, pending: Pending, end: Outcome | BaseException) -> None:
+        keeps = isinstance(
+            end, errors.HostError | EngineUnavailable
+        )  # will be submitted again; then what is there is found
+        if pending.message is not None and not keeps:
+            stage.close_job(self._fleet.shares.path(pending.message.stage))
+        if isinstance(end, BaseException):
+            pending.result.set_exception(end)
+        else:
+            pending.result.set_result(end)
+
+    # --- Minding ---------------------------------------------------------------------------
+
+    def _mind_all(self) -> None:
+        while not self._stopping.is_set():
+            self._mark_all()
+            now = time.monotonic()
+            self._roster.look(now)
+            held = self._roster.held(self._fleet.watcher, now)
+            idle = self._roster.has_room(self._model, self._card, now)
+            for pending in self._ledger.to_resend(held, now, idle=idle):
+                event(logging.INFO, "sent again", **_words(pending.job))
+                self._outbox.put(pending)
+            if now - self._state.swept > SWEEP_S or not self._state.swept:
+                self._state.swept = now
+                self._sweep()
+            self._stopping.wait(MIND_S)
+
+    def _mark_all(self) -> None:
+        """Nodes refuse to start on a share that no watcher has marked."""
+        for name in self._fleet.shares.names:
+            try:
+                self._token(name)
+            except HostError as error:
+                if str(error) not in self._state.told:
+                    self._state.told.add(str(error))
+                    event(logging.WARNING, str(error), remedy=error.remedy)
+
+    def _sweep(self) -> None:
+        for name in self._fleet.shares.names:
+            root = self._fleet.shares.state(name) / "stage" / self._fleet.watcher
+            count = stage.sweep_jobs(root, wanted=self._fleet.wanted)
+            if count:
+                event(logging.INFO, "cleared what late nodes left", leftovers=count)
+
+    def _lose(self, error: BrokerLost) -> None:
+        if not self._state.broker and not self._stopping.is_set():
+            event(logging.WARNING, f"fleet: {error}", remedy=error.remedy)
+        self._state.broker = str(error)
+        self._ledger.lost()
+
+    def _regain(self) -> None:
+        if self._state.broker:
+            self._state.broker = ""
+            self._ledger.regained(time.monotonic())
+            event(logging.INFO, "the broker is back", path=self._line.address)
+
+
+def _taken_back() -> EngineUnavailable:
+    return EngineUnavailable("taken back from the fleet", remedy="Nothing: the next start goes on.")
+
+
+def remote_runner(
+    settings: Settings, card: Card, recipes: Mapping[str, Recipe], *, wanted: Callable[[int], bool]
+) -> RemoteRunner:
+    """The one for `card`; `wanted`: is the job of this number not done yet?"""
+    url = broker_url(settings.queue) or ""
+    watcher = watcher_id(settings.state_dir)
+    return RemoteRunner(Fleet(watcher, settings.queue, url, Shares(settings.shares), wanted), card, recipes)
+
+
+def watcher_id(state_dir: Path) -> str:
+    """Who this watcher is, for as long as its journal lives."""
+    import secrets
+
+    path = state_dir / "fleet.id"
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        path.write_text(secrets.token_hex(8) + "\n", encoding="ascii")
+        return watcher_id(state_dir)
+
+
+def _words(job: Job) -> dict[str, object]:
+    return {"job": job.id, "folder": job.source.folder, "file": job.source.relpath}
