@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
 from daemonrig import DaemonRig
 
 READY_S = 40.0
@@ -130,11 +129,9 @@ class FleetRig:
         return self.seen().get(name, {}).get("state") == "working"
 
     def hold(self, name: str) -> int:
-        """How many jobs of the watcher a node says it holds, read from its own file."""
-        try:
-            return len(yaml.safe_load((self.state / "nodes" / f"{name}.json").read_text())["holds"])
-        except (OSError, TypeError):
-            return 0
+        """How many jobs a node has begun and not ended, by the folders of its attempts."""
+        attempts = self.state.glob(f"stage/*/*/*-{name}-*")
+        return sum(1 for attempt in attempts if not list(attempt.glob("[!.]*.matte.json")))
 
     def close(self) -> None:
         for node in self.nodes.values():

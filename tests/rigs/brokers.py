@@ -74,6 +74,9 @@ class Broker:
     def kill(self) -> None:
         self.stop(signal.SIGKILL)
 
+    def close(self) -> None:
+        self.kill()
+
 
 def is_gone(pid: int) -> bool:
     try:

@@ -100,9 +100,9 @@ def _read(text: object, kind: type[Kind]) -> Kind:
         raise Unreadable("not a message, or too long a one")
     try:
         parsed = json.loads(text)
-        said = parsed.get("protocol"), str(parsed.get("hotmatte", __version__))
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise Unreadable("not JSON") from error
+        said = parsed["protocol"], str(parsed.get("hotmatte", __version__))
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise Unreadable("not JSON, or not ours") from error
     check_versions(*said, who="the other side")
     try:
         return kind.model_validate_json(text)

@@ -1,0 +1,283 @@
+"""A fleet with real brokers: whatever happens to nodes, broker and watcher, each photo is done once.
+
+Run with -s to see how long it takes until work returns.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from daemonrig import check_set, drop, jpeg, sha256, write_card
+from fleetrig import FleetRig
+from rigs.brokers import Broker, Rabbit, Redis, missing
+
+from watcher.domain import JobState, Stamp
+
+LOST_AFTER_S = 3.0
+DONE_S = 60.0
+
+
+@pytest.fixture(scope="session")
+def brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Broker]]:
+    """Starts each kind when it is first asked for, and all are stopped in the end."""
+    found: dict[str, Broker] = {}
+
+    def get(kind: str) -> Broker:
+        if kind not in found:
+            found[kind] = {"redis": Redis, "rabbit": Rabbit}[kind](tmp_path_factory.mktemp(kind))
+            found[kind].start()
+        return found[kind]
+
+    yield get
+    for broker in found.values():
+        broker.close()
+
+
+@pytest.fixture(params=["redis", "rabbit"])
+def broker(
+    request: pytest.FixtureRequest,
+    brokers: Callable[[str], Broker],
+    real_part: Callable[[str, object, str], None],
+) -> Broker:
+    why = missing(request.param)
+    real_part(request.param, why is None, why or "")
+    return brokers(request.param)
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, broker: Broker) -> Iterator[FleetRig]:
+    """One watcher; an engine that needs 0.4 s for a batch of up to four."""
+    shape = {"short_side": 16, "multiple": 1, "max_side": 512}
+    cards = write_card(tmp_path / "cards", "slow", input=shape, latency_s=0.4).parent
+    rig = FleetRig(
+        tmp_path / "fleet",
+        broker.url,
+        folders={"in": {}, "urgent": {"priority": 5, "source": "archive", "archive": "share://studio/old"}},
+        card="slow",
+        cards=cards,
+        queue={"lost_after_s": LOST_AFTER_S},
+        limits={"max_in_flight": 4, "drain_timeout_s": 10},
+    )
+    yield rig
+    rig.close()
+
+
+class Photos:
+    """What was dropped into the hot folders, newest version last."""
+
+    def __init__(self, fleet: FleetRig) -> None:
+        self._fleet = fleet
+        self._seeds = iter(range(1, 100_000))
+        self.final: dict[tuple[str, str], str] = {}
+
+    def drop(self, count: int, name: str = "in") -> list[str]:
+        names = [f"{next(self._seeds):04d}.jpg" for _ in range(count)]
+        for relpath in names:
+            self.overwrite(relpath, name)
+        return names
+
+    def overwrite(self, relpath: str, name: str = "in") -> None:
+        content = jpeg(next(self._seeds))
+        self.final[name, relpath] = sha256(content)
+        drop(self._fleet.hot(name) / relpath, content)
+
+    def are_done(self) -> bool:
+        return all(self._is_done(name, relpath) for name, relpath in self.final)
+
+    def _is_done(self, name: str, relpath: str) -> bool:
+        record = self._fleet.watcher.record(relpath, name)
+        if record is None or record.state is not JobState.DONE:
+            return False
+        path = self._fleet.hot(name) / relpath
+        return not path.exists() or Stamp.of(path.stat()) == record.job.source.stamp
+
+
+def wait_done(fleet: FleetRig, photos: Photos) -> float:
+    start = time.monotonic()
+    fleet.watcher.wait(photos.are_done, timeout=DONE_S, every=0.1)
+    return time.monotonic() - start
+
+
+def check_results(fleet: FleetRig, photos: Photos) -> None:
+    """Exactly one whole set for each name, of its last version, and nothing else on the share."""
+    found: dict[tuple[str, str], str] = {}
+    for name in ("in", "urgent"):
+        files = 0
+        for path in sorted(fleet.out(name).rglob("*.matte.json")):
+            content = json.loads(path.read_bytes())
+            check_set(path, content, fleet.out(name))
+            key = name, content["source"]["path"]
+            assert content["source"]["folder"] == name
+            assert key not in found, f"{key} has two sets"
+            found[key] = content["source"]["sha256"]
+            files += 1 + len(content["outputs"])
+        assert files == len([path for path in fleet.out(name).rglob("*") if path.is_file()])
+    assert found == photos.final
+
+
+def all_files(place: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(path): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in sorted(place.rglob("*"))
+        if path.is_file()
+    }
+
+
+# --- Everything that happens to one fleet ----------------------------------------------------
+
+
+def test_each_photo_is_done_once_whatever_happens_to_nodes_and_broker(
+    fleet: FleetRig, broker: Broker
+) -> None:
+    photos = Photos(fleet)
+    fleet.start()
+    fleet.node("a")
+    the_work_is_done_by_a_node_and_status_says_so(fleet, photos)
+    fleet.node("b")
+    what_a_killed_node_held_is_done_by_another(fleet, photos, broker)
+    what_a_frozen_node_held_is_done_by_another_and_it_changes_nothing_when_it_wakes(fleet, photos, broker)
+    a_broker_that_is_away_stops_no_intake_and_work_goes_on_when_it_is_back(fleet, photos, broker)
+    a_watcher_that_is_killed_takes_over_what_nodes_made_meanwhile(fleet, photos)
+    a_drained_node_finishes_what_it_holds(fleet, photos)
+    check_results(fleet, photos)
+    assert fleet.watcher.stop() == 0
+    assert fleet.watcher.leftovers() == []
+    assert sorted(path.name for path in fleet.share.joinpath("old").iterdir()) == sorted(
+        relpath for name, relpath in photos.final if name == "urgent"
+    )
+
+
+def the_work_is_done_by_a_node_and_status_says_so(fleet: FleetRig, photos: Photos) -> None:
+    photos.drop(8)
+    wait_done(fleet, photos)
+    seen = fleet.watcher.wait(lambda: fleet.seen()["a"]["done"] == 8 and fleet.seen()["a"], timeout=10)
+    assert seen["models"] == ["slow"] and seen["capacity"] == 4 and seen["reason"] is None
+    words = fleet.watcher.hotmatte("status").stdout
+    assert "a: working, holds 0 of 4" in words and "8 done" in words
+    assert "guest" not in words  # the broker's password
+    sidecar = json.loads((fleet.out() / "0001.matte.json").read_bytes())
+    assert sidecar["engine"]["model"] == "slow" and sidecar["engine"]["device"] == "cpu"
+    assert (sidecar["source"]["folder"], sidecar["source"]["path"]) == ("in", "0001.jpg")
+
+
+def what_a_killed_node_held_is_done_by_another(fleet: FleetRig, photos: Photos, broker: Broker) -> None:
+    photos.drop(12)
+    photos.drop(4, "urgent")
+    fleet.watcher.wait(lambda: fleet.hold("a") > 0, timeout=20)
+    fleet.nodes["a"].kill()
+    print(f"\nfleet {broker.kind}: kill -9 to everything done {wait_done(fleet, photos):.1f} s")
+    fleet.watcher.wait(lambda: fleet.seen()["a"]["state"] == "silent", timeout=20)
+    assert "a: SILENT" in fleet.watcher.hotmatte("status").stdout
+
+
+def what_a_frozen_node_held_is_done_by_another_and_it_changes_nothing_when_it_wakes(
+    fleet: FleetRig, photos: Photos, broker: Broker
+) -> None:
+    frozen = fleet.node("a")
+    names = photos.drop(10)
+    fleet.watcher.wait(lambda: fleet.hold("a") > 1, timeout=20)
+    frozen.signal(signal.SIGSTOP)
+    print(f"fleet {broker.kind}: SIGSTOP to everything done {wait_done(fleet, photos):.1f} s")
+    for relpath in names:  # newer versions, which what the sleeper made must never replace
+        photos.overwrite(relpath)
+    wait_done(fleet, photos)
+    before = all_files(fleet.out())
+    ended = fleet.nodes["a"].log().count(" made ")
+    frozen.signal(signal.SIGCONT)
+    fleet.watcher.wait(lambda: fleet.is_seen("a"), timeout=30)
+    fleet.watcher.wait(lambda: fleet.hold("a") == 0, timeout=30)
+    assert fleet.nodes["a"].log().count(" made ") + fleet.nodes["a"].log().count(" failed") > ended
+    more = photos.drop(1)
+    wait_done(fleet, photos)
+    after = {
+        path: file for path, file in all_files(fleet.out()).items() if Path(path).name[:4] not in more[0]
+    }
+    assert after == before
+
+
+def a_broker_that_is_away_stops_no_intake_and_work_goes_on_when_it_is_back(
+    fleet: FleetRig, photos: Photos, broker: Broker
+) -> None:
+    photos.drop(6)
+    fleet.watcher.wait(lambda: fleet.hold("a") + fleet.hold("b") > 0, timeout=20)
+    broker.kill()
+    fleet.watcher.wait(lambda: fleet.fleet()["broker_lost"], timeout=20)
+    late = photos.drop(30)
+    fleet.watcher.wait(lambda: all(fleet.watcher.record(name) for name in late), timeout=20)
+    assert "BROKER LOST" in fleet.watcher.hotmatte("status").stdout
+    broker.start()
+    print(f"fleet {broker.kind}: broker back to everything done {wait_done(fleet, photos):.1f} s")
+    fleet.watcher.wait(lambda: not fleet.fleet()["broker_lost"], timeout=20)
+
+
+def a_watcher_that_is_killed_takes_over_what_nodes_made_meanwhile(fleet: FleetRig, photos: Photos) -> None:
+    photos.drop(8)
+    fleet.watcher.wait(lambda: fleet.hold("a") + fleet.hold("b") >= 4, timeout=20)
+    fleet.watcher.kill()
+    stage = fleet.state / "stage"
+    deadline = time.monotonic() + 20
+    while not list(stage.rglob("*.matte.json")):
+        assert time.monotonic() < deadline
+    fleet.start()
+    wait_done(fleet, photos)
+
+
+def a_drained_node_finishes_what_it_holds(fleet: FleetRig, photos: Photos) -> None:
+    photos.drop(12)
+    fleet.watcher.wait(lambda: fleet.hold("b") > 0, timeout=20)
+    assert fleet.nodes["b"].stop() == 0
+    wait_done(fleet, photos)
+    fleet.watcher.wait(lambda: "b" not in fleet.seen(), timeout=10)
+    assert fleet.nodes["b"].log().count("EngineUnavailable") == 0
+
+
+# --- Refused in words ------------------------------------------------------------------------
+
+
+def test_a_node_that_would_work_wrongly_refuses_with_words(
+    fleet: FleetRig, broker: Broker, tmp_path: Path
+) -> None:
+    if broker.kind != "redis":
+        pytest.skip("nothing of it depends on the broker")
+    fleet.start()
+    fleet.watcher.wait(lambda: (fleet.state / "share.json").exists(), timeout=10)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    fleet.watcher.settings["shares"] = {"studio": str(elsewhere)}
+    fleet.watcher.configure()
+    done = fleet.watcher.hotmatte("node")
+    assert done.returncode == 74
+    assert f"cannot read {elsewhere}/.hotmatte-fleet/share.json" in done.stderr
+    fleet.watcher.settings["shares"] = {"studio": str(fleet.share)}
+    fleet.watcher.configure()
+    probe = json.loads((fleet.state / "share.json").read_text())
+    (fleet.state / "share.json").write_text(json.dumps({**probe, "hotmatte": "9.1.0", "protocol": 7}))
+    done = fleet.watcher.hotmatte("node")
+    assert done.returncode == 78
+    assert "the watcher of share studio runs hotmatte 9.1.0 (protocol 7), this host" in done.stderr
+
+
+def test_a_photo_at_which_nodes_die_is_given_up(fleet: FleetRig, broker: Broker) -> None:
+    if broker.kind != "redis":
+        pytest.skip("nothing of it depends on the broker")
+    fleet.start()
+    node = fleet.node("a")
+    photos = Photos(fleet)
+    [name] = photos.drop(1)
+    attempt = fleet.watcher.wait(lambda: next(fleet.state.glob("stage/*/*/*"), None), timeout=20, every=0.005)
+    node.signal(signal.SIGSTOP)
+    for number in range(2, 4):
+        shutil.copytree(attempt, attempt.with_name(f"{number}-dead-{os.urandom(4).hex()}"))
+    assert (attempt / "claim.json").exists()
+    node.kill()
+    fleet.node("b")
+    fleet.watcher.wait_quarantined(name, timeout=30)
+    [report] = fleet.out().glob("*.error.json")
+    assert "3 nodes died" in json.loads(report.read_text())["reason"]

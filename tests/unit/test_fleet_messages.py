@@ -1,0 +1,187 @@
+"""What goes over the wire of a fleet, and what does not get through."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from watcher import __version__
+from watcher.config import Profile
+from watcher.engine.card import load_card
+from watcher.errors import ConfigError, HostError, InputRejected
+from watcher.fleet.messages import (
+    MOST_BYTES,
+    PROTOCOL,
+    JobMessage,
+    Reply,
+    Unreadable,
+    card_digest,
+    check_versions,
+    job_in,
+    jobs_queue,
+    pack,
+    reply_in,
+)
+from watcher.fleet.shares import Shares
+
+CARDS = Path(__file__).parents[1] / "cards"
+JOB = JobMessage(
+    watcher="0123456789abcdef",
+    reply_to="hotmatte.replies.1.0123456789abcdef",
+    share="f" * 32,
+    job=17,
+    fence=2,
+    attempts=1,
+    folder="in",
+    source="share://studio/hot/a.jpg",
+    stage="share://studio/.hotmatte-fleet/stage/0123456789abcdef/17",
+    size=1000,
+    mtime_ns=1_700_000_000_123_456_789,
+    profile_name="portrait",
+    profile=Profile(),
+    card="a" * 64,
+)
+
+
+def test_a_job_comes_out_as_it_went_in() -> None:
+    assert job_in(pack(JOB)) == JOB
+    parsed = json.loads(pack(JOB))
+    assert parsed["protocol"] == PROTOCOL and parsed["hotmatte"] == __version__
+
+
+def test_a_reply_comes_out_as_it_went_in() -> None:
+    reply = Reply(node="gpu1", watcher=JOB.watcher, job=17, fence=2, error="InputRejected", reason="no image")
+    assert reply_in(pack(reply)) == reply
+
+
+@given(st.one_of(st.text(), st.binary(), st.none(), st.dictionaries(st.text(), st.integers())))
+@example("{}")
+@example("[1]")
+@example("0")
+def test_noise_is_unreadable_and_nothing_worse(noise: object) -> None:
+    for read in (job_in, reply_in):
+        with pytest.raises(Unreadable):
+            read(noise)
+
+
+@given(st.recursive(st.one_of(st.none(), st.booleans(), st.integers(), st.text()), st.lists, max_leaves=5))
+def test_json_of_strangers_is_refused_in_words(value: object) -> None:
+    for key in ("job", "source", "profile", "share"):
+        with pytest.raises(Unreadable):
+            job_in(json.dumps({**json.loads(pack(JOB)), key: [value]}))
+
+
+def test_an_endless_message_is_not_even_parsed() -> None:
+    with pytest.raises(Unreadable):
+        job_in(" " * (MOST_BYTES + 1))
+
+
+@pytest.mark.parametrize("said", [{"protocol": PROTOCOL + 1}, {"hotmatte": "99.0.1"}])
+def test_another_version_is_refused_and_the_words_name_both(said: dict[str, object]) -> None:
+    with pytest.raises(ConfigError) as refused:
+        job_in(json.dumps({**json.loads(pack(JOB)), **said}))
+    assert str(next(iter(said.values()))) in str(refused.value)
+    assert __version__ in str(refused.value)
+    assert "Install the same version" in refused.value.remedy
+
+
+def test_releases_that_differ_in_the_last_number_only_work_together() -> None:
+    major, minor, *_ = __version__.split(".")
+    check_versions(PROTOCOL, f"{major}.{minor}.999", who="node a")
+
+
+def test_another_claim_of_the_same_version_is_the_same_work_and_another_version_is_not() -> None:
+    assert JOB.same_work(JOB.model_copy(update={"fence": 3, "attempts": 2, "reply_to": "x"}))
+    for other in ({"mtime_ns": 1}, {"size": 1}, {"card": "b" * 64}, {"profile": Profile(refine="bilinear")}):
+        assert not JOB.same_work(JOB.model_copy(update=other)), other
+
+
+def test_jobs_wait_where_only_nodes_with_the_very_model_listen() -> None:
+    card = load_card("tiny", [CARDS])
+    same = card.model_copy(update={"max_batch": 9, "timeout_s": 5.0, "python": Path("/opt/python3")})
+    other = card.model_copy(update={"input": card.input.model_copy(update={"short_side": 32})})
+    assert jobs_queue(card_digest(card)) == jobs_queue(card_digest(same))
+    assert jobs_queue(card_digest(card)) != jobs_queue(card_digest(other))
+
+
+# --- Paths ---------------------------------------------------------------------------------
+
+
+def test_a_path_is_found_on_another_host_by_its_share() -> None:
+    here = Shares({"studio": Path("/mnt/studio"), "raw": Path("/mnt/studio/raw")})
+    there = Shares({"studio": Path("/Volumes/Studio"), "raw": Path("/nas/raw")})
+    assert here.url(Path("/mnt/studio/hot/a b.jpg")) == "share://studio/hot/a%20b.jpg"
+    assert there.path(here.url(Path("/mnt/studio/hot/a b.jpg"))) == Path("/Volumes/Studio/hot/a b.jpg")
+    assert there.path(here.url(Path("/mnt/studio/raw/x.jpg"))) == Path("/nas/raw/x.jpg")
+
+
+@given(
+    st.binary(min_size=1, max_size=40).filter(
+        lambda name: not {0, 47} & set(name) and name not in (b".", b"..")
+    )
+)
+def test_any_name_that_a_file_can_have_survives_the_journey(name: bytes) -> None:
+    shares = Shares({"studio": Path("/mnt")})
+    path = Path("/mnt") / os.fsdecode(name)
+    url = shares.url(path)
+    assert url.isascii()
+    assert os.fsencode(shares.path(json.loads(json.dumps(url)))) == os.fsencode(path)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "share://studio/../etc/passwd",
+        "share://studio/a/%2e%2e/b",
+        "share://studio//etc",
+        "file:///etc/passwd",
+    ],
+)
+def test_no_message_leads_out_of_a_share(url: str) -> None:
+    with pytest.raises(InputRejected):
+        Shares({"studio": Path("/mnt/studio")}).path(url)
+
+
+def test_a_share_that_this_host_lacks_is_named() -> None:
+    with pytest.raises(HostError, match="no share 'raw'"):
+        Shares({"studio": Path("/mnt")}).path("share://raw/a.jpg")
+
+
+def test_a_share_is_known_by_its_token_wherever_it_is_mounted(tmp_path: Path) -> None:
+    real, other = tmp_path / "real", tmp_path / "other"
+    real.mkdir()
+    other.mkdir()
+    token = Shares({"studio": real}).mark("studio")
+    assert Shares({"studio": real}).mark("studio") == token  # a second watcher finds the first one's
+    (tmp_path / "link").symlink_to(real)
+    Shares({"studio": tmp_path / "link"}).check_token("studio", token)
+    Shares({"studio": other}).mark("studio")
+    with pytest.raises(HostError, match="another share"):
+        Shares({"studio": other}).check_token("studio", token)
+
+
+def test_an_empty_mount_point_is_not_the_share(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match=r"cannot read .*share\.json"):
+        Shares({"studio": tmp_path}).token("studio")
+
+
+# --- The default ---------------------------------------------------------------------------
+
+
+def test_without_a_fleet_nothing_of_it_is_imported() -> None:
+    code = (
+        "import sys, watcher.daemon, watcher.commands.run, watcher.commands.status; "
+        "print(*(name for name in sys.modules if name.split('.')[0] in ('dramatiq', 'pika', 'redis') "
+        "or name.startswith('watcher.fleet.')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.split() == []
