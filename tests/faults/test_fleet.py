@@ -144,7 +144,8 @@ def test_each_photo_is_done_once_whatever_happens_to_nodes_and_broker(
     what_a_killed_node_held_is_done_by_another(fleet, photos, broker)
     what_a_frozen_node_held_is_done_by_another_and_it_changes_nothing_when_it_wakes(fleet, photos, broker)
     a_broker_that_is_away_stops_no_intake_and_work_goes_on_when_it_is_back(fleet, photos, broker)
-    a_watcher_that_is_killed_takes_over_what_nodes_made_meanwhile(fleet, photos)
+    if broker.kind == "redis":  # nothing of it depends on the broker
+        a_watcher_that_is_killed_takes_over_what_nodes_made_meanwhile(fleet, photos)
     a_drained_node_finishes_what_it_holds(fleet, photos)
     check_results(fleet, photos)
     assert fleet.watcher.stop() == 0

@@ -125,8 +125,12 @@ def test_a_node_lives_while_its_file_changes_whatever_its_clock_says(tmp_path) -
 
 def test_a_share_that_is_away_or_a_torn_file_does_not_stop_the_look(tmp_path) -> None:
     roster = Roster([tmp_path / "gone", tmp_path], lost_after=15.0)
+    roster.look(0.0)
     tell(tmp_path, "a", {"beat": 1})
     (tmp_path / "b.json").write_text("{")
     (tmp_path / "c.json").write_text("[]")
     roster.look(0.0)
-    assert [node["node"] for node in roster.snapshot("w", 0.0)] == ["a"]
+    roster.look(1.0)
+    assert [(node["node"], node["state"]) for node in roster.snapshot("w", 1.0)] == [
+        ("a", "")
+    ]  # new, so alive

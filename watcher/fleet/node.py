@@ -118,9 +118,10 @@ class Node:
         for thread in (*takers, speaker):
             thread.start()
         try:
-            while not self._stopping.wait(1.0):
+            while not self._stopping.is_set():
                 self._beat("working")
                 tick()
+                self._stopping.wait(1.0)
             deadline = time.monotonic() + self._settings.limits.drain_timeout_s
             while self._hands and time.monotonic() < deadline and self._fatal is None:
                 self._beat("draining")
@@ -142,7 +143,7 @@ class Node:
     def _beat(self, state: str) -> None:
         """On every share first: a node whose share hangs shall not look alive to the broker either."""
         self._beats += 1
-        if self._beats % round(roster.BEAT_S) and state == "working":
+        if state == "working" and self._beats % round(roster.BEAT_S) == 0:
             return
         trouble = ""
         for name in self._shares.names:

@@ -50,6 +50,7 @@ class Roster:
         self._folders = list(folders)
         self._lost_after = lost_after
         self._seen: dict[str, Seen] = {}
+        self._looked = False
 
     def look(self, now: float) -> None:
         """Read every file; `now` is monotonic. A share that does not answer tells nothing."""
@@ -58,7 +59,7 @@ class Roster:
             with suppress(OSError):
                 for path in sorted(folder.glob("*.json")):
                     self._read(path, found, now)
-        self._seen = found
+        self._seen, self._looked = found, True
 
     def _read(self, path: Path, found: dict[str, Seen], now: float) -> None:
         try:
@@ -72,8 +73,8 @@ class Roster:
             return
         old = self._seen.get(path.stem)
         if old is None:
-            # Nobody knows how old it is: alive once it changes.
-            found[path.stem] = Seen(said, now - self._lost_after)
+            # At the first look nobody knows how old it is: alive once it changes.
+            found[path.stem] = Seen(said, now if self._looked else now - self._lost_after)
         else:
             found[path.stem] = old if old.said == said else Seen(said, now)
 
