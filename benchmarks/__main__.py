@@ -29,6 +29,7 @@ NAMES = (
     "quality",
     "quality_rembg",
     "web",
+    "fleet",
 )
 PHOTO_ENDINGS = (".jpg", ".jpeg", ".png")
 

@@ -130,8 +130,10 @@ class FleetRig:
 
     def hold(self, name: str) -> int:
         """How many jobs a node has begun and not ended, by the folders of its attempts."""
-        attempts = self.state.glob(f"stage/*/*/*-{name}-*")
-        return sum(1 for attempt in attempts if not list(attempt.glob("[!.]*.matte.json")))
+        with contextlib.suppress(FileNotFoundError):  # a job that ended this very moment
+            attempts = list(self.state.glob(f"stage/*/*/*-{name}-*"))
+            return sum(1 for attempt in attempts if not list(attempt.glob("[!.]*.matte.json")))
+        return 0
 
     def close(self) -> None:
         for node in self.nodes.values():

@@ -89,7 +89,7 @@ def journal(tmp_path):
 def dispatch(journal):
     started = []
 
-    def start(play, *, folders=("in",), max_in_flight=4, policy=QUICK):
+    def start(play, *, folders=("in",), max_in_flight=4, policy=QUICK, **more):
         ends, halted = Ends(), []
         dispatcher = Dispatcher(
             journal,
@@ -99,6 +99,7 @@ def dispatch(journal):
             policy=policy,
             max_in_flight=max_in_flight,
             on_halt=halted.append,
+            **more,
         )
         started.append(dispatcher)
         dispatcher.start()
@@ -349,3 +350,29 @@ def test_a_journal_that_refuses_stops_the_work_and_loses_no_result(
     full.clear()
     eventually(lambda: states(journal) == {"done": 2}, timeout=15)
     assert [name for name, _ in play.seen] == ["a.jpg", "b.jpg"]
+
+
+def test_a_folder_with_a_higher_priority_goes_first(journal, dispatch, eventually):
+    admit(journal, *[f"{i}.jpg" for i in range(4)], folder="slow")
+    admit(journal, *[f"{i}.jpg" for i in range(4)], folder="fast")
+    play = Play()
+    seen = []
+    submit = play.submit
+    play.submit = lambda job: (seen.append(job.source.folder), submit(job))[1]
+    dispatch(play, folders=("slow", "fast"), max_in_flight=1, priority={"fast": 5})
+    eventually(lambda: len(seen) == 8)
+    assert seen == ["fast"] * 4 + ["slow"] * 4
+    eventually(lambda: states(journal, "slow") == {"done": 4})
+
+
+def test_where_others_compute_a_death_of_the_daemon_makes_nobody_suspect(journal, dispatch, eventually):
+    admit(journal, "a.jpg", "b.jpg")
+    for _ in range(5):
+        journal.claim(["in"], limit=2, now=1e12, lease=-1)
+        journal.reap(now=2e12)
+    play = Play({"a.jpg": ["hold"], "b.jpg": ["hold"]})
+    dispatch(play, blames=False)
+    eventually(lambda: len(play.held) == 2)
+    play.release("a.jpg")
+    play.release("b.jpg")
+    eventually(lambda: states(journal) == {"done": 2})

@@ -85,7 +85,7 @@ class Node:
         self._trouble = threading.Event()  # a share is away, or an engine: nothing is taken
         self._stopping = threading.Event()
         self._over = threading.Event()  # the time to drain
-        self._fatal: EngineUnavailable | None = None
+        self._fatal: BaseException | None = None
         self._beats = 0
 
     def check(self) -> None:
@@ -197,6 +197,9 @@ class Node:
                     event(logging.WARNING, f"takes no work: {error}", remedy=error.remedy)
                 told = True
                 patience.wait()
+            except BaseException as error:  # noqa: BLE001  (crosses a thread)
+                self._fatal = error
+                self._stopping.set()
 
     def _listen(self, listener: Listener, bench: Bench, patience: Patience) -> None:
         try:

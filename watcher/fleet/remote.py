@@ -23,7 +23,7 @@ from watcher.engine.card import Card
 from watcher.errors import EngineUnavailable, HostError, InputNotReady, WatcherError
 from watcher.fleet import messages, stage
 from watcher.fleet.brokers import BrokerLost, Line, Patience
-from watcher.fleet.messages import JobMessage, Reply, Unreadable, card_digest, jobs_queue, pack, replies_queue
+from watcher.fleet.messages import JobMessage, Reply, card_digest, jobs_queue, pack, replies_queue
 from watcher.fleet.roster import NODES, Roster
 from watcher.fleet.sending import Ledger, Pending
 from watcher.fleet.shares import Shares
@@ -247,9 +247,13 @@ class RemoteRunner:
     def _hear(self, body: object) -> None:
         try:
             reply = messages.reply_in(body)
-        except (Unreadable, errors.ConfigError) as error:
+            self._take(reply)
+        except BrokerLost:
+            raise
+        except WatcherError as error:
             event(logging.WARNING, f"reply not understood: {error}", remedy=error.remedy)
-            return
+
+    def _take(self, reply: Reply) -> None:
         pending = self._ledger.answered(reply.job)
         if pending is None or pending.message is None or reply.watcher != self._fleet.watcher:
             self._late(reply)

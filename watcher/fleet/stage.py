@@ -55,7 +55,7 @@ def close_job(place: Path) -> None:
 def sweep_jobs(root: Path, *, wanted: Callable[[int], bool]) -> int:
     """Close all jobs of one watcher that are not `wanted`: what late nodes leave. How many."""
     count = 0
-    with suppress(FileNotFoundError):
+    with suppress(OSError):
         for place in list(root.iterdir()):
             if place.name.isdigit() and not wanted(int(place.name)):
                 close_job(place)
@@ -74,11 +74,11 @@ def find(place: Path, message: JobMessage) -> Staged | None:
 
 def staged_in(attempt: Path) -> Staged | None:
     """The set in the folder of one attempt, if it is whole."""
-    claim = _claim(attempt)
-    sidecars = [path for path in attempt.glob("*" + SIDECAR) if not path.name.startswith(".")]
-    if claim is None or len(sidecars) != 1:
-        return None
-    with suppress(OSError):
+    with suppress(OSError):  # the job may end, and its folders go, at any moment
+        claim = _claim(attempt)
+        sidecars = [path for path in attempt.glob("*" + SIDECAR) if not path.name.startswith(".")]
+        if claim is None or len(sidecars) != 1:
+            return None
         record = record_in(sidecars[0].read_bytes())
         base = sidecars[0].name.removesuffix(SIDECAR)
         if record and all(
