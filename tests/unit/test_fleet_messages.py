@@ -14,8 +14,19 @@ from hypothesis import strategies as st
 
 from watcher import __version__
 from watcher.config import Profile
+from watcher.domain import Job, Source, Stamp
 from watcher.engine.card import load_card
-from watcher.errors import ConfigError, HostError, InputRejected
+from watcher.errors import (
+    Action,
+    ConfigError,
+    HostError,
+    InputChanged,
+    InputNotReady,
+    InputRejected,
+    RetryPolicy,
+    disposition,
+)
+from watcher.fleet.failures import KINDS, failure_in, seen_from_here
 from watcher.fleet.messages import (
     MOST_BYTES,
     PROTOCOL,
@@ -185,3 +196,32 @@ def test_without_a_fleet_nothing_of_it_is_imported() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.split() == []
+
+
+# --- What went wrong on a node ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*KINDS, "ZeroDivisionError", "ConfigError", None])
+def test_an_error_of_a_node_means_here_what_it_meant_there(name: str | None) -> None:
+    reply = Reply(
+        node="gpu1", watcher=JOB.watcher, job=17, fence=2, error=name or "", reason="no", remedy="do"
+    )
+    error = failure_in(reply)
+    if name in KINDS:
+        assert type(error).__name__ == name
+        assert str(error) == "node gpu1: no" and error.remedy == "do"
+    else:  # a node's wrong configuration, or its bug, must not stop the watcher
+        assert type(error).__name__ == "RemoteBug"
+        assert disposition(error, attempts=1, policy=RetryPolicy()).action is Action.QUARANTINE
+
+
+def test_a_photo_that_only_the_node_sees_changed_is_tried_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"x")
+    job = Job(1, Source("in", "a.jpg", Stamp.of(path.stat())), 1, 1)
+    error = InputChanged("node gpu1: the file is gone")
+    assert isinstance(seen_from_here(error, tmp_path, job), InputNotReady)
+    path.write_bytes(b"other")
+    assert isinstance(seen_from_here(error, tmp_path, job), InputChanged)
+    path.unlink()
+    assert isinstance(seen_from_here(error, tmp_path, job), InputChanged)

@@ -18,18 +18,19 @@ from typing import Any
 
 from watcher import errors
 from watcher.config import Settings
-from watcher.domain import EngineAbout, Job, Outcome, printable
+from watcher.domain import EngineAbout, Job, Outcome
 from watcher.engine.card import Card
-from watcher.errors import EngineUnavailable, HostError, InputNotReady, WatcherError
+from watcher.errors import EngineUnavailable, HostError, WatcherError
 from watcher.fleet import messages, stage
 from watcher.fleet.brokers import BrokerLost, Line, Patience
+from watcher.fleet.failures import failure_in, seen_from_here
 from watcher.fleet.messages import JobMessage, Reply, card_digest, jobs_queue, pack, replies_queue
 from watcher.fleet.roster import NODES, Roster
 from watcher.fleet.sending import Ledger, Pending
 from watcher.fleet.shares import Shares
 from watcher.fleet_settings import STATE, Queue, broker_url
 from watcher.log import event
-from watcher.pipeline.collect import check_source, collect
+from watcher.pipeline.collect import collect
 from watcher.pipeline.recipe import Recipe
 
 # Publishing is a few renames; several at once hide the latency of a share.
@@ -37,23 +38,6 @@ COLLECTORS = 4
 MIND_S = 1.0
 SWEEP_S = 600.0
 REPLIES = 64
-# The errors of a node that mean here what they meant there.
-KINDS = {
-    name: getattr(errors, name)
-    for name in (
-        "InputNotReady",
-        "InputChanged",
-        "InputRejected",
-        "EngineCrashed",
-        "EngineTimeout",
-        "EngineOutOfMemory",
-        "HostError",
-    )
-}
-
-
-class RemoteBug(Exception):
-    """A node ran into a bug."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +243,7 @@ class RemoteRunner:
             self._late(reply)
         elif reply.error is not None:
             if reply.fence == pending.job.fence:
-                self._settle(pending, self._error(reply, pending.job))
+                self._settle(pending, self._failure(reply, pending.job))
         elif (staged := self._staged(reply, pending.message)) is not None:
             self._collect(pending, staged)
 
@@ -276,26 +260,11 @@ class RemoteRunner:
         if reply.watcher == self._fleet.watcher and not self._fleet.wanted(reply.job) and reply.staged:
             stage.close_job(self._fleet.shares.path(reply.staged).parent)
 
-    def _error(self, reply: Reply, job: Job) -> BaseException:
-        reason = f"node {reply.node}: {printable(reply.reason)}"
-        if reply.error == "InputChanged":
-            return self._changed(reason, job)
-        kind = KINDS.get(reply.error or "")
-        error = kind(reason, remedy=reply.remedy) if kind else RemoteBug(f"{reply.error}: {reason}")
-        if isinstance(error, WatcherError):
-            error.stage = reply.stage
+    def _failure(self, reply: Reply, job: Job) -> BaseException:
+        error = failure_in(reply)
+        if isinstance(error, errors.InputChanged):
+            return seen_from_here(error, self._recipes[job.source.folder].folder.path, job)
         return error
-
-    def _changed(self, reason: str, job: Job) -> BaseException:
-        """Changed for the node, but also for us? Shares tell their news late, to some hosts."""
-        try:
-            check_source(self._recipes[job.source.folder].folder.path / job.source.relpath, job)
-        except WatcherError as error:
-            return error
-        return InputNotReady(
-            f"{reason}, but not on this host",
-            remedy="Look how long that node's mount remembers what is old (actimeo), and at the clocks.",
-        )
 
     # --- Publishing ------------------------------------------------------------------------
 
