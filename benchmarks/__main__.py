@@ -30,6 +30,7 @@ NAMES = (
     "quality_rembg",
     "web",
     "fleet",
+    "fleet_simulation",
 )
 PHOTO_ENDINGS = (".jpg", ".jpeg", ".png")
 

@@ -17,6 +17,8 @@ def plots_of(name: str, tables: Sequence[Table]) -> list[Plot]:
             return [_memory(tables[0])]
         case "gpu":
             return [_gpu(tables[0])]
+        case "fleet_simulation":
+            return [_fleet(tables[0])]
     return []
 
 
@@ -54,3 +56,14 @@ def _gpu(table: Table) -> Plot:
         name = f"{row[workers]} worker(s), batches of {row[batch]}"
         lines.setdefault(name, []).append((_number(row[speed]), _number(row[busy])))
     return Plot("How much of its time a simulated GPU computes", "ms an image", "% of the time", lines)
+
+
+def _fleet(table: Table) -> Plot:
+    share, nodes, rate = (
+        table.columns.index(name) for name in ("share, ms a look", "nodes", "photos a second")
+    )
+    lines: dict[str, list[Point]] = {}
+    for row in table.rows:
+        name = f"share: {row[share]} ms a look"
+        lines.setdefault(name, []).append((_number(row[nodes]), _number(row[rate])))
+    return Plot("A simulated fleet, nodes of 5 photos a second", "nodes", "photos a second", lines)

@@ -242,11 +242,10 @@ def a_drained_node_finishes_what_it_holds(fleet: FleetRig, photos: Photos) -> No
 # --- Refused in words ------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("broker", ["redis"], indirect=True)  # nothing of it depends on the broker
 def test_a_node_that_would_work_wrongly_refuses_with_words(
     fleet: FleetRig, broker: Broker, tmp_path: Path
 ) -> None:
-    if broker.kind != "redis":
-        pytest.skip("nothing of it depends on the broker")
     fleet.start()
     fleet.watcher.wait(lambda: (fleet.state / "share.json").exists(), timeout=10)
     elsewhere = tmp_path / "elsewhere"
@@ -265,9 +264,8 @@ def test_a_node_that_would_work_wrongly_refuses_with_words(
     assert "the watcher of share studio runs hotmatte 9.1.0 (protocol 7), this host" in done.stderr
 
 
+@pytest.mark.parametrize("broker", ["redis"], indirect=True)  # nothing of it depends on the broker
 def test_a_photo_at_which_nodes_die_is_given_up(fleet: FleetRig, broker: Broker) -> None:
-    if broker.kind != "redis":
-        pytest.skip("nothing of it depends on the broker")
     fleet.start()
     node = fleet.node("a")
     photos = Photos(fleet)

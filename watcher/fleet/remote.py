@@ -33,8 +33,8 @@ from watcher.log import event
 from watcher.pipeline.collect import collect
 from watcher.pipeline.recipe import Recipe
 
-# Publishing is a few renames; several at once hide the latency of a share.
-COLLECTORS = 4
+# Publishing is some eighty looks at the share and next to no work: several at once hide its latency.
+COLLECTORS = 16
 MIND_S = 1.0
 SWEEP_S = 600.0
 REPLIES = 64
@@ -244,8 +244,18 @@ class RemoteRunner:
         elif reply.error is not None:
             if reply.fence == pending.job.fence:
                 self._settle(pending, self._failure(reply, pending.job))
-        elif (staged := self._staged(reply, pending.message)) is not None:
-            self._collect(pending, staged)
+        else:
+            self._collectors.submit(self._look, pending, pending.message, reply)
+
+    def _look(self, pending: Pending, message: JobMessage, reply: Reply) -> None:
+        """Publish what a reply says is there. What is not there is sent again in time."""
+        try:
+            staged = self._staged(reply, message)
+        except (WatcherError, OSError) as error:
+            event(logging.WARNING, f"reply not believed: {error}", **_words(pending.job))
+            return
+        if staged is not None and self._ledger.take(pending):
+            self._publish(pending, staged)
 
     def _staged(self, reply: Reply, message: JobMessage) -> stage.Staged | None:
         place = self._fleet.shares.path(reply.staged or "")
