@@ -102,3 +102,20 @@ def test_a_share_is_written_by_name_and_read_as_this_host_s_mount(tmp_path: Path
     assert (folder.path, folder.output, folder.archive) == tuple(
         tmp_path / "mnt" / x for x in ("hot", "out", "old")
     )
+
+
+def test_the_page_shows_nodes_and_says_when_the_broker_is_away() -> None:
+    from watcher.web.page import templates
+
+    nodes = [
+        {"node": "gpu1", "state": "working", "holds": 4, "capacity": 6, "per_minute": 231, "reason": None},
+        {"node": "gpu2", "state": "silent", "reason": "runs <9.1>"},
+    ]
+    fleet = {"model": "modnet", "in_flight": 12, "broker_lost": "no answer", "nodes": nodes}
+    throughput = {"width": 60, "bars": (), "top": 0}
+    part = templates.env.get_template("part_now.html")
+    page = part.render(status={"fleet": [fleet]}, folders=[], running=(), hour=0, throughput=throughput)
+    assert "gpu1" in page and "holds 4 of 6, 231 a minute" in page
+    assert "silent. runs &lt;9.1&gt;" in page
+    assert "The broker is away" in page
+    assert "nodes" not in part.render(status={}, folders=[], running=(), hour=0, throughput=throughput)

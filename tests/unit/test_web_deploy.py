@@ -55,6 +55,18 @@ def told(tmp_path: Path) -> set[str]:
                 "written_at": 0.0,
                 "folders": {"in": {"state": "watching", "files": 1, "listing_s": 0.1, "unsettled": 0}},
                 "engines": [{"model": "modnet", "device": "cuda", "restarts": 2, "paused": None}],
+                "fleet": [
+                    {
+                        "model": "modnet",
+                        "broker_lost": None,
+                        "in_flight": 7,
+                        "resent": 1,
+                        "nodes": [
+                            {"node": "gpu1", "state": "working", "holds": 6, "done": 99},
+                            {"node": "gpu2", "state": "silent", "holds": 6, "done": 3},
+                        ],
+                    }
+                ],
             }
         )
     )
@@ -68,6 +80,12 @@ def told(tmp_path: Path) -> set[str]:
         measures.answered("GET", "/v1/jobs", 200, 0.01)
         families = list(text_string_to_metric_families(measures.text().decode()))
     assert next(f for f in families if f.name == "hotmatte_worker_restarts").samples[0].value == 2
+    for name, values in (
+        ("hotmatte_node_up", [1, 0]),
+        ("hotmatte_node_holds", [6, 0]),
+        ("hotmatte_broker_up", [1]),
+    ):
+        assert [sample.value for sample in next(f for f in families if f.name == name).samples] == values
     return {sample.name for family in families for sample in family.samples}
 
 

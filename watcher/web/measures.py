@@ -110,6 +110,7 @@ class _Now:
         yield from self._journal()
         yield from _folders(snapshot.get("folders", {}))
         yield from _engines(snapshot.get("engines", []))
+        yield from _fleets(snapshot.get("fleet", []))
         yield from self._gpu.collect()
 
     def _journal(self) -> Iterator[Metric]:
@@ -160,6 +161,33 @@ def _engines(engines: list[dict[str, Any]]) -> Iterator[Metric]:
         paused.add_metric(about, float(bool(engine.get("paused"))))
     yield restarts
     yield paused
+
+
+def _fleets(fleets: list[dict[str, Any]]) -> Iterator[Metric]:
+    """Nothing where there is no fleet."""
+    if not fleets:
+        return
+    broker = GaugeMetricFamily("hotmatte_broker_up", "The broker answers", labels=["model"])
+    out = GaugeMetricFamily(
+        "hotmatte_fleet_in_flight", "Photos with the nodes or the broker", labels=["model"]
+    )
+    again = CounterMetricFamily("hotmatte_fleet_resent", "Photos sent once more", labels=["model"])
+    labels = ["model", "node"]
+    alive = GaugeMetricFamily("hotmatte_node_up", "1 while it gives signs of life", labels=labels)
+    holds = GaugeMetricFamily("hotmatte_node_holds", "Photos in its hands", labels=labels)
+    made = CounterMetricFamily("hotmatte_node_photos", "Done since its start", labels=labels)
+    for fleet in fleets:
+        model = str(fleet["model"])
+        broker.add_metric([model], float(not fleet["broker_lost"]))
+        out.add_metric([model], fleet["in_flight"])
+        again.add_metric([model], fleet["resent"])
+        for node in fleet["nodes"]:
+            about = [model, str(node["node"])]
+            up = node["state"] != "silent"
+            alive.add_metric(about, float(up))
+            holds.add_metric(about, float(node["holds"]) if up else 0.0)
+            made.add_metric(about, float(node["done"] or 0))
+    yield from (broker, out, again, alive, holds, made)
 
 
 class _Gpu:
