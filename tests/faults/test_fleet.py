@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from daemonrig import check_set, drop, jpeg, sha256, write_card
+from daemonrig import DaemonRig, check_set, drop, jpeg, sha256, write_card
 from fleetrig import FleetRig
 from rigs.brokers import Broker, Rabbit, Redis, missing
 
@@ -280,3 +280,32 @@ def test_a_photo_at_which_nodes_die_is_given_up(fleet: FleetRig, broker: Broker)
     fleet.watcher.wait_quarantined(name, timeout=30)
     [report] = fleet.out().glob("*.error.json")
     assert "3 nodes died" in json.loads(report.read_text())["reason"]
+
+
+@pytest.mark.parametrize("broker", ["redis"], indirect=True)  # nothing of it depends on the broker
+def test_a_second_watcher_takes_over_when_the_first_one_dies(fleet: FleetRig, tmp_path: Path) -> None:
+    """Both have the hot folders in their configuration; the lock of the folder says who leads."""
+    del fleet.watcher.settings["folders"]["in"]  # `urgent` archives what is done
+    fleet.watcher.configure()
+    fleet.start()
+    fleet.node("a")
+    second = DaemonRig(tmp_path / "second", folders={"x": {}})
+    second.settings = {**fleet.watcher.settings, "state_dir": str(tmp_path / "second" / "state")}
+    second.configure()
+    second.start()
+    try:
+        reason = second.wait(lambda: second.status()["folders"]["urgent"]["reason"], timeout=20)
+        assert "another hotmatte" in reason
+        photos = Photos(fleet)
+        photos.drop(12, "urgent")
+        fleet.watcher.wait(lambda: fleet.hold("a") > 0, timeout=20)
+        fleet.watcher.kill()
+        start = time.monotonic()
+        second.wait(lambda: second.status()["folders"]["urgent"]["state"] == "watching", timeout=60)
+        print(f"\nfleet: a watcher killed to the second one leading {time.monotonic() - start:.1f} s")
+        second.wait(lambda: len(list(fleet.share.joinpath("old").glob("*.jpg"))) == 12, timeout=DONE_S)
+        second.wait(lambda: len(list(fleet.out("urgent").glob("*.matte.json"))) == 12, timeout=10)
+        check_results(fleet, photos)
+        assert second.stop() == 0
+    finally:
+        second.close()

@@ -37,6 +37,8 @@ from watcher.pipeline.recipe import Recipe
 COLLECTORS = 16
 MIND_S = 1.0
 SWEEP_S = 600.0
+# A watcher that has asked for nothing for so long is gone for good.
+GONE_S = 7 * 86_400.0
 REPLIES = 64
 
 
@@ -336,8 +338,9 @@ class RemoteRunner:
 
     def _sweep(self) -> None:
         for name in self._fleet.shares.names:
-            root = self._fleet.shares.state(name) / "stage" / self._fleet.watcher
-            count = stage.sweep_jobs(root, wanted=self._fleet.wanted)
+            root = self._fleet.shares.state(name) / "stage"
+            count = stage.sweep_jobs(root / self._fleet.watcher, wanted=self._fleet.wanted)
+            count += stage.sweep_watchers(root, self._fleet.watcher, before=time.time() - GONE_S)
             if count:
                 event(logging.INFO, "cleared what late nodes left", leftovers=count)
 

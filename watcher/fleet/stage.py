@@ -88,6 +88,17 @@ def staged_in(attempt: Path) -> Staged | None:
     return None
 
 
+def sweep_watchers(root: Path, own: str, *, before: float) -> int:
+    """Remove the folders of other watchers that nothing has been put into since `before` (wall clock). How many."""
+    count = 0
+    with suppress(OSError):
+        for place in list(root.iterdir()):
+            if place.name != own and place.stat().st_mtime < before:
+                close_job(place)
+                count += 1
+    return count
+
+
 # --- The node's side -----------------------------------------------------------------------
 
 
