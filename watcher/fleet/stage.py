@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -81,9 +82,7 @@ def staged_in(attempt: Path) -> Staged | None:
             return None
         record = record_in(sidecars[0].read_bytes())
         base = sidecars[0].name.removesuffix(SIDECAR)
-        if record and all(
-            (attempt / (base + one.suffix)).stat().st_size == one.size for one in record.outputs
-        ):
+        if record and all(_is_file(attempt / (base + one.suffix), one.size) for one in record.outputs):
             return Staged(attempt, sidecars[0], record, claim)
     return None
 
@@ -126,6 +125,12 @@ def give_up(attempt: Path) -> None:
 def cut_short(place: Path) -> int:
     """How many attempts began and never ended: their nodes died, or are slow. Raises HostError."""
     return sum(1 for attempt in _attempts(place) if _claim(attempt) and staged_in(attempt) is None)
+
+
+def _is_file(path: Path, size: int) -> bool:
+    """A link would be published as one."""
+    status = path.lstat()
+    return stat.S_ISREG(status.st_mode) and status.st_size == size
 
 
 def _attempts(place: Path) -> Iterator[Path]:
