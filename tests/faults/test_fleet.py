@@ -210,7 +210,7 @@ def a_broker_that_is_away_stops_no_intake_and_work_goes_on_when_it_is_back(
     fleet.watcher.wait(lambda: fleet.hold("a") + fleet.hold("b") > 0, timeout=20)
     broker.kill()
     fleet.watcher.wait(lambda: fleet.fleet()["broker_lost"], timeout=20)
-    late = photos.drop(30)
+    late = photos.drop(18)
     fleet.watcher.wait(lambda: all(fleet.watcher.record(name) for name in late), timeout=20)
     assert "BROKER LOST" in fleet.watcher.hotmatte("status").stdout
     broker.start()
