@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from daemonrig import CHECKOUT, DaemonRig
+from daemonrig import DaemonRig
 
 READY_S = 40.0
 # As fast as it goes; brokers and nodes that are lost are missed soon.
@@ -96,8 +96,6 @@ class FleetRig:
             queue={"url": url, **QUICK_QUEUE, **(queue or {})},
             **settings,
         )
-        # Compiled loops are those of any other fleet: nodes start in half the time.
-        self.watcher.env["NUMBA_CACHE_DIR"] = str(CHECKOUT / ".pytest_cache" / "compiled")
         self.nodes: dict[str, NodeRig] = {}
 
     def hot(self, name: str = "in") -> Path:
