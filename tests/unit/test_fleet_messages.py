@@ -26,6 +26,7 @@ from watcher.errors import (
     RetryPolicy,
     disposition,
 )
+from watcher.fleet.brokers import BrokerLost, Line, shown
 from watcher.fleet.failures import KINDS, failure_in, seen_from_here
 from watcher.fleet.messages import (
     MOST_BYTES,
@@ -225,3 +226,28 @@ def test_a_photo_that_only_the_node_sees_changed_is_tried_again(tmp_path: Path) 
     assert isinstance(seen_from_here(error, tmp_path, job), InputChanged)
     path.unlink()
     assert isinstance(seen_from_here(error, tmp_path, job), InputChanged)
+
+
+# --- The broker's address --------------------------------------------------------------------
+
+
+def test_an_address_is_shown_without_its_password() -> None:
+    assert shown("redis://:secret@desk:6379/0") == "redis://desk:6379"
+    assert shown("amqps://me:secret@desk") == "amqps://desk"
+
+
+def test_without_the_extra_a_fleet_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dramatiq", None)
+    with pytest.raises(ConfigError, match="not installed: dramatiq") as refused:
+        Line("redis://127.0.0.1:1/0", lost_after=15)
+    assert "hotmatte[queue]" in refused.value.remedy
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "amqp://guest:guest@127.0.0.1:1"])
+def test_a_broker_that_is_away_is_a_host_error_with_its_address(url: str) -> None:
+    line = Line(url, lost_after=15)
+    try:
+        with pytest.raises(BrokerLost, match=r"127\.0\.0\.1:1 does not answer"):
+            line.send("hotmatte.test", "{}")
+    finally:
+        line.close()
