@@ -19,8 +19,9 @@ from urllib.parse import urlsplit
 from watcher.errors import ConfigError, HostError
 
 ACTOR = "hotmatte"
-# Both sides look at the broker at least this often; a sign of life for it, too.
-POLL_S = 0.5
+# Redis is asked so often: a node whose hands were full waits so long, at most, for the next photo.
+# RabbitMQ tells by itself; there it is how often we look up.
+POLL_S = {"redis": 0.1, "rediss": 0.1, "amqp": 0.5, "amqps": 0.5}
 CONNECT_S = 5
 
 
@@ -64,6 +65,7 @@ class Line:
         for name in ("dramatiq", "pika"):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         self.address = shown(url)
+        self._poll = POLL_S[url.partition(":")[0]]
 
     def send(self, queue: str, body: str) -> None:
         """Durable, as far as the broker is, when this returns. Raises BrokerLost."""
@@ -80,9 +82,8 @@ class Line:
         """Raises BrokerLost."""
         with _translated(self.address):
             self._broker.declare_queue(queue)
-            return Listener(
-                self._broker.consume(queue, prefetch=prefetch, timeout=int(POLL_S * 1000)), self.address
-            )
+            timeout = int(self._poll * 1000)
+            return Listener(self._broker.consume(queue, prefetch=prefetch, timeout=timeout), self.address)
 
     def beat(self) -> None:
         """We live, although we take nothing: Redis would hand our jobs to others. Raises BrokerLost."""
