@@ -133,6 +133,7 @@ def all_files(place: Path) -> dict[str, tuple[int, bytes]]:
 # --- Everything that happens to one fleet ----------------------------------------------------
 
 
+@pytest.mark.timeout(400)
 def test_each_photo_is_done_once_whatever_happens_to_nodes_and_broker(
     fleet: FleetRig, broker: Broker
 ) -> None:
