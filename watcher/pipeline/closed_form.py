@@ -25,8 +25,9 @@ _BAND = 0.01
 _EPSILON = 1e-7
 # How much the engine's word counts, against one row of the Laplacian.
 _TRUST = np.float32(1e-3)
-# Solved at half the size first, what is left to do here is local, and few steps do it.
-_STEPS, _STEPS_SMALL = 50, 80
+# Solved at half the size first, what is left to do here is local, and few steps do it: 50 take 1 %
+# more off the error, and twice the time.
+_STEPS, _STEPS_SMALL = 15, 80
 _SMALL = 96
 # Neighbours of a pixel that share a 3x3 window with it lie within this distance.
 _REACH = 2

@@ -22,6 +22,9 @@ _GRADIENT_WEIGHT = np.float32(1.0)
 # Below this size a level costs nothing, and what it gets wrong every finer one inherits.
 _SMALL = 32
 _SWEEPS_SMALL, _SWEEPS = 10, 2
+# Nearer to 0 or 1 than this, and so are its neighbours: a pixel shows one colour, and tells nothing
+# of the other that a coarser level did not know.
+_CLEAR = np.float32(1 / 64)
 
 
 def estimate(image: Field, alpha: Field) -> Field:
@@ -46,6 +49,7 @@ def estimate(image: Field, alpha: Field) -> Field:
             np.ascontiguousarray(alpha[rows][:, columns]),
             colours,
             _SWEEPS_SMALL if small else _SWEEPS,
+            small,
         )
     return colours
 
@@ -62,11 +66,24 @@ def _nearest(length: int, wanted: int) -> NDArray[np.intp]:
 
 
 @compiled
-def solve(image: Field, alpha: Field, colours: Field, sweeps: int) -> None:
+def clear(alpha: Field, y: int, x: int) -> bool:
+    """Is this pixel nothing but foreground or background, and are its four neighbours?"""
+    low = high = alpha[y, x]
+    for j in range(4):
+        v = min(alpha.shape[0] - 1, max(0, y + (j == 0) - (j == 1)))
+        u = min(alpha.shape[1] - 1, max(0, x + (j == 2) - (j == 3)))
+        low = min(low, alpha[v, u])
+        high = max(high, alpha[v, u])
+    return high < _CLEAR or low > 1 - _CLEAR
+
+
+@compiled
+def solve(image: Field, alpha: Field, colours: Field, sweeps: int, small: bool) -> None:
     """Gauss-Seidel sweeps over the paper's equation (4), `colours` HxWx6 in place.
 
     Each pixel's F and B minimise (aF + (1-a)B - I)^2 + sum w_j ((F-F_j)^2 + (B-B_j)^2) over
-    its four neighbours j, w_j = regularisation + gradient weight * |a - a_j|.
+    its four neighbours j, w_j = regularisation + gradient weight * |a - a_j|. Pixels far from any
+    edge are only solved in a `small` picture, where the colours beyond them come from.
     """
     height, width = alpha.shape
     one = np.float32(1)
@@ -75,6 +92,11 @@ def solve(image: Field, alpha: Field, colours: Field, sweeps: int) -> None:
             for x in range(width):
                 a = alpha[y, x]
                 b = one - a
+                if not small and clear(alpha, y, x):
+                    side = 0 if a > b else 3
+                    for c in range(3):
+                        colours[y, x, side + c] = image[y, x, c]
+                    continue
                 total = np.float32(0)
                 f0 = f1 = f2 = b0 = b1 = b2 = np.float32(0)
                 for j in range(4):

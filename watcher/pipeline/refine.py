@@ -88,7 +88,9 @@ def refine(
 
 
 def _grid(frame: Frame, alpha: Field, side: int) -> tuple[int, int]:
-    """(width, height) of the grid: the photo's shape at `side`, but no smaller than `alpha`."""
+    """(width, height) of the grid: the photo's shape at `side`, or `alpha`'s own where that is as fine."""
+    if min(alpha.shape) >= side:
+        return alpha.shape[1], alpha.shape[0]
     scale = min(1.0, side / min(frame.width, frame.height), _LONGEST / max(frame.width, frame.height))
     return max(alpha.shape[1], round(frame.width * scale)), max(alpha.shape[0], round(frame.height * scale))
 
