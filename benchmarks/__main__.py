@@ -27,6 +27,7 @@ NAMES = (
     "rembg",
     "outputs",
     "quality",
+    "fringe",
     "quality_rembg",
     "web",
     "fleet",

@@ -44,10 +44,10 @@ def compose(pairs: Sequence[Pair], folder: Path) -> list[Pair]:
     it is, the composite is exact. The backgrounds are photos of the tests, blurred as a lens would.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    backs = [_rgb(path) for path in photos.SHIPPED]
+    backs = [rgb(path) for path in photos.SHIPPED]
     made = []
     for number, pair in enumerate(pairs):
-        image, truth = _rgb(pair.image), pair.truth
+        image, truth = rgb(pair.image), pair.truth
         front = _front(image, truth)
         height, width = truth.shape
         back = cv2.resize(backs[number % len(backs)][::-1], (width, height))
@@ -63,7 +63,7 @@ def _front(image: Field, truth: Field) -> Field:
     return np.ascontiguousarray(foreground.estimate(image, truth)[..., :3])
 
 
-def _rgb(path: Path) -> Field:
+def rgb(path: Path) -> Field:
     return _field(cv2.imread(str(path), cv2.IMREAD_COLOR))[..., ::-1].copy()
 
 

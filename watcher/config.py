@@ -64,7 +64,7 @@ class Profile(Strict):
         "closed_form", description="how the alpha gets to full size: redrawn, edge-aware, or interpolated"
     )
     refine_side: Annotated[int, Field(ge=256, le=2048)] = Field(
-        1024, description="short side of the grid that `refine: closed_form` works on, in pixels"
+        512, description="short side of the grid that `refine: closed_form` works on, in pixels"
     )
     edges: tuple[Literal["close", "reconstruct", "islands"], ...] = Field(
         ("islands",),
@@ -89,8 +89,8 @@ class Profile(Strict):
 # There without being written down; a configuration may define another one of the same name.
 BUILT_IN = {
     "portrait": Profile(),
-    "best": Profile(looks="all"),
-    "fast": Profile(looks="one", refine_side=512),
+    "best": Profile(looks="all", refine_side=1024),
+    "fast": Profile(looks="one"),
 }
 
 

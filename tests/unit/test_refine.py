@@ -73,6 +73,31 @@ def test_decontamination_removes_the_backgrounds_colour_from_soft_edges(dtype, f
     assert errors[True] < 0.03 and errors[False] > 0.15
 
 
+def test_colours_of_strands_come_out_as_well_as_from_a_full_size_estimate(frame_of):
+    chance = np.random.default_rng(1)
+    shape = 240, 320
+
+    def noise(*channels: int, sigma: float) -> np.ndarray:
+        field = cv2.GaussianBlur(
+            chance.standard_normal((*shape, *channels)).astype(np.float32), (0, 0), sigma
+        )
+        return np.clip(0.5 + field / field.std() / 4, 0, 1)
+
+    alpha = np.clip(2 * noise(sigma=2.0) - 0.5 + (np.arange(320) - 160) / 120, 0, 1).astype(np.float32)
+    front, back = noise(3, sigma=8.0) * 0.4, 0.6 + noise(3, sigma=8.0) * 0.4
+    image = (alpha[..., None] * front + (1 - alpha[..., None]) * back).astype(np.float32)
+    soft = (alpha > 0.02) & (alpha < 0.98)
+
+    def error(found: np.ndarray) -> float:
+        return 255 * float(np.average(np.abs(found - front).mean(-1)[soft], weights=alpha[soft]))
+
+    frame = frame_of(np.rint(image * 255).astype(np.uint8))
+    cutout = refine(frame, alpha, method="bilinear", decontaminate=True).cutout[..., :3] / 255
+    full = error(foreground.estimate(image, alpha)[..., :3])
+    assert error(image) > 25
+    assert error(cutout) < 1.15 * full, (error(cutout), full)
+
+
 @pytest.mark.parametrize("level", [0.0, 1.0])
 @pytest.mark.parametrize("colour", [0, 255])
 @pytest.mark.parametrize("method", ["closed_form", "guided"])

@@ -74,7 +74,7 @@ def clear(alpha: Field, y: int, x: int) -> bool:
         u = min(alpha.shape[1] - 1, max(0, x + (j == 2) - (j == 3)))
         low = min(low, alpha[v, u])
         high = max(high, alpha[v, u])
-    return high < _CLEAR or low > 1 - _CLEAR
+    return bool(high < _CLEAR or low > 1 - _CLEAR)
 
 
 @compiled
