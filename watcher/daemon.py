@@ -64,6 +64,7 @@ class Daemon:
         self._last: tuple[object, float] = (None, 0.0)
         self._pruned = 0.0
         self._rescues = 0
+        self._clean = True  # no thread of ours hangs in a file system
         self._prepared: list[tuple[str, Folder]] = []
 
     def run(self) -> int:
@@ -217,7 +218,7 @@ class Daemon:
             )
             return
         self._drain(assembly)
-        assembly.end(grace=LAST_GRACE)
+        self._clean &= assembly.end(grace=LAST_GRACE)
         self._assembly = None
         self._journal.close()
         self._prepared.clear()
@@ -281,7 +282,7 @@ class Daemon:
             return
         if self._assembly is not None:
             self._drain(self._assembly)
-            self._assembly.end(grace=LAST_GRACE)
+            self._clean &= self._assembly.end(grace=LAST_GRACE)
         self._settings = settings
         self._assembly = Assembly(
             settings,
@@ -330,19 +331,18 @@ class Daemon:
 
     def _stop(self, status: int) -> int:
         self._systemd.stopping()
-        clean = True
         if self._assembly is not None:
             self._drain(self._assembly)
             # Cuts short what outlasted the drain; its jobs go back to the queue.
             self._engines.close()
-            clean = self._assembly.end(grace=LAST_GRACE)
+            self._clean &= self._assembly.end(grace=LAST_GRACE)
             self._last = (None, 0.0)
             self._ready = False
             self._report(self._assembly, time.monotonic())
         else:
             self._engines.close()
         event(logging.INFO, "stopped", status=status)
-        if not clean:
+        if not self._clean:
             event(logging.WARNING, "left a thread behind that hangs in the file system")
             leave(status)
         return status

@@ -1,7 +1,8 @@
 """Claims jobs, has them run, records what became of them. Touches no pixels and no files.
 
 One dispatcher a lane: the hot folders that share an engine. Its thread does all the
-recording, so that the journal sees one writer and the policy needs no locks.
+recording, so that the journal sees one writer and the policy needs no locks. What has to
+happen to files at the end of a job does so in a thread of the job's folder: its share may hang.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from watcher.domain import Failure, Job, Outcome, as_json
@@ -24,6 +25,8 @@ from watcher.errors import Action, Disposition, HostError, RetryPolicy, WatcherE
 from watcher.journal import Journal
 from watcher.journal_file import JournalCorrupt
 from watcher.log import event
+from watcher.pipeline.crews import Crews
+from watcher.tally import CROWDED, ENGINE, LaneStatus, Pause, Tally
 from watcher.telling import done_words, failure_of, stage_of, words_of
 
 # Long enough for a stalled disk, short enough to be understood: it is renewed all the while.
@@ -31,7 +34,6 @@ LEASE = 120.0
 RENEWAL = LEASE / 4
 # The loop wakes by itself this often, so that a missed wake-up costs seconds, not files.
 TICK = 5.0
-ENGINE = "*engine"
 
 
 class Runs(Protocol):
@@ -41,46 +43,24 @@ class Runs(Protocol):
 
 
 class Ends(Protocol):
-    """What has to happen to files at the end of a job. Raises WatcherError."""
+    """What has to happen to files at the end of a job; may hang. Raises WatcherError."""
 
     def done(self, outcome: Outcome) -> None: ...
     def quarantined(self, job: Job, failure: Failure) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Why a folder (or the engine) waits, and until when (monotonic)."""
-
-    reason: str
-    remedy: str
-    until: float
-    times: int
-
-
-@dataclass(frozen=True, slots=True)
-class LaneStatus:
-    """What a lane is doing; `since` is monotonic."""
-
-    folders: tuple[str, ...]
-    running: tuple[tuple[Job, float], ...]
-    pauses: dict[str, Pause]
-    done: int
-    quarantined: int
-
-
-@dataclass(slots=True)
-class _Tally:
-    done: int = 0
-    quarantined: int = 0
-    running: dict[Job, float] = field(default_factory=dict)
+# Of a job, and how to record it. May raise HostError, and is tried again then.
+_Word = tuple[Job, Callable[[], None]]
 
 
 class Dispatcher:
     """`max_in_flight` bounds the jobs that are claimed and not yet recorded.
 
     `is_open`: may jobs of this folder run? Those that hang in a share which does not answer
-    do not count: the other folders go on. Folders with a higher `priority` are served first.
-    `blames`: photos are worked on in this daemon, so its death may have been the fault of one.
+    do not count: the other folders go on. Nor do those whose sources are being retired, but a
+    folder with `max_in_flight` of these waits for them.
+    Folders with a higher `priority` are served first. `blames`: photos are worked on in this daemon,
+    so its death may have been the fault of one.
     """
 
     def __init__(
@@ -108,11 +88,12 @@ class Dispatcher:
         self._max_in_flight = max_in_flight
         self._on_halt = on_halt
         self._turns = itertools.count()
-        self._events: queue.SimpleQueue[tuple[Job, Future[Outcome]] | None] = queue.SimpleQueue()
-        self._ended: deque[tuple[Job, Future[Outcome]]] = deque()
+        self._crews = Crews("ends", 1, apart=True)
+        self._events: queue.SimpleQueue[_Word | None] = queue.SimpleQueue()
+        self._words: deque[_Word] = deque()
         self._alone: deque[Job] = deque()
         self._pauses: dict[str, Pause] = {}
-        self._tally = _Tally()
+        self._tally = Tally()
         self._renewed = time.monotonic()
         self._offset = time.time() - time.monotonic()
         self._stopping = threading.Event()
@@ -139,7 +120,7 @@ class Dispatcher:
     def abandon(self) -> None:
         """Hand back what is still running, uncharged: its holder has no more time."""
         with suppress(HostError):
-            for job in list(self._tally.running):
+            for job in self._tally.held():
                 self._journal.retry(job, not_before=0.0, charge=False)
 
     def alive(self) -> bool:
@@ -152,8 +133,9 @@ class Dispatcher:
 
     def status(self) -> LaneStatus:
         tally = self._tally
-        running = tuple(sorted(tally.running.copy().items(), key=lambda item: item[1]))
-        return LaneStatus(self._folders, running, self._pauses.copy(), tally.done, tally.quarantined)
+        stuck = tally.stuck(self._max_in_flight, time.monotonic())
+        pauses = dict.fromkeys(stuck, CROWDED) | self._pauses
+        return LaneStatus(self._folders, tally.since(), pauses, tally.done, tally.quarantined)
 
     # --- The loop --------------------------------------------------------------------------
 
@@ -161,7 +143,8 @@ class Dispatcher:
         while True:
             try:
                 self._turn()
-                if self._stopping.is_set() and not self._tally.running and not self._ended:
+                if self._stopping.is_set() and not self._tally.held() and not self._words:
+                    self._crews.shutdown()
                     return
             except HostError as error:
                 # Only the journal raises here: nothing can be recorded, so nothing may start.
@@ -170,13 +153,14 @@ class Dispatcher:
             self._listen(self._patience())
 
     def _turn(self) -> None:
-        while self._ended:
+        while self._words:
+            job, record = self._words[0]
             try:
-                self._record(*self._ended[0])
+                record()
             except JournalCorrupt:
                 # Never to be recorded. What was published tells of itself to the next journal.
-                self._tally.running.pop(self._ended[0][0], None)
-            self._ended.popleft()
+                self._tally.let_go(job)
+            self._words.popleft()
         self._renew()
         self._mind_clock()
         if self._stopping.is_set():
@@ -190,13 +174,13 @@ class Dispatcher:
             item = self._events.get(timeout=patience)
             while True:
                 if item is not None:
-                    self._ended.append(item)
+                    self._words.append(item)
                 item = self._events.get_nowait()
         except queue.Empty:
             return
 
     def _patience(self) -> float:
-        if self._ended:
+        if self._words:
             return 1.0  # the journal refused: it is asked again, not hammered
         now, wait = time.monotonic(), TICK
         for pause in self._pauses.copy().values():
@@ -258,7 +242,9 @@ class Dispatcher:
     def _start(self, job: Job) -> None:
         self._tally.running[job] = time.monotonic()
         event(logging.DEBUG, "claimed", **words_of(job))
-        self._runs.submit(job).add_done_callback(lambda result: self._events.put((job, result)))
+        self._runs.submit(job).add_done_callback(
+            lambda result: self._events.put((job, partial(self._record, job, result)))
+        )
 
     def _return_waiting(self) -> None:
         while self._alone:
@@ -267,7 +253,7 @@ class Dispatcher:
             self._alone.popleft()
 
     def _renew(self) -> None:
-        held = [*self._tally.running, *self._alone]
+        held = [*self._tally.held(), *self._alone]
         if held and time.monotonic() - self._renewed > RENEWAL:
             self._journal.renew(held, until=time.time() + LEASE)
             self._renewed = time.monotonic()
@@ -287,13 +273,21 @@ class Dispatcher:
             self._finish(result.result())
         else:
             self._fail(job, error)
+
+    def _end(self, job: Job, work: Callable[[], None], then: Callable[[BaseException | None], None]) -> None:
+        """Do `work` on files of `job`, aside; `then` records what came of it."""
         self._tally.running.pop(job, None)
+        self._tally.ending[job] = time.monotonic()
+        self._crews.submit(job, work).add_done_callback(
+            lambda result: self._events.put((job, partial(then, result.exception())))
+        )
 
     def _finish(self, outcome: Outcome) -> None:
         job = outcome.job
         seconds = time.monotonic() - self._tally.running.get(job, time.monotonic())
         if not self._journal.finish(job, done_words(outcome, seconds)):
             event(logging.WARNING, "claim lost, result kept", **words_of(job))
+            self._tally.let_go(job)
             return
         self._pauses.pop(job.source.folder, None)
         self._pauses.pop(ENGINE, None)
@@ -307,29 +301,34 @@ class Dispatcher:
             attempts=job.attempts,
             review=flags,
         )
-        try:
-            self._ends.done(outcome)
-        except WatcherError as error:
-            # Done is done. The next scan finds the source still there and tries again.
+        self._end(job, partial(self._ends.done, outcome), partial(self._retired, job))
+
+    def _retired(self, job: Job, error: BaseException | None) -> None:
+        # Done is done. The next scan finds a source that is still there and tries again.
+        if isinstance(error, WatcherError):
             event(logging.WARNING, f"source not retired: {error}", **words_of(job), remedy=error.remedy)
+        elif error is not None:
+            _confess(job, error)
+        self._tally.let_go(job)
 
     def _fail(self, job: Job, error: BaseException) -> None:
         verdict = disposition(error, attempts=job.attempts, policy=self._policy)
         match verdict.action:
             case Action.QUARANTINE:
                 if not isinstance(error, WatcherError):
-                    event(logging.ERROR, f"bug: {error!r}", **words_of(job))
-                    logging.getLogger("hotmatte").error("traceback", exc_info=error)
+                    _confess(job, error)
                 self._quarantine(job, failure_of(error), stage=stage_of(error))
             case Action.DROP:
                 self._journal.forget(job)
                 event(logging.INFO, f"dropped: {error}", **words_of(job))
+                self._tally.let_go(job)
             case _:
                 self._put_back(job, error, verdict)
 
     def _put_back(self, job: Job, error: BaseException, verdict: Disposition) -> None:
         waits = verdict.delay if verdict.charge else 0.0
         self._journal.retry(job, not_before=time.time() + waits if waits else 0.0, charge=verdict.charge)
+        self._tally.let_go(job)
         match verdict.action:
             case Action.PAUSE if self._stopping.is_set():
                 pass  # handed back, not failed
@@ -348,13 +347,22 @@ class Dispatcher:
                 )
 
     def _quarantine(self, job: Job, failure: Failure, *, stage: str | None = None) -> None:
-        try:
-            self._ends.quarantined(job, failure)
-        except HostError as error:  # without a report nobody would learn of it: again, when there is room
+        self._end(
+            job,
+            partial(self._ends.quarantined, job, failure),
+            partial(self._reported, job, failure, stage),
+        )
+
+    def _reported(self, job: Job, failure: Failure, stage: str | None, error: BaseException | None) -> None:
+        if isinstance(
+            error, HostError
+        ):  # without a report nobody would learn of it: again, when there is room
             self._put_back(job, error, disposition(error, attempts=job.attempts, policy=self._policy))
             return
-        except WatcherError as error:
+        if isinstance(error, WatcherError):
             event(logging.WARNING, f"report not written: {error}", **words_of(job))
+        elif error is not None:
+            _confess(job, error)
         if self._journal.quarantine(job, json.dumps(as_json(failure))):
             self._tally.quarantined += 1
             event(
@@ -366,11 +374,13 @@ class Dispatcher:
                 error=failure.error,
                 remedy=failure.remedy,
             )
+        self._tally.let_go(job)
 
     # --- Pauses ----------------------------------------------------------------------------
 
     def _open_folders(self, now: float) -> list[str]:
         closed = {key for key, pause in self._pauses.copy().items() if pause.until > now}
+        closed.update(self._tally.crowded(self._max_in_flight))
         if ENGINE in closed:
             return []
         return [name for name in self._folders if name not in closed and self._is_open(name)]
@@ -386,3 +396,8 @@ class Dispatcher:
         self._pauses[key] = Pause(str(error), remedy, now + delay, times)
         what = "engine" if key == ENGINE else key
         event(logging.WARNING, f"paused: {error}", folder=what, delay_s=delay, remedy=remedy)
+
+
+def _confess(job: Job, error: BaseException) -> None:
+    event(logging.ERROR, f"bug: {error!r}", **words_of(job))
+    logging.getLogger("hotmatte").error("traceback", exc_info=error)

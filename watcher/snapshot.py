@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 from watcher.assembly import Assembly, Lane
-from watcher.dispatch import ENGINE, Pause
 from watcher.domain import printable
+from watcher.tally import ENGINE, Pause
 
 BY_HAND = "paused by hand: photos are noted and wait"
 

@@ -12,8 +12,9 @@ import hashlib
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -33,14 +34,36 @@ LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<job>\d+)\.(?P<kind>aside|copy)\.hotm
 # What every Linux file system allows for one name.
 _NAME_BYTES = 255
 
+_mutex = threading.Lock()
+_leaving: set[Path] = set()
+
 
 def retire(source: Source, folder: Folder, *, job_id: int) -> Path | None:
     """Leave, archive or delete `source`; where it was archived, or None.
 
-    A source that is gone, or no longer the version that was done, is left alone. Raises
-    HostError, with the source where it was.
+    A source that is gone, or no longer the version that was done, or that another thread is
+    retiring, is left alone. Raises HostError, with the source where it was.
     """
     path = folder.path / source.relpath
+    with _alone(path) as ours:
+        return _retire(path, source, folder, job_id) if ours else None
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[bool]:
+    """False where somebody is at it: a job that ends and a scan may both want a photo to go."""
+    with _mutex:
+        ours = path not in _leaving
+        if ours:
+            _leaving.add(path)
+    try:
+        yield ours
+    finally:
+        if ours:
+            _leaving.discard(path)
+
+
+def _retire(path: Path, source: Source, folder: Folder, job_id: int) -> Path | None:
     try:
         if folder.source == "delete":
             _delete(path, source.stamp, job_id)

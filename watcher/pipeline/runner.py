@@ -19,6 +19,7 @@ from watcher.errors import EngineOutOfMemory, InputRejected, WatcherError
 from watcher.log import event
 from watcher.pipeline.batch import Batcher
 from watcher.pipeline.budget import PixelBudget
+from watcher.pipeline.crews import Crews
 from watcher.pipeline.looks import Look, View
 
 Proxy = NDArray[np.uint8]
@@ -75,29 +76,6 @@ class _Trip:
         )
 
 
-class _Crews:
-    """Threads for one stage. `apart`: some for each hot folder, as a share that hangs keeps its own."""
-
-    def __init__(self, stage: str, threads: int, *, apart: bool) -> None:
-        self._stage = stage
-        self._threads = threads
-        self._apart = apart
-        self._lock = threading.Lock()
-        self._crews: dict[str, ThreadPoolExecutor] = {}
-
-    def submit(self, job: Job, work: Callable[..., None], *args: object) -> None:
-        key = job.source.folder if self._apart else ""
-        with self._lock:
-            crew = self._crews.get(key)
-            if crew is None:
-                crew = self._crews[key] = ThreadPoolExecutor(self._threads, f"{self._stage}-{key}")
-        crew.submit(work, *args)
-
-    def shutdown(self) -> None:
-        for crew in self._crews.values():
-            crew.shutdown()
-
-
 class Runner:
     """The caller bounds how many jobs are here at once; the budget bounds their pixels.
 
@@ -130,8 +108,8 @@ class Runner:
         self._timeout = timeout
         self._decoded: queue.SimpleQueue[_Trip | None] = queue.SimpleQueue()
         self._trips: dict[Job, _Trip] = {}
-        self._decoders = _Crews("decode", threads, apart=apart)
-        self._finishers = _Crews("finish", threads, apart=apart)
+        self._decoders = Crews("decode", threads, apart=apart)
+        self._finishers = Crews("finish", threads, apart=apart)
         self._free_lanes = threading.Semaphore(lanes)
         self._lanes = ThreadPoolExecutor(lanes, "infer-lane") if lanes > 1 else None
         self._inferring = threading.Thread(target=self._infer_loop, name="infer")
