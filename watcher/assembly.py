@@ -234,6 +234,7 @@ class Assembly:
         self.admitted = 0
         wanted = {name: folder for name, folder in settings.folders.items() if folder.contact_sheet}
         self._sheets = SheetKeeper({name: Scope.of(name, folder) for name, folder in wanted.items()})
+        self._dispatchers: dict[str, Dispatcher] = {}
         self.lanes = self._lanes(engines)
         engines.retain([lane.supervisor for lane in self.lanes if isinstance(lane.supervisor, Crew)])
         self.watches = {
@@ -287,7 +288,7 @@ class Assembly:
         self, runs: Runs, recipes: dict[str, Recipe], max_in_flight: int, *, blames: bool = True
     ) -> Dispatcher:
         self._recipes |= recipes
-        return Dispatcher(
+        dispatcher = Dispatcher(
             self._journal,
             runs,
             list(recipes),
@@ -298,7 +299,10 @@ class Assembly:
             is_open=lambda name: self.watches[name].is_open(),
             priority={name: recipe.folder.priority for name, recipe in recipes.items()},
             blames=blames,
+            look_again=lambda name: self.watches[name].rescan(),
         )
+        self._dispatchers |= dict.fromkeys(recipes, dispatcher)
+        return dispatcher
 
     # --- From start to stop ----------------------------------------------------------------
 
@@ -376,13 +380,19 @@ class Assembly:
 
         A crash came between, or it is the other half of a pair, which follows its first half.
         """
+        pauses = self._dispatchers[source.folder].pauses
+        if pauses.is_keeping(source.folder):
+            return
         record = self._journal.find(source.folder, source.relpath)
         if record is None or record.job.source != source or not self._may_go(record):
             return
+        failed: WatcherError | None = None
         try:
             retire(source, self.settings.folders[source.folder], job_id=record.job.id)
         except WatcherError as error:
             event(logging.WARNING, f"source not retired: {error}", folder=source.folder, file=source.relpath)
+            failed = error
+        pauses.retired(source.folder, failed, time.monotonic())
 
     def _may_go(self, record: Record) -> bool:
         """Whether a matte of it is published; of a companion: of the half that is work, and that is archived."""

@@ -21,13 +21,21 @@ from functools import partial
 from typing import Protocol
 
 from watcher.domain import Failure, Job, Outcome, as_json
-from watcher.errors import Action, Disposition, HostError, RetryPolicy, WatcherError, disposition
+from watcher.errors import (
+    Action,
+    Disposition,
+    HostError,
+    RetryPolicy,
+    WatcherError,
+    disposition,
+)
 from watcher.journal import Journal
 from watcher.journal_file import JournalCorrupt
 from watcher.log import event
+from watcher.pauses import Pauses
 from watcher.pipeline.crews import Crews
-from watcher.tally import CROWDED, ENGINE, LaneStatus, Pause, Tally
-from watcher.telling import done_words, failure_of, stage_of, words_of
+from watcher.tally import ENGINE, LaneStatus, Tally
+from watcher.telling import confess, done_words, failure_of, stage_of, words_of
 
 # Long enough for a stalled disk, short enough to be understood: it is renewed all the while.
 LEASE = 120.0
@@ -58,7 +66,8 @@ class Dispatcher:
 
     `is_open`: may jobs of this folder run? Those that hang in a share which does not answer
     do not count: the other folders go on. Nor do those whose sources are being retired, but a
-    folder with `max_in_flight` of these waits for them.
+    folder with `max_in_flight` of these waits for them. `look_again`: sources of this folder could
+    not be retired, and it is time for another try.
     Folders with a higher `priority` are served first. `blames`: photos are worked on in this daemon,
     so its death may have been the fault of one.
     """
@@ -76,10 +85,12 @@ class Dispatcher:
         is_open: Callable[[str], bool] = lambda _: True,
         priority: Mapping[str, int] | None = None,
         blames: bool = True,
+        look_again: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._is_open = is_open
         self._priority = priority or {}
         self._blames = blames
+        self._look_again = look_again
         self._journal = journal
         self._runs = runs
         self._folders = tuple(folders)
@@ -92,7 +103,7 @@ class Dispatcher:
         self._events: queue.SimpleQueue[_Word | None] = queue.SimpleQueue()
         self._words: deque[_Word] = deque()
         self._alone: deque[Job] = deque()
-        self._pauses: dict[str, Pause] = {}
+        self.pauses = Pauses(policy)
         self._tally = Tally()
         self._renewed = time.monotonic()
         self._offset = time.time() - time.monotonic()
@@ -128,14 +139,15 @@ class Dispatcher:
 
     def resume(self) -> None:
         """Forget all pauses: someone says the reason is gone."""
-        self._pauses.clear()
+        self.pauses.clear()
         self.wake()
 
     def status(self) -> LaneStatus:
         tally = self._tally
         stuck = tally.stuck(self._max_in_flight, time.monotonic())
-        pauses = dict.fromkeys(stuck, CROWDED) | self._pauses
-        return LaneStatus(self._folders, tally.since(), pauses, tally.done, tally.quarantined)
+        return LaneStatus(
+            self._folders, tally.since(), self.pauses.report(stuck), tally.done, tally.quarantined
+        )
 
     # --- The loop --------------------------------------------------------------------------
 
@@ -149,7 +161,7 @@ class Dispatcher:
             except HostError as error:
                 # Only the journal raises here: nothing can be recorded, so nothing may start.
                 for folder in self._folders:
-                    self._pause(folder, error)
+                    self.pauses.failed(folder, error, time.monotonic())
             self._listen(self._patience())
 
     def _turn(self) -> None:
@@ -166,6 +178,8 @@ class Dispatcher:
         if self._stopping.is_set():
             self._return_waiting()
         else:
+            for folder in self.pauses.over(time.monotonic()):
+                self._look_again(folder)
             self._claim()
 
     def _listen(self, patience: float) -> None:
@@ -182,9 +196,8 @@ class Dispatcher:
     def _patience(self) -> float:
         if self._words:
             return 1.0  # the journal refused: it is asked again, not hammered
-        now, wait = time.monotonic(), TICK
-        for pause in self._pauses.copy().values():
-            wait = min(wait, pause.until - now)
+        now = time.monotonic()
+        wait = min(TICK, self.pauses.next_end(now + TICK) - now)
         if len(self._active()) < self._max_in_flight and not self._stopping.is_set():
             try:
                 due = self._journal.next_due(self._open_folders(now))
@@ -289,8 +302,7 @@ class Dispatcher:
             event(logging.WARNING, "claim lost, result kept", **words_of(job))
             self._tally.let_go(job)
             return
-        self._pauses.pop(job.source.folder, None)
-        self._pauses.pop(ENGINE, None)
+        self.pauses.worked(job.source.folder, ENGINE)
         self._tally.done += 1
         flags = ",".join(outcome.review.flags) or None
         event(
@@ -304,11 +316,13 @@ class Dispatcher:
         self._end(job, partial(self._ends.done, outcome), partial(self._retired, job))
 
     def _retired(self, job: Job, error: BaseException | None) -> None:
-        # Done is done. The next scan finds a source that is still there and tries again.
-        if isinstance(error, WatcherError):
-            event(logging.WARNING, f"source not retired: {error}", **words_of(job), remedy=error.remedy)
-        elif error is not None:
-            _confess(job, error)
+        # Done is done. A scan finds a source that is still there and tries again.
+        if error is not None and not isinstance(error, WatcherError):
+            confess(job, error)
+        else:
+            if error is not None:
+                event(logging.WARNING, f"source not retired: {error}", **words_of(job), remedy=error.remedy)
+            self.pauses.retired(job.source.folder, error, time.monotonic())
         self._tally.let_go(job)
 
     def _fail(self, job: Job, error: BaseException) -> None:
@@ -316,7 +330,7 @@ class Dispatcher:
         match verdict.action:
             case Action.QUARANTINE:
                 if not isinstance(error, WatcherError):
-                    _confess(job, error)
+                    confess(job, error)
                 self._quarantine(job, failure_of(error), stage=stage_of(error))
             case Action.DROP:
                 self._journal.forget(job)
@@ -333,7 +347,8 @@ class Dispatcher:
             case Action.PAUSE if self._stopping.is_set():
                 pass  # handed back, not failed
             case Action.PAUSE:
-                self._pause(job.source.folder if isinstance(error, HostError) else ENGINE, error)
+                key = job.source.folder if isinstance(error, HostError) else ENGINE
+                self.pauses.failed(key, error, time.monotonic())
             case Action.HALT if isinstance(error, WatcherError):
                 self._on_halt(error)
             case _:
@@ -362,7 +377,7 @@ class Dispatcher:
         if isinstance(error, WatcherError):
             event(logging.WARNING, f"report not written: {error}", **words_of(job))
         elif error is not None:
-            _confess(job, error)
+            confess(job, error)
         if self._journal.quarantine(job, json.dumps(as_json(failure))):
             self._tally.quarantined += 1
             event(
@@ -376,28 +391,8 @@ class Dispatcher:
             )
         self._tally.let_go(job)
 
-    # --- Pauses ----------------------------------------------------------------------------
-
     def _open_folders(self, now: float) -> list[str]:
-        closed = {key for key, pause in self._pauses.copy().items() if pause.until > now}
-        closed.update(self._tally.crowded(self._max_in_flight))
+        closed = self.pauses.closed(now).union(self._tally.crowded(self._max_in_flight))
         if ENGINE in closed:
             return []
         return [name for name in self._folders if name not in closed and self._is_open(name)]
-
-    def _pause(self, key: str, error: BaseException) -> None:
-        """Wait longer each time; the first success ends it."""
-        now, old = time.monotonic(), self._pauses.get(key)
-        if old is not None and old.until > now:
-            return  # several jobs hit the same wall at once: that is one time
-        times = old.times + 1 if old else 1
-        delay = min(60.0, self._policy.backoff(times))
-        remedy = error.remedy if isinstance(error, WatcherError) else ""
-        self._pauses[key] = Pause(str(error), remedy, now + delay, times)
-        what = "engine" if key == ENGINE else key
-        event(logging.WARNING, f"paused: {error}", folder=what, delay_s=delay, remedy=remedy)
-
-
-def _confess(job: Job, error: BaseException) -> None:
-    event(logging.ERROR, f"bug: {error!r}", **words_of(job))
-    logging.getLogger("hotmatte").error("traceback", exc_info=error)

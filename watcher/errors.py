@@ -163,3 +163,9 @@ def host_error(error: OSError, doing: str) -> HostError | None:
     if error.errno not in HOST_ERRNOS:
         return None
     return HostError(f"cannot {doing}: {error.strerror or error}")
+
+
+def is_about_place(error: WatcherError) -> bool:
+    """Whether what failed would fail for every other file in that place, too."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno in HOST_ERRNOS

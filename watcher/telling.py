@@ -1,11 +1,13 @@
-"""What is told of a job's end: to people, to the log, to the journal. Pure."""
+"""What is told of a job's end: to people, to the log, to the journal."""
 
 from __future__ import annotations
 
 import json
+import logging
 
 from watcher.domain import Failure, Job, Outcome, as_json
 from watcher.errors import WatcherError
+from watcher.log import event
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -34,3 +36,8 @@ def done_words(outcome: Outcome, seconds: float) -> str:
     }
     # ASCII: a name that is not UTF-8 is held as what no UTF-8 text may contain.
     return json.dumps(as_json(words))
+
+
+def confess(job: Job, error: BaseException) -> None:
+    event(logging.ERROR, f"bug: {error!r}", **words_of(job))
+    logging.getLogger("hotmatte").error("traceback", exc_info=error)

@@ -34,6 +34,8 @@ LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<job>\d+)\.(?P<kind>aside|copy)\.hotm
 # What every Linux file system allows for one name.
 _NAME_BYTES = 255
 
+_READ_ONLY = "Make it writable, or set `source: leave` for this folder; work resumes by itself."
+
 _mutex = threading.Lock()
 _leaving: set[Path] = set()
 
@@ -70,7 +72,8 @@ def _retire(path: Path, source: Source, folder: Folder, job_id: int) -> Path | N
         elif folder.source == "archive" and folder.archive is not None:
             return _archive(path, source, folder.archive, job_id)
     except OSError as error:
-        raise HostError(f"cannot {folder.source} {path}: {error.strerror or error}") from error
+        remedy = _READ_ONLY if error.errno == errno.EROFS else None
+        raise HostError(f"cannot {folder.source} {path}: {error.strerror or error}", remedy=remedy) from error
     return None
 
 
