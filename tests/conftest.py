@@ -14,11 +14,11 @@ from typing import Any
 
 import psutil
 import pytest
-from daemonrig import DaemonRig
+from daemonrig import COMPILED, DaemonRig
 from rootless import permissions_count
 
 # Every daemon of the tests has a cache of weights of its own, and would compile its loops there anew.
-os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(sys.prefix) / "numba-cache"))
+os.environ.setdefault("NUMBA_CACHE_DIR", str(COMPILED))
 
 
 @pytest.fixture(scope="session")

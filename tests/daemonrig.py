@@ -30,6 +30,8 @@ from watcher.journal import Journal, Record
 TESTS = Path(__file__).parent
 CHECKOUT = TESTS.parent
 CARDS = TESTS / "cards"
+# Compiled once for all daemons and all tests: that takes longer than anything else they do.
+COMPILED = Path(sys.prefix) / "numba-cache"
 MOODY = TESTS / "engines" / "moody.py"
 
 # As fast as it goes: what is tested is not the waiting.
@@ -128,6 +130,7 @@ class DaemonRig:
 
     def environment(self, **more: str) -> dict[str, str]:
         env = {key: value for key, value in os.environ.items() if not key.startswith("HOTMATTE_")}
+        env.setdefault("NUMBA_CACHE_DIR", str(COMPILED))
         path = os.pathsep.join(filter(None, [str(CHECKOUT), self.env.get("PYTHONPATH", "")]))
         return {**env, **self.env, **more, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
