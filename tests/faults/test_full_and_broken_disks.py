@@ -105,18 +105,32 @@ def test_a_full_output_pauses_its_folder_and_goes_on_when_there_is_room(daemon_o
     assert daemon.reports("output") == {}
 
 
-def test_a_full_archive_keeps_the_photo_where_it_is_until_there_is_room(daemon_on_disks):
+@pytest.mark.parametrize("kind", ["bytes", "inodes"])
+def test_a_full_archive_keeps_the_photo_where_it_is_until_there_is_room(daemon_on_disks, kind):
     daemon, disks = daemon_on_disks
-    disks["archive"].fill()
-    photo = daemon.hot("archive") / "a.jpg"
-    drop(photo, jpeg(4))
-    daemon.wait_done("a.jpg", "archive")
-    daemon.wait(lambda: "source not retired" in daemon.log(), timeout=20)
-    assert photo.read_bytes() == jpeg(4)
-    disks["archive"].free()
+    disk, content = disks["archive"], jpeg(4 if kind == "bytes" else 5)
+    disk.fill() if kind == "bytes" else disk.fill_inodes()
+    photo = daemon.hot("archive") / f"{kind}.jpg"
+    drop(photo, content)
+    daemon.wait_done(photo.name, "archive")
+    daemon.wait(lambda: "No space left" in says(daemon, "archive"), timeout=20)
+    assert photo.read_bytes() == content
+    disk.free()
     daemon.wait(lambda: not photo.exists(), timeout=30)
-    assert (daemon.archive("archive") / "a.jpg").read_bytes() == jpeg(4)
-    assert len(daemon.sidecars("archive")) == 1
+    assert (daemon.archive("archive") / photo.name).read_bytes() == content
+    assert (daemon.out("archive") / f"{kind}.matte.json").exists()
+    daemon.wait(lambda: says(daemon, "archive") == "", timeout=10)
+
+
+def test_a_state_folder_without_inodes_stops_nothing(daemon_on_disks):
+    daemon, disks = daemon_on_disks
+    disks["state"].fill_inodes()
+    drop(daemon.hot("state") / "no inode.jpg", jpeg(6))
+    # The journal has its files, and so work goes on; only the snapshot cannot be made anew.
+    daemon.wait_done("no inode.jpg", "state")
+    daemon.wait(lambda: "cannot write" in daemon.log(), timeout=20)
+    disks["state"].free()
+    daemon.wait(lambda: daemon.status()["done"] and not says(daemon, "state"), timeout=20)
 
 
 def test_a_full_state_folder_stops_nothing_for_good(daemon_on_disks):

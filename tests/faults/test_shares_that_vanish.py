@@ -15,6 +15,9 @@ from rigs.shares import Share, can_mount
 from watcher.config import Folder
 from watcher.domain import JobState
 from watcher.intake.guard import Guard
+from watcher.intake.polled import Polled
+from watcher.intake.watch import FolderWatch
+from watcher.journal import Journal
 from watcher.mounts import identity, mount_of
 
 POLL_S = 0.5
@@ -266,6 +269,52 @@ def test_bindfs_is_known_for_a_share_and_locked_by_a_file(tmp_path, real_part):
         assert subprocess.run(["flock", "-n", lock, "true"], check=False).returncode == 0
     finally:
         subprocess.run(["umount", "-l", mounted], check=True)
+
+
+class CountedWatch(FolderWatch):
+    """Knows how many times it has looked, and at which look something new was seen first."""
+
+    looks = 0
+    seen_at: int | None = None
+
+    def _poll(self, polled: Polled) -> None:
+        self.looks += 1
+        super()._poll(polled)
+        if self.seen_at is None and len(self._settler):
+            self.seen_at = self.looks
+
+
+def test_what_is_written_on_the_other_side_of_bindfs_is_seen_by_the_second_look(
+    tmp_path, real_part, eventually
+):
+    real_part("bindfs", shutil.which("bindfs"), "apt install bindfs")
+    server, mounted = tmp_path / "server", tmp_path / "mnt"
+    for place in (server, mounted):
+        place.mkdir()
+    # Without a memory of its own: what the mount does not tell yet, no look can find.
+    fresh = ["-o", "attr_timeout=0,entry_timeout=0,negative_timeout=0"]
+    subprocess.run(["bindfs", *fresh, server, mounted], check=True)
+    folder = Folder(path=mounted, output=tmp_path / "out", quiet_s=0.1, poll_interval_s=0.1)
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        watch = CountedWatch("in", folder, journal, on_admit=lambda: None, on_source_done=lambda _: None)
+        watch.start()
+        try:
+            eventually(lambda: watch.looks)
+            assert watch.status().observer == "polling"
+            for name in ("new.jpg", "sub/new.jpg", "new.jpg"):  # the last one written over in place
+                drop(server / name, jpeg(watch.looks), how="write")
+                before, watch.seen_at = watch.looks, None
+                eventually(lambda: watch.seen_at)
+                assert watch.seen_at is not None
+                assert watch.seen_at - before <= 2
+                eventually(lambda: len(watch._settler) == 0)
+            assert {record.job.source.relpath for record in journal.records(JobState.QUEUED)} == {
+                "new.jpg",
+                "sub/new.jpg",
+            }
+        finally:
+            assert watch.stop(10)
+            subprocess.run(["umount", "-l", mounted], check=True)
 
 
 def test_a_disk_that_photos_are_only_read_from_can_be_unmounted_while_it_is_watched(rig, tmp_path, real_part):
