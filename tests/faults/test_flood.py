@@ -19,7 +19,7 @@ from daemonrig import DaemonRig, check_set, drop, jpeg, sha256
 from watcher.domain import JobState
 
 FULL = os.environ.get("HOTMATTE_FAULTS") == "full"
-COUNT = 20_000 if FULL else 1_000
+COUNT = 20_000 if FULL else 500
 # What a daemon of this size may take at most, whatever the number of photos: it is near
 # 300 MB before the first of them, for numpy, numba, OpenCV and the decoders.
 MOST_MB = 600.0
