@@ -66,7 +66,7 @@ class Dispatcher:
 
     `is_open`: may jobs of this folder run? Those that hang in a share which does not answer
     do not count: the other folders go on. Nor do those whose sources are being retired, but a
-    folder with `max_in_flight` of these waits for them. `look_again`: sources of this folder could
+    folder with about twice as many of these waits for them. `look_again`: sources of this folder could
     not be retired, and it is time for another try.
     Folders with a higher `priority` are served first. `blames`: photos are worked on in this daemon,
     so its death may have been the fault of one.
@@ -97,6 +97,7 @@ class Dispatcher:
         self._ends = ends
         self._policy = policy
         self._max_in_flight = max_in_flight
+        self._crowd = 2 * max_in_flight + 2
         self._on_halt = on_halt
         self._turns = itertools.count()
         self._crews = Crews("ends", 1, apart=True)
@@ -144,7 +145,7 @@ class Dispatcher:
 
     def status(self) -> LaneStatus:
         tally = self._tally
-        stuck = tally.stuck(self._max_in_flight, time.monotonic())
+        stuck = tally.stuck(self._crowd, time.monotonic())
         return LaneStatus(
             self._folders, tally.since(), self.pauses.report(stuck), tally.done, tally.quarantined
         )
@@ -392,7 +393,7 @@ class Dispatcher:
         self._tally.let_go(job)
 
     def _open_folders(self, now: float) -> list[str]:
-        closed = self.pauses.closed(now).union(self._tally.crowded(self._max_in_flight))
+        closed = self.pauses.closed(now).union(self._tally.crowded(self._crowd))
         if ENGINE in closed:
             return []
         return [name for name in self._folders if name not in closed and self._is_open(name)]
