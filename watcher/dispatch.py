@@ -170,12 +170,14 @@ class Dispatcher:
             self._listen(self._patience())
 
     def _turn(self) -> None:
+        self._record_done()
         while self._ended:
-            try:
-                self._record(*self._ended[0])
-            except JournalCorrupt:
-                # Never to be recorded. What was published tells of itself to the next journal.
-                self._tally.running.pop(self._ended[0][0], None)
+            job, result = self._ended[0]
+            error = result.exception()
+            assert error is not None
+            with suppress(JournalCorrupt):  # never to be recorded: see _record_done
+                self._fail(job, error)
+            self._tally.running.pop(job, None)
             self._ended.popleft()
         self._renew()
         self._mind_clock()
@@ -281,18 +283,32 @@ class Dispatcher:
 
     # --- Recording -------------------------------------------------------------------------
 
-    def _record(self, job: Job, result: Future[Outcome]) -> None:
-        error = result.exception()
-        if error is None:
-            self._finish(result.result())
-        else:
-            self._fail(job, error)
-        self._tally.running.pop(job, None)
+    def _record_done(self) -> None:
+        """All that are done go into one transaction: a disk that syncs slowly is waited for once."""
+        done = [result.result() for _, result in self._ended if result.exception() is None]
+        if not done:
+            return
+        spent = [self._spent(outcome.job) for outcome in done]
+        words = map(done_words, done, spent)
+        kept: list[bool | None]
+        try:
+            kept = [*self._journal.finish_many([(o.job, told) for o, told in zip(done, words, strict=True)])]
+        except JournalCorrupt:
+            # Never to be recorded. What was published tells of itself to the next journal.
+            kept = [None] * len(done)
+        self._ended = deque(item for item in self._ended if item[1].exception() is not None)
+        for outcome, seconds, mine in zip(done, spent, kept, strict=True):
+            if mine is not None:
+                self._tell_done(outcome, seconds, kept=mine)
+            self._tally.running.pop(outcome.job, None)
 
-    def _finish(self, outcome: Outcome) -> None:
+    def _spent(self, job: Job) -> float:
+        now = time.monotonic()
+        return now - self._tally.running.get(job, now)
+
+    def _tell_done(self, outcome: Outcome, seconds: float, *, kept: bool) -> None:
         job = outcome.job
-        seconds = time.monotonic() - self._tally.running.get(job, time.monotonic())
-        if not self._journal.finish(job, done_words(outcome, seconds)):
+        if not kept:
             event(logging.WARNING, "claim lost, result kept", **words_of(job))
             return
         self._pauses.pop(job.source.folder, None)
