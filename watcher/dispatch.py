@@ -288,7 +288,8 @@ class Dispatcher:
         done = [result.result() for _, result in self._ended if result.exception() is None]
         if not done:
             return
-        spent = [self._spent(outcome.job) for outcome in done]
+        now, running = time.monotonic(), self._tally.running
+        spent = [now - running.get(outcome.job, now) for outcome in done]
         words = map(done_words, done, spent)
         kept: list[bool | None]
         try:
@@ -301,10 +302,6 @@ class Dispatcher:
             if mine is not None:
                 self._tell_done(outcome, seconds, kept=mine)
             self._tally.running.pop(outcome.job, None)
-
-    def _spent(self, job: Job) -> float:
-        now = time.monotonic()
-        return now - self._tally.running.get(job, now)
 
     def _tell_done(self, outcome: Outcome, seconds: float, *, kept: bool) -> None:
         job = outcome.job
