@@ -269,8 +269,8 @@ class Assembly:
 
     def _lane(self, card: Card, supervisor: Crew, recipes: dict[str, Recipe], budget: PixelBudget) -> Lane:
         runner = build_runner(card, supervisor, recipes, self.settings, budget, apart=True)
-        bound = in_flight(card, supervisor, self.settings)
-        return Lane(supervisor, runner, self._dispatcher(runner, recipes, bound))
+        most = in_flight(card, supervisor, self.settings)
+        return Lane(supervisor, runner, self._dispatcher(runner, recipes, most))
 
     def _lane_away(self, card: Card, recipes: dict[str, Recipe]) -> Lane:
         # Only here: without a fleet nothing of it is imported, nor is dramatiq.
@@ -302,7 +302,6 @@ class Assembly:
         )
 
     # --- From start to stop ----------------------------------------------------------------
-
     def start(self) -> None:
         self._sheets.start()
         for watch in self.watches.values():

@@ -173,10 +173,9 @@ class Dispatcher:
         self._record_done()
         while self._ended:
             job, result = self._ended[0]
-            error = result.exception()
-            assert error is not None
-            with suppress(JournalCorrupt):  # never to be recorded: see _record_done
-                self._fail(job, error)
+            if (error := result.exception()) is not None:
+                with suppress(JournalCorrupt):  # never to be recorded: see _record_done
+                    self._fail(job, error)
             self._tally.running.pop(job, None)
             self._ended.popleft()
         self._renew()
@@ -290,10 +289,10 @@ class Dispatcher:
             return
         now, running = time.monotonic(), self._tally.running
         spent = [now - running.get(outcome.job, now) for outcome in done]
-        words = map(done_words, done, spent)
-        kept: list[bool | None]
+        told = [(outcome.job, done_words(outcome, took)) for outcome, took in zip(done, spent, strict=True)]
+        kept: Sequence[bool | None]
         try:
-            kept = [*self._journal.finish_many([(o.job, told) for o, told in zip(done, words, strict=True)])]
+            kept = self._journal.finish_many(told)
         except JournalCorrupt:
             # Never to be recorded. What was published tells of itself to the next journal.
             kept = [None] * len(done)
