@@ -287,12 +287,11 @@ class Dispatcher:
         done = [result.result() for _, result in self._ended if result.exception() is None]
         if not done:
             return
-        now, running = time.monotonic(), self._tally.running
-        spent = [now - running.get(outcome.job, now) for outcome in done]
+        now = time.monotonic()
+        spent = [now - self._tally.running.get(outcome.job, now) for outcome in done]
         told = [(outcome.job, done_words(outcome, took)) for outcome, took in zip(done, spent, strict=True)]
-        kept: Sequence[bool | None]
         try:
-            kept = self._journal.finish_many(told)
+            kept: Sequence[bool | None] = self._journal.finish_many(told)
         except JournalCorrupt:
             # Never to be recorded. What was published tells of itself to the next journal.
             kept = [None] * len(done)
