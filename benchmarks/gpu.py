@@ -10,7 +10,7 @@ import itertools
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -26,7 +26,8 @@ from watcher.engine.crew import Crew
 from watcher.engine.launch import prepare
 from watcher.pipeline.batch import Batcher
 from watcher.pipeline.budget import PixelBudget
-from watcher.pipeline.runner import Runner, Values
+from watcher.pipeline.looks import Look, View
+from watcher.pipeline.runner import Proxy, Runner
 
 TITLE = "A simulated GPU"
 # (height, width) of the proxy of a 1920x1080 photo.
@@ -46,7 +47,13 @@ class _Ready:
         reserve(self._pixels.size)
         return Frame(job, NOWHERE, self._pixels, None, None, Metadata(), self._pixels, "", "jpeg")
 
-    def finish(self, frame: Frame, alpha: Values, *, timings: dict[str, float]) -> Outcome:
+    def next_look(self, frame: Frame, views: Sequence[View]) -> Look | None:
+        return None
+
+    def show(self, frame: Frame, look: Look) -> Proxy:
+        raise NotImplementedError("one look is enough")
+
+    def finish(self, frame: Frame, views: Sequence[View], *, timings: dict[str, float]) -> Outcome:
         return Outcome(frame.job, (), NOWHERE, Review(0.0, 0.0, ()), timings)
 
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import yaml
-
 from benchmarks import photos
 from benchmarks.service import REAL, Service, running, write_config
 from benchmarks.setting import Setting
@@ -18,13 +16,15 @@ from benchmarks.usage import Peak, cpu_seconds, peak_mb, tree_cpu_seconds
 from watcher.config import Folder, Profile
 from watcher.domain import EngineAbout, Job, Source, Stamp
 from watcher.engine import weights
-from watcher.engine.card import Card, card_folders, load_card, proxy_size
+from watcher.engine.card import card_folders, load_card, proxy_size, sizes_of
 from watcher.engine.client import EngineClient
 from watcher.engine.launch import prepare
-from watcher.pipeline.decode import DecodeLimits, decode
-from watcher.pipeline.finish import finish
+from watcher.pipeline.decode import DecodeLimits
+from watcher.pipeline.looks import Canvases, Look, View
 from watcher.pipeline.naming import Names
+from watcher.pipeline.readers import Readers
 from watcher.pipeline.recipe import Recipe
+from watcher.pipeline.work import FolderWork
 
 TITLE = "Throughput of run"
 QUIET_S = 0.5
@@ -56,15 +56,11 @@ def run(setting: Setting) -> list[Table]:
         with setting.folder("throughput") as folder:
             made = photos.make(setting.photos, folder / "photos", count=count, size=size)
             least = _least(made[: setting.count(9, quick=3)], folder / "alone")
-            for workers in sorted({1, cores}):
-                config = _config(folder / str(workers), workers)
-                with running(config) as service:
-                    rows.append((name, count, workers, *_flood(made, service, least)))
-                made = [path.rename(folder / path.name) for path in sorted(service.hot.glob("*.jpg"))]
+            with running(write_config(folder, model=REAL, quiet_s=QUIET_S)) as service:
+                rows.append((name, count, *_flood(made, service, least)))
     columns = (
         "JPEGs of",
         "photos",
-        "workers",
         "photos a second",
         "bound",
         "% of the bound",
@@ -77,10 +73,9 @@ def run(setting: Setting) -> list[Table]:
     )
     notes = (
         "MODNet on the CPU, cutout and matte, default settings, every file and the journal on the disk at the end.",
-        "One worker has a thread for each core; several, which is `workers_cpu` of the card, have one each.",
         (
-            "Least: one photo after the other in one process and a worker with one thread, nothing beside them; CPU"
-            f" time of both. Bound: {cores} cores through that."
+            "Least: one photo after the other, as many looks as the daemon takes, a worker with one thread, nothing"
+            f" beside them; CPU time of all processes. Bound: {cores} cores through that."
         ),
         (
             f"All photos are renamed into the hot folder at once. The clock runs from the end of the quiet period"
@@ -95,15 +90,6 @@ def run(setting: Setting) -> list[Table]:
     return [Table(TITLE, columns, tuple(rows), notes)]
 
 
-def _config(folder: Path, workers: int) -> Path:
-    """MODNet by so many workers."""
-    (folder / "cards").mkdir(parents=True)
-    shipped = card_folders(None)[0] / f"{REAL}.yaml"
-    card = yaml.safe_load(shipped.read_text(encoding="utf-8")) | {"workers_cpu": workers}
-    (folder / "cards" / shipped.name).write_text(yaml.safe_dump(card), encoding="utf-8")
-    return write_config(folder, model=REAL, cards=folder / "cards", quiet_s=QUIET_S)
-
-
 def _least(made: list[Path], folder: Path) -> Least:
     """The first photo warms up and does not count."""
     card = load_card(REAL, card_folders(None))
@@ -111,29 +97,42 @@ def _least(made: list[Path], folder: Path) -> Least:
     client = EngineClient(launch.python, launch.engine_file, arena_bytes=launch.arena_bytes)
     hot = Folder(path=made[0].parent, output=folder)
     recipe = Recipe("hot", hot, "portrait", Profile(), lambda: ABOUT, Names())
+    readers = Readers(timeout=120.0)
+    work = FolderWork(
+        {"hot": recipe},
+        proxy_size=partial(proxy_size, card=card),
+        canvases=lambda width, height: Canvases((width, height), *sizes_of(width, height, card)),
+        limits=DecodeLimits(),
+        reads=readers,
+    )
     try:
         client.boot(launch.hello, timeout=launch.boot_timeout)
-        _alone(made[0], card, client, recipe)
-        engine, rest = cpu_seconds(client.pid), time.process_time()
+        _alone(made[0], work, client)
+        engine, all_ = cpu_seconds(client.pid), tree_cpu_seconds(os.getpid())
         for path in made[1:]:
-            _alone(path, card, client, recipe)
-        spent = cpu_seconds(client.pid) - engine, time.process_time() - rest
+            _alone(path, work, client)
+        inside = cpu_seconds(client.pid) - engine
+        # The processes that read photos are below this one, too.
+        spent = inside, tree_cpu_seconds(os.getpid()) - all_ - inside
     finally:
         client.close()
+        readers.close()
     return Least(*(1000 * seconds / (len(made) - 1) for seconds in spent))
 
 
-def _alone(path: Path, card: Card, client: EngineClient, recipe: Recipe) -> None:
+def _alone(path: Path, work: FolderWork, client: EngineClient) -> None:
+    """All stages, with as many looks as the daemon takes."""
     job = Job(1, Source("hot", path.name, Stamp.of(path.stat())), attempts=1, fence=1)
-    frame = decode(
-        job,
-        path,
-        proxy_size=partial(proxy_size, card=card),
-        limits=DecodeLimits(),
-        reserve=lambda _: None,
-    )
-    (alpha,) = client.infer([frame.proxy], timeout=120.0)
-    finish(frame, alpha, recipe)
+    frame = work.decode(job, reserve=lambda _: None)
+    look, proxy, views = None, frame.proxy, []
+    while True:
+        (alpha,) = client.infer([proxy], timeout=120.0)
+        views.append(View(look or Look.whole((alpha.shape[1], alpha.shape[0])), alpha))
+        look = work.next_look(frame, views)
+        if look is None:
+            break
+        proxy = work.show(frame, look)
+    work.finish(frame, views, timings={})
 
 
 def _flood(made: list[Path], service: Service, least: Least) -> tuple[Cell, ...]:

@@ -18,8 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from watcher.bounds import batch_of, in_flight, stage_threads
 from watcher.config import Folder, Settings
-from watcher.dispatch import Dispatcher, Runs
+from watcher.dispatch import Dispatcher
 from watcher.domain import EngineAbout, Failure, Job, JobState, Outcome, Source
 from watcher.engine import weights
 from watcher.engine.card import Card, cards_of, proxy_size, sizes_of
@@ -44,6 +45,7 @@ from watcher.pipeline.scale import step_down
 from watcher.pipeline.sheet import Scope
 from watcher.pipeline.sheet_keeper import SheetKeeper
 from watcher.pipeline.work import FolderWork
+from watcher.runs import Runs
 
 if TYPE_CHECKING:
     from watcher.fleet.remote import RemoteRunner
@@ -164,12 +166,11 @@ def build_runner(
         limits=DecodeLimits(limits.max_image_mp, limits.max_file_mb),
         reads=readers,
     )
-    on_cpu = supervisor.about is None or supervisor.about.device == "cpu"
     return Runner(
         work,
         supervisor,
-        Batcher(card.max_batch_cpu if on_cpu else card.max_batch, card.max_delay_ms / 1000),
-        threads=limits.threads or len(os.sched_getaffinity(0)),
+        Batcher(batch_of(card, supervisor), card.max_delay_ms / 1000),
+        threads=stage_threads(settings),
         budget=budget,
         timeout=card.timeout_s,
         apart=apart,
@@ -270,7 +271,8 @@ class Assembly:
 
     def _lane(self, card: Card, supervisor: Crew, recipes: dict[str, Recipe], budget: PixelBudget) -> Lane:
         runner = build_runner(card, supervisor, recipes, self.settings, budget, apart=True)
-        return Lane(supervisor, runner, self._dispatcher(runner, recipes, self.settings.limits.max_in_flight))
+        most = in_flight(card, supervisor, self.settings)
+        return Lane(supervisor, runner, self._dispatcher(runner, recipes, most))
 
     def _lane_away(self, card: Card, recipes: dict[str, Recipe]) -> Lane:
         # Only here: without a fleet nothing of it is imported, nor is dramatiq.
@@ -305,7 +307,6 @@ class Assembly:
         return dispatcher
 
     # --- From start to stop ----------------------------------------------------------------
-
     def start(self) -> None:
         self._sheets.start()
         for watch in self.watches.values():

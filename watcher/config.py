@@ -158,7 +158,10 @@ class Limits(Strict):
     threads: Annotated[int, Field(ge=0, le=256)] = Field(
         0, description="threads that decode and finish images; 0: one for each core"
     )
-    max_in_flight: Count = Field(6, description="photos between decoding and publishing at one time")
+    max_in_flight: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        0,
+        description="photos between decoding and publishing at one time; 0: enough for every core and worker",
+    )
     max_in_flight_mp: Positive = Field(
         120.0, description="megapixels between decoding and publishing at one time; a larger photo goes alone"
     )

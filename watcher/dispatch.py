@@ -18,22 +18,15 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from typing import Protocol
 
 from watcher.domain import Failure, Job, Outcome, as_json
-from watcher.errors import (
-    Action,
-    Disposition,
-    HostError,
-    RetryPolicy,
-    WatcherError,
-    disposition,
-)
+from watcher.errors import Action, Disposition, HostError, RetryPolicy, WatcherError, disposition
 from watcher.journal import Journal
 from watcher.journal_file import JournalCorrupt
 from watcher.log import event
 from watcher.pauses import Pauses
 from watcher.pipeline.crews import Crews
+from watcher.runs import Ends, Runs, Word
 from watcher.tally import ENGINE, LaneStatus, Tally
 from watcher.telling import confess, done_words, failure_of, stage_of, words_of
 
@@ -42,23 +35,6 @@ LEASE = 120.0
 RENEWAL = LEASE / 4
 # The loop wakes by itself this often, so that a missed wake-up costs seconds, not files.
 TICK = 5.0
-
-
-class Runs(Protocol):
-    """Where jobs run: a Runner here, or one on another machine."""
-
-    def submit(self, job: Job) -> Future[Outcome]: ...
-
-
-class Ends(Protocol):
-    """What has to happen to files at the end of a job; may hang. Raises WatcherError."""
-
-    def done(self, outcome: Outcome) -> None: ...
-    def quarantined(self, job: Job, failure: Failure) -> None: ...
-
-
-# Of a job, and how to record it. May raise HostError, and is tried again then.
-_Word = tuple[Job, Callable[[], None]]
 
 
 class Dispatcher:
@@ -101,8 +77,8 @@ class Dispatcher:
         self._on_halt = on_halt
         self._turns = itertools.count()
         self._crews = Crews("ends", 1, apart=True)
-        self._events: queue.SimpleQueue[_Word | None] = queue.SimpleQueue()
-        self._words: deque[_Word] = deque()
+        self._events: queue.SimpleQueue[Word | None] = queue.SimpleQueue()
+        self._words: deque[Word] = deque()
         self._alone: deque[Job] = deque()
         self.pauses = Pauses(policy)
         self._tally = Tally()
@@ -166,13 +142,13 @@ class Dispatcher:
             self._listen(self._patience())
 
     def _turn(self) -> None:
+        self._record_done()
         while self._words:
-            job, record = self._words[0]
+            word = self._words[0]
             try:
-                record()
-            except JournalCorrupt:
-                # Never to be recorded. What was published tells of itself to the next journal.
-                self._tally.let_go(job)
+                word.record()
+            except JournalCorrupt:  # never to be recorded: see _record_done
+                self._tally.let_go(word.job)
             self._words.popleft()
         self._renew()
         self._mind_clock()
@@ -256,9 +232,12 @@ class Dispatcher:
     def _start(self, job: Job) -> None:
         self._tally.running[job] = time.monotonic()
         event(logging.DEBUG, "claimed", **words_of(job))
-        self._runs.submit(job).add_done_callback(
-            lambda result: self._events.put((job, partial(self._record, job, result)))
-        )
+        self._runs.submit(job).add_done_callback(lambda result: self._events.put(self._word_of(job, result)))
+
+    def _word_of(self, job: Job, result: Future[Outcome]) -> Word:
+        if (error := result.exception()) is not None:
+            return Word(job, partial(self._fail, job, error))
+        return Word(job, self._record_done, result.result())
 
     def _return_waiting(self) -> None:
         while self._alone:
@@ -281,25 +260,37 @@ class Dispatcher:
 
     # --- Recording -------------------------------------------------------------------------
 
-    def _record(self, job: Job, result: Future[Outcome]) -> None:
-        error = result.exception()
-        if error is None:
-            self._finish(result.result())
-        else:
-            self._fail(job, error)
+    def _record_done(self) -> None:
+        """All that are done go into one transaction: a disk that syncs slowly is waited for once."""
+        done = [word.outcome for word in self._words if word.outcome is not None]
+        if not done:
+            return
+        now = time.monotonic()
+        spent = [now - self._tally.running.get(outcome.job, now) for outcome in done]
+        told = [(outcome.job, done_words(outcome, took)) for outcome, took in zip(done, spent, strict=True)]
+        try:
+            kept: Sequence[bool | None] = self._journal.finish_many(told)
+        except JournalCorrupt:
+            # Never to be recorded. What was published tells of itself to the next journal.
+            kept = [None] * len(done)
+        self._words = deque(word for word in self._words if word.outcome is None)
+        for outcome, seconds, mine in zip(done, spent, kept, strict=True):
+            if mine is None:
+                self._tally.let_go(outcome.job)
+            else:
+                self._tell_done(outcome, seconds, kept=mine)
 
     def _end(self, job: Job, work: Callable[[], None], then: Callable[[BaseException | None], None]) -> None:
         """Do `work` on files of `job`, aside; `then` records what came of it."""
         self._tally.running.pop(job, None)
         self._tally.ending[job] = time.monotonic()
         self._crews.submit(job, work).add_done_callback(
-            lambda result: self._events.put((job, partial(then, result.exception())))
+            lambda result: self._events.put(Word(job, partial(then, result.exception())))
         )
 
-    def _finish(self, outcome: Outcome) -> None:
+    def _tell_done(self, outcome: Outcome, seconds: float, *, kept: bool) -> None:
         job = outcome.job
-        seconds = time.monotonic() - self._tally.running.get(job, time.monotonic())
-        if not self._journal.finish(job, done_words(outcome, seconds)):
+        if not kept:
             event(logging.WARNING, "claim lost, result kept", **words_of(job))
             self._tally.let_go(job)
             return

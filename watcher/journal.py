@@ -215,14 +215,25 @@ class Journal(JournalFile):
 
     def finish(self, job: Job, outcome: str) -> bool:
         """Done. False if the claim was lost meanwhile: then someone else answers for the job."""
-        return self._move(job, JobState.DONE, outcome=outcome)
+        return self.finish_many([(job, outcome)])[0]
+
+    def finish_many(self, ended: Sequence[tuple[Job, str]]) -> list[bool]:
+        """As `finish`, each job with its outcome; one transaction for all of them, so one wait for the disk."""
+        with self._write() as db:
+            return [_moved(db, job, JobState.DONE, outcome=outcome) for job, outcome in ended]
 
     def quarantine(self, job: Job, outcome: str) -> bool:
-        return self._move(job, JobState.QUARANTINED, outcome=outcome)
+        with self._write() as db:
+            return _moved(db, job, JobState.QUARANTINED, outcome=outcome)
 
     def retry(self, job: Job, *, not_before: float, charge: bool) -> bool:
         """Back to the queue; without `charge` as if it had never been claimed."""
-        return self._move(job, JobState.QUEUED, not_before=not_before, refund=not charge)
+        with self._write() as db:
+            moved = _moved(db, job, JobState.QUEUED, not_before=not_before, refund=not charge)
+            if moved:
+                # Overwritten or deleted while it ran: nothing is left to try again.
+                db.execute("DELETE FROM job WHERE id = ? AND gone = 1", (job.id,))
+            return moved
 
     def forget(self, job: Job) -> bool:
         """Drop a job whose source is gone or different; a scan may admit it anew."""
@@ -230,28 +241,6 @@ class Journal(JournalFile):
             cursor = db.execute(
                 "DELETE FROM job WHERE id = ? AND state = 'running' AND fence = ?", (job.id, job.fence)
             )
-            return cursor.rowcount == 1
-
-    def _move(
-        self,
-        job: Job,
-        state: JobState,
-        *,
-        outcome: str | None = None,
-        not_before: float = 0.0,
-        refund: bool = False,
-    ) -> bool:
-        ended = None if state is JobState.QUEUED else time.time()
-        with self._write() as db:
-            # A holder that outlived its lease finds a newer fence, and changes nothing.
-            cursor = db.execute(
-                "UPDATE job SET state = ?, outcome = ?, not_before = ?, attempts = attempts - ?,"
-                " lease_until = NULL, ended_at = ? WHERE id = ? AND state = 'running' AND fence = ?",
-                (state.value, outcome, not_before, int(refund), ended, job.id, job.fence),
-            )
-            if cursor.rowcount and state is JobState.QUEUED:
-                # Overwritten or deleted while it ran: nothing is left to try again.
-                db.execute("DELETE FROM job WHERE id = ? AND gone = 1", (job.id,))
             return cursor.rowcount == 1
 
     # --- People ----------------------------------------------------------------------------
@@ -316,6 +305,25 @@ def _admit(db: sqlite3.Connection, source: Source, now: float) -> bool:
     db.execute(SUPERSEDE, key)
     db.execute(OUTDATE, key)
     return db.execute(ADMIT, (*key, now)).rowcount == 1
+
+
+def _moved(
+    db: sqlite3.Connection,
+    job: Job,
+    state: JobState,
+    *,
+    outcome: str | None = None,
+    not_before: float = 0.0,
+    refund: bool = False,
+) -> bool:
+    ended = None if state is JobState.QUEUED else time.time()
+    # A holder that outlived its lease finds a newer fence, and changes nothing.
+    cursor = db.execute(
+        "UPDATE job SET state = ?, outcome = ?, not_before = ?, attempts = attempts - ?,"
+        " lease_until = NULL, ended_at = ? WHERE id = ? AND state = 'running' AND fence = ?",
+        (state.value, outcome, not_before, int(refund), ended, job.id, job.fence),
+    )
+    return cursor.rowcount == 1
 
 
 def _job(row: Sequence[Any]) -> Job:

@@ -27,7 +27,7 @@ STEPS: dict[str, tuple[object, str]] = {
     # One transaction each: before it, and after it was committed.
     "journal.admit": (Journal, "admit_many"),
     "journal.claim": (Journal, "claim"),
-    "journal.finish": (Journal, "finish"),
+    "journal.finish": (Journal, "finish_many"),
     "journal.mark_gone": (Journal, "mark_gone"),
     "journal.reap": (Journal, "reap"),
 }

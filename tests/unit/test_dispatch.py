@@ -335,14 +335,14 @@ def test_a_journal_that_refuses_stops_the_work_and_loses_no_result(
 ):
     admit(journal, "a.jpg", "b.jpg")
     full = threading.Event()
-    really = Journal.finish
+    really = Journal.finish_many
 
-    def finish(self, job, outcome):
+    def finish(self, ended):
         if full.is_set():
             raise HostError("cannot write the journal: disk full")
-        return really(self, job, outcome)
+        return really(self, ended)
 
-    monkeypatch.setattr(Journal, "finish", finish)
+    monkeypatch.setattr(Journal, "finish_many", finish)
     full.set()
     play = Play()
     dispatcher, _, _ = dispatch(play, max_in_flight=1)
@@ -376,3 +376,29 @@ def test_where_others_compute_a_death_of_the_daemon_makes_nobody_suspect(journal
     play.release("a.jpg")
     play.release("b.jpg")
     eventually(lambda: states(journal) == {"done": 2})
+
+
+def test_what_ends_while_the_disk_syncs_is_recorded_in_one_transaction(
+    journal, dispatch, eventually, monkeypatch
+):
+    names = ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+    admit(journal, *names)
+    synced, sizes, really = threading.Event(), [], Journal.finish_many
+
+    def finish(self, ended):
+        sizes.append(len(ended))
+        assert synced.wait(10)
+        return really(self, ended)
+
+    monkeypatch.setattr(Journal, "finish_many", finish)
+    play = Play({name: ["hold"] for name in names[:3]} | {"d.jpg": [InputRejected("torn")]})
+    dispatcher, ends, _ = dispatch(play)
+    eventually(lambda: len(play.held) == 3 and states(journal).get("quarantined") == 1)
+    play.release("a.jpg")
+    eventually(lambda: sizes == [1])
+    play.release("b.jpg")
+    play.release("c.jpg")
+    synced.set()
+    eventually(lambda: states(journal) == {"done": 3, "quarantined": 1})
+    assert sizes == [1, 2]
+    eventually(lambda: ends.retired == names[:3] and dispatcher.status().done == 3)

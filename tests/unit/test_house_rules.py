@@ -153,7 +153,7 @@ def test_the_help_of_a_command_needs_nothing_that_computes(command) -> None:
     loaded = set(python("-c", code).stdout.split())
     assert "watcher" in loaded
     # Of these even the settings are about pictures.
-    pictures = {"numpy", "cv2"} if command not in ("bench", "evaluate", "models", "sheet") else set()
+    pictures = {"numpy", "cv2"} if command not in ("bench", "evaluate") else set()
     assert not loaded & {"numba", "watcher.assembly", *pictures, *FRAMEWORKS}
 
 

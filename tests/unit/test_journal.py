@@ -73,6 +73,16 @@ def test_a_newer_version_replaces_a_waiting_one(journal):
     assert [job.source.stamp.size for job in claimed] == [2]
 
 
+def test_several_ends_are_one_transaction_and_a_lost_claim_among_them_changes_nothing(journal):
+    journal.admit_many([source("a.jpg"), source("b.jpg")])
+    one, lost = journal.claim(["in"], limit=2, now=1.0, lease=60)
+    journal.retry(lost, not_before=0.0, charge=False)
+    [again] = journal.claim(["in"], limit=1, now=1.0, lease=60)
+    assert journal.finish_many([(one, "{}"), (lost, "{}")]) == [True, False]
+    assert journal.counts() == {"in": {"done": 1, "running": 1}}
+    assert journal.finish(again, "{}")
+
+
 def test_an_archived_photo_dropped_again_is_new_work(journal):
     journal.admit(source())
     [job] = journal.claim(["in"], limit=1, now=1.0, lease=60)

@@ -10,7 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from watcher.bounds import in_flight
+from watcher.config import Settings
 from watcher.domain import Frame, Job, Metadata, Outcome, Review, Source, Stamp
+from watcher.engine.card import card_folders, load_card
+from watcher.engine.crew import Crew
+from watcher.engine.launch import prepare
 from watcher.errors import EngineCrashed, EngineOutOfMemory, InputRejected
 from watcher.pipeline.batch import Batcher
 from watcher.pipeline.budget import PixelBudget
@@ -259,3 +264,13 @@ def test_a_lonely_photo_waits_no_longer_for_company_than_its_card_says():
     assert batcher.pop_overdue(100.0049) == []
     assert batcher.pop_overdue(batcher.next_deadline()) == [[frame]]
     assert batcher.next_deadline() is None
+
+
+def test_unless_it_is_set_as_many_are_in_flight_as_keep_threads_and_workers_busy():
+    card = load_card("modnet", card_folders(None)).model_copy(update={"max_batch_cpu": 4})
+    crew = Crew(prepare(card.model_copy(update={"weights": None}), None))  # not started: a CPU, one worker
+    folders = {"in": {"path": "/hot", "output": "/mattes"}}
+    free = Settings.model_validate({"folders": folders, "limits": {"threads": 3}})
+    assert in_flight(card, crew, free) == 3 + 2 * 4 + 2
+    chosen = Settings.model_validate({"folders": folders, "limits": {"threads": 3, "max_in_flight": 5}})
+    assert in_flight(card, crew, chosen) == 5

@@ -235,6 +235,18 @@ def test_a_file_on_this_machine_is_used_in_place(tmp_path):
         weights.ensure(mine, cache)
 
 
+def test_cards_with_the_same_weights_share_one_file(tmp_path, shop):
+    mine = card(url(shop))
+    other = mine.model_copy(update={"name": "by-another-engine"})
+    path = weights.ensure(mine, tmp_path)
+    assert weights.looked_up(other, tmp_path) == (weights.State.OK, path)
+    assert weights.ensure(other, tmp_path, offline=True) == path
+    assert len(shop.asked) == 1
+    path.write_bytes(CONTENT[:-1] + b"?")
+    assert weights.ensure(other, tmp_path) == tmp_path / "by-another-engine" / "w.onnx"
+    assert weights.state(mine, tmp_path) is weights.State.OK  # the other one's copy is as good
+
+
 def test_two_fetchers_fetch_once(tmp_path, shop):
     found = []
     threads = [

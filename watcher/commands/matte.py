@@ -157,6 +157,7 @@ def _photos(folder: Folder, path: Path) -> Iterator[str]:
 def _work(settings: Settings, profile_name: str, roots: list[_Root], bar: Bar) -> int:
     """Do it all; returns how many failed. Raises what ends the command as a whole."""
     from watcher.assembly import MEGA, Engines, about_of, build_runner
+    from watcher.bounds import in_flight
     from watcher.commands.models import pull_missing
     from watcher.pipeline.budget import PixelBudget
     from watcher.pipeline.naming import Names
@@ -179,7 +180,7 @@ def _work(settings: Settings, profile_name: str, roots: list[_Root], bar: Bar) -
         try:
             with bar:
                 batch = _Batch(runner, recipes, settings.retry.policy, bar)
-                return batch.run(_jobs(roots), limit=settings.limits.max_in_flight)
+                return batch.run(_jobs(roots), limit=in_flight(card, supervisor, settings))
         finally:
             runner.close()
     finally:

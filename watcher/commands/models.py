@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from watcher.commands import models_add
+from watcher.commands.models_options import configure_add
 from watcher.config import BUILT_IN, Settings
 from watcher.engine import fetch, weights
 from watcher.engine.card import Card, card_folders, list_cards, load_card
@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="one that has TensorFlow 2, tf2onnx and onnx; without it, one is made in the cache",
     )
-    models_add.configure(actions.add_parser("add", help="write a card for an ONNX file of your own"))
+    configure_add(actions.add_parser("add", help="write a card for an ONNX file of your own"))
     verify = actions.add_parser("verify", help="recompute the sha256 of what was fetched")
     verify.add_argument("names", nargs="*", metavar="NAME", help="default: every model")
 
@@ -52,6 +52,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         case "convert":
             return _convert(args.name, args.python, folders, cache, settings.models.offline)
         case "add":
+            from watcher.commands import models_add
+
             return models_add.run(args, settings)
         case _:
             return _verify(args.names, folders, cache)
@@ -77,7 +79,7 @@ def _list(folders: list[Path], cache: Path, *, as_json: bool) -> int:
 
 
 def _record(card: Card, cache: Path) -> dict[str, object]:
-    path, state = weights.place(card, cache), weights.state(card, cache)
+    state, path = weights.looked_up(card, cache)
     return {
         "name": card.name,
         "title": card.title,
@@ -169,8 +171,8 @@ def _verify(names: list[str], folders: list[Path], cache: Path) -> int:
         _complain(problems)
     status = OK
     for card in cards:
-        state = weights.state(card, cache)
-        print(f"{card.name}: {state.value} {weights.place(card, cache) or ''}".rstrip())
+        state, path = weights.looked_up(card, cache)
+        print(f"{card.name}: {state.value} {path or ''}".rstrip())
         # Not to have fetched a model that nobody asked about is no fault.
         if state is State.DAMAGED or (state is State.MISSING and names):
             status = UNAVAILABLE

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from watcher.commands.models_options import three
 from watcher.config import Settings
 from watcher.engine import adopt, weights
 from watcher.engine.adopt import Findings
@@ -20,35 +21,6 @@ from watcher.exits import OK, USAGE
 
 Ask = Callable[[str], str]
 HALF = (0.5, 0.5, 0.5)
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "file", type=Path, metavar="FILE.onnx", help="a graph with a picture in and an alpha out"
-    )
-    parser.add_argument("--name", metavar="NAME", help="what profiles call it; default: the file's name")
-    parser.add_argument("--title", metavar="TEXT", help="one line for people")
-    parser.add_argument("--licence", metavar="TEXT", help="of the weights, such as MIT")
-    parser.add_argument(
-        "--commercial", action=argparse.BooleanOptionalAction, default=None, help="whether one may earn by it"
-    )
-    parser.add_argument("--url", metavar="URL", help="where it comes from")
-    parser.add_argument("--attribution", metavar="TEXT", help="whom to name; default: the URL")
-    parser.add_argument("--mean", type=_three, metavar="R,G,B", help="subtracted after division by 255")
-    parser.add_argument("--std", type=_three, metavar="R,G,B", help="divided by after that")
-    parser.add_argument("--output", metavar="NAME", help="which output is the alpha, where several may be")
-    parser.add_argument("--short-side", type=int, metavar="N", help="of the proxy, for a graph of any size")
-    parser.add_argument("--replace", action="store_true", help="overwrite a card of that name")
-    parser.add_argument("--yes", action="store_true", help="ask nothing: take the defaults")
-
-
-def _three(words: str) -> tuple[float, float, float]:
-    numbers = [float(word) for word in words.split(",")]
-    if len(numbers) == 1:
-        numbers *= 3
-    if len(numbers) != 3:
-        raise argparse.ArgumentTypeError("one number, or three with commas")
-    return numbers[0], numbers[1], numbers[2]
 
 
 def run(args: argparse.Namespace, settings: Settings, *, ask: Ask | None = None) -> int:
@@ -147,7 +119,7 @@ def _asked(ask: Ask | None, question: str) -> str:
 def _numbers(ask: Ask | None, question: str) -> tuple[float, ...]:
     said = _asked(ask, question)
     try:
-        return _three(said) if said else HALF
+        return three(said) if said else HALF
     except (ValueError, argparse.ArgumentTypeError) as error:
         raise ConfigError([f"{said!r}: {error}"], remedy="One number, or three with commas.") from error
 

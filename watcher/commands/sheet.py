@@ -14,12 +14,14 @@ import argparse
 import sys
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from watcher.commands.shared import known_folder
 from watcher.config import Settings
 from watcher.exits import OK, SOME_FAILED
-from watcher.pipeline import sheet
-from watcher.pipeline.sheet import Scope
+
+if TYPE_CHECKING:
+    from watcher.pipeline.sheet import Scope
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +33,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
+    # Only now: they bring what reads pictures, which --help can do without.
+    from watcher.pipeline import sheet
+
     scope = _scope(args.folder, settings)
     day = args.day or date.today()
     pages = sheet.write(scope, day, args.output or scope.place(day))
@@ -43,6 +48,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def _scope(named: str | None, settings: Settings) -> Scope:
+    from watcher.pipeline.sheet import Scope
+
     if named is not None and named not in settings.folders and Path(named).is_dir():
         return Scope(Path(named).absolute().name or named, None, Path(named).absolute())
     name = known_folder(settings, named)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import enum
 import fcntl
+import glob
 import hashlib
+import itertools
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -50,18 +52,24 @@ def place(card: Card, cache: Path) -> Path | None:
 
 def state(card: Card, cache: Path) -> State:
     """Looks, hashes, changes nothing."""
+    return looked_up(card, cache)[0]
+
+
+def looked_up(card: Card, cache: Path) -> tuple[State, Path | None]:
+    """The state, and where the weights are or belong. Changes nothing."""
     target = place(card, cache)
     if card.weights is None or target is None:
-        return State.NOT_NEEDED
+        return State.NOT_NEEDED, None
     try:
         expected = _expected(card.weights, target)
     except EngineUnavailable:
-        return State.DAMAGED
-    if _at_hand(card.weights, target, expected) is not None:
-        return State.OK
+        return State.DAMAGED, target
+    found = _at_hand(card.weights, target, expected)
+    if found is not None:
+        return State.OK, found
     if expected is None and _lying(card.weights, target) is not None:
-        return State.UNRECORDED
-    return State.DAMAGED if target.exists() else State.MISSING
+        return State.UNRECORDED, target
+    return State.DAMAGED if target.exists() else State.MISSING, target
 
 
 def expected_sha256(card: Card, cache: Path) -> str | None:
@@ -159,7 +167,23 @@ def _at_hand(weights: Weights, target: Path, expected: str | None) -> Path | Non
     """A verified copy on this machine; None where there is none, or nothing to verify it by."""
     if expected is None:
         return None
-    return next((path for path in _places(weights, target) if matches(path, expected)), None)
+    copies = itertools.chain(_places(weights, target), _namesakes(weights, target))
+    return next((path for path in copies if matches(path, expected)), None)
+
+
+def _namesakes(weights: Weights, target: Path) -> Iterator[Path]:
+    """What other cards have in the cache under the same name: the same file perhaps, for another engine."""
+    for path in sorted(target.parent.parent.glob(f"*/{glob.escape(target.name)}")):
+        # By size first: hashing every model.onnx there is would take seconds.
+        if path != target and weights.size is not None and _size(path) == weights.size:
+            yield path
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def _lying(weights: Weights, target: Path) -> Path | None:

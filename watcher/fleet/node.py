@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from watcher import __version__
+from watcher.bounds import stage_threads
 from watcher.config import Folder, Settings
 from watcher.domain import EngineAbout, Job, Outcome, Source, Stamp
 from watcher.errors import ConfigError, EngineUnavailable, HostError, InputRejected, WatcherError
@@ -76,7 +77,7 @@ class Node:
     def __init__(self, name: str, settings: Settings, line: Line, shares: Shares) -> None:
         self._name, self._settings, self._line, self._shares = name, settings, line, shares
         self._benches: list[Bench] = []
-        self._capacity = settings.limits.max_in_flight
+        self._capacity = settings.limits.max_in_flight or stage_threads(settings) + 4
         self._hands: dict[tuple[str, int, int], _Hand] = {}
         self._lock = threading.Lock()
         self._ended: queue.SimpleQueue[Ended | None] = queue.SimpleQueue()

@@ -16,6 +16,9 @@ import numpy as np
 import wire
 
 _PR_SET_PDEATHSIG = 1
+# mallopt(3): from what size on memory is mapped by itself, and how much may lie free at the heap's end.
+_M_MMAP_THRESHOLD, _MOST_ON_THE_HEAP = -3, 32 << 20
+_M_TRIM_THRESHOLD, _MOST_FREE = -1, 128 << 20
 
 
 def claim_channel():
@@ -36,6 +39,18 @@ def leave_with_the_daemon(inbox):
     poller.register(inbox, select.POLLIN)
     if any(event & select.POLLHUP for _, event in poller.poll(0)):
         os._exit(0)
+
+
+def keep_pages():
+    """Let one batch use the pages of the one before.
+
+    Given back to the kernel after each batch, as is the C library's way, they are cleared and mapped
+    anew for the next: half of the CPU time of a batch of eight, and the GPU waits meanwhile.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # musl has none
+        mallopt(_M_MMAP_THRESHOLD, _MOST_ON_THE_HEAP)
+        mallopt(_M_TRIM_THRESHOLD, _MOST_FREE)
 
 
 def load_engine(path):
@@ -64,33 +79,27 @@ def views(arena, item):
     return pixels, alpha
 
 
-def checked(session, images):
-    """Alphas as the contract wants them: one an image, its size, finite, within 0..1."""
+def infer(session, images, outs):
+    """Fill `outs` with alphas as the contract wants them: one an image, its size, finite, within 0..1."""
     alphas = session.infer(images)
     if len(alphas) != len(images):
         raise RuntimeError("{} alphas for {} images".format(len(alphas), len(images)))
-    checked_alphas = []
-    for image, alpha in zip(images, alphas):
+    for image, alpha, out in zip(images, alphas, outs):
         values = np.asarray(alpha, np.float32)
         if values.shape != image.shape[:2]:
             raise RuntimeError("alpha of shape {} for {}".format(values.shape, image.shape))
-        if not np.isfinite(values).all():
+        # The least and the largest tell of NaN, too; and nothing as large as the alpha is made for it,
+        # which in a batch would be fresh pages each time: six times the CPU.
+        if not np.isfinite([values.min(), values.max()]).all():
             raise RuntimeError("alpha with values that are not finite")
-        checked_alphas.append(np.clip(values, 0.0, 1.0))
-    return checked_alphas
-
-
-def infer(session, arena, items):
-    pairs = [views(arena, item) for item in items]
-    alphas = checked(session, [pixels for pixels, _ in pairs])
-    for (_, out), alpha in zip(pairs, alphas):
-        out[:] = alpha
+        np.clip(values, 0.0, 1.0, out=out)
 
 
 def warm_up(session, height, width):
     """One real inference, so that ready means ready. The picture is a ramp, not a constant."""
     ramp = np.arange(height * width * 3) % 251
-    checked(session, [ramp.astype(np.uint8).reshape(height, width, 3)])
+    picture = ramp.astype(np.uint8).reshape(height, width, 3)
+    infer(session, [picture], [np.empty((height, width), np.float32)])
 
 
 def boot(inbox, outbox, engine_path):
@@ -116,7 +125,8 @@ def answer(session, arena, message):
     if message["kind"] != "infer":
         return "failed", {"why": "bug", "detail": "asked to {!r}".format(message["kind"])}
     try:
-        infer(session, arena, message["items"])
+        pairs = [views(arena, item) for item in message["items"]]
+        infer(session, [pixels for pixels, _ in pairs], [alpha for _, alpha in pairs])
     except MemoryError as error:
         return "failed", {"why": "memory", "detail": str(error)[:4000]}
     except ValueError as error:
@@ -143,6 +153,7 @@ def main():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     inbox, outbox = claim_channel()
     leave_with_the_daemon(inbox)
+    keep_pages()
     arena_fd = int(sys.argv[2])
     arena = mmap.mmap(arena_fd, 0)
     os.close(arena_fd)
