@@ -18,11 +18,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from watcher.cache import Cache
+from watcher.cache_settings import opened
 from watcher.config import Folder, Settings
 from watcher.dispatch import Dispatcher, Runs
 from watcher.domain import EngineAbout, Failure, Job, JobState, Outcome, Source
 from watcher.engine import weights
-from watcher.engine.card import Card, cards_of, proxy_size, sizes_of
+from watcher.engine.card import Card, cards_of, engine_file, proxy_size, sizes_of
 from watcher.engine.crew import Crew
 from watcher.engine.launch import prepare
 from watcher.errors import EngineUnavailable, HostError, WatcherError
@@ -30,6 +32,7 @@ from watcher.fleet_settings import Where
 from watcher.intake.watch import FolderWatch
 from watcher.journal import Journal, Record
 from watcher.log import event
+from watcher.pipeline.answers import Answers, Tally, code_of
 from watcher.pipeline.batch import Batcher
 from watcher.pipeline.budget import PixelBudget
 from watcher.pipeline.decode import DecodeLimits
@@ -145,6 +148,12 @@ def about_of(supervisor: Crew) -> EngineAbout:
     return supervisor.about
 
 
+def answers_of(card: Card, supervisor: Crew, cache: Cache, tally: Tally) -> Answers:
+    """Those of one engine: its card and its own file count, and who it says it is."""
+    identity = {"card": card.model_dump_json(), "code": code_of(engine_file(card.engine))}
+    return Answers(cache, identity=identity, about=partial(about_of, supervisor), tally=tally)
+
+
 def build_runner(
     card: Card,
     supervisor: Crew,
@@ -152,9 +161,13 @@ def build_runner(
     settings: Settings,
     budget: PixelBudget,
     *,
+    answers: Answers | None = None,
     apart: bool = False,
 ) -> Runner:
-    """The stages for one engine; the limits are those of `settings`. `apart`: see Runner."""
+    """The stages for one engine; the limits are those of `settings`. `apart`: see Runner.
+
+    Without `answers` every photo is computed, also one that was before.
+    """
     limits = settings.limits
     readers = Readers(timeout=limits.decode_timeout_s)
     work = FolderWork(
@@ -163,6 +176,7 @@ def build_runner(
         canvases=lambda width, height: Canvases((width, height), *sizes_of(width, height, card)),
         limits=DecodeLimits(limits.max_image_mp, limits.max_file_mb),
         reads=readers,
+        answers=answers,
     )
     on_cpu = supervisor.about is None or supervisor.about.device == "cpu"
     return Runner(
@@ -232,6 +246,7 @@ class Assembly:
         self._on_halt = on_halt
         self._recipes: dict[str, Recipe] = {}
         self.admitted = 0
+        self.cache, self.tally = opened(settings.cache, settings.models.cache), Tally()
         wanted = {name: folder for name, folder in settings.folders.items() if folder.contact_sheet}
         self._sheets = SheetKeeper({name: Scope.of(name, folder) for name, folder in wanted.items()})
         self._dispatchers: dict[str, Dispatcher] = {}
@@ -269,7 +284,8 @@ class Assembly:
         return [*here, *(self._lane_away(*group) for group in away.values())]
 
     def _lane(self, card: Card, supervisor: Crew, recipes: dict[str, Recipe], budget: PixelBudget) -> Lane:
-        runner = build_runner(card, supervisor, recipes, self.settings, budget, apart=True)
+        answers = answers_of(card, supervisor, self.cache, self.tally)
+        runner = build_runner(card, supervisor, recipes, self.settings, budget, answers=answers, apart=True)
         return Lane(supervisor, runner, self._dispatcher(runner, recipes, self.settings.limits.max_in_flight))
 
     def _lane_away(self, card: Card, recipes: dict[str, Recipe]) -> Lane:

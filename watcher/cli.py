@@ -35,6 +35,7 @@ COMMANDS = {
     "keys": "make, list and revoke API keys for the service",
     "backup": "copy the journal to a file, also while the daemon runs",
     "restore": "put such a copy back",
+    "cache": "show or clear what need not be computed again",
     "models": "list, fetch and verify models",
     "sheet": "write a contact sheet of a day's photos as one HTML file",
     "evaluate": "compare mattes with the truth: SAD, MSE, Grad, Conn",

@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from watcher import lined_yaml, places, templates
+from watcher.cache_settings import Cache
 from watcher.endings import IMAGES
 from watcher.errors import ConfigError, RetryPolicy
 from watcher.fleet_settings import Queue, Where, check_fleet, without_shares
@@ -212,6 +213,7 @@ class Settings(Strict):
     limits: Limits = Field(default_factory=Limits)
     retry: Retry = Field(default_factory=Retry)
     models: Models = Field(default_factory=Models)
+    cache: Cache = Field(default_factory=Cache, description="what need not be computed again")
     log: Log = Field(default_factory=Log)
     web: Web = Field(default_factory=Web, description="the page and the API")
     shares: dict[Name, Place] = Field(

@@ -111,6 +111,7 @@ class _Now:
         yield from _folders(snapshot.get("folders", {}))
         yield from _engines(snapshot.get("engines", []))
         yield from _fleets(snapshot.get("fleet", []))
+        yield from _cache(snapshot.get("cache", {}))
         yield from self._gpu.collect()
 
     def _journal(self) -> Iterator[Metric]:
@@ -188,6 +189,20 @@ def _fleets(fleets: list[dict[str, Any]]) -> Iterator[Metric]:
             holds.add_metric(about, float(node["holds"]) if up else 0.0)
             made.add_metric(about, float(node["done"] or 0))
     yield from (broker, out, again, alive, holds, made)
+
+
+def _cache(cache: dict[str, Any]) -> Iterator[Metric]:
+    if not cache:
+        return
+    yield _plain("hotmatte_cache_bytes", "What the cache of answers takes", cache["bytes"])
+    yield _plain("hotmatte_cache_limit_bytes", "What it may take: cache.size_mb", cache["most_bytes"])
+    yield _plain("hotmatte_cache_entries", "Answers and photos by URL", cache["entries"])
+    photos = CounterMetricFamily(
+        "hotmatte_cache_photos", "Photos whose answer was known, or not", labels=["known"]
+    )
+    photos.add_metric(["true"], cache["found"])
+    photos.add_metric(["false"], cache["asked"] - cache["found"])
+    yield photos
 
 
 class _Gpu:

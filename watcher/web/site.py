@@ -8,10 +8,12 @@ from typing import Any
 
 from fastapi import Request
 
+from watcher.cache_settings import opened
 from watcher.config import Folder, Settings
 from watcher.desk import Desk
 from watcher.health import JOURNAL, holder, read_snapshot
 from watcher.journal import Journal, Record
+from watcher.kept_urls import KeptUrls
 from watcher.web.access import Access
 from watcher.web.keys import KeyRing, signing_secret
 from watcher.web.limits import Gate, Rates
@@ -37,6 +39,7 @@ class Site:
     rate: Rates
     gate: Gate
     measures: Measures
+    urls: KeptUrls
     logins: Rates = field(default_factory=lambda: Rates(20))
     previews: Previews = field(default_factory=Previews)
 
@@ -81,6 +84,7 @@ def build(settings: Settings, accepts: Accepts) -> Site:
         Rates(web.requests_per_minute),
         Gate(desk, uploads=web.max_uploads, waiting=web.max_waiting),
         measures,
+        KeptUrls(opened(settings.cache, settings.models.cache)),
     )
 
 
