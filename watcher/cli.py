@@ -32,6 +32,7 @@ COMMANDS = {
     "resume": "go on with a hot folder that was paused by hand",
     "accept": "accept what lies under a hot folder that went offline as another disk",
     "web": "serve the page, the API and the numbers",
+    "notify": "send a test message to whoever is told what happens",
     "keys": "make, list and revoke API keys for the service",
     "backup": "copy the journal to a file, also while the daemon runs",
     "restore": "put such a copy back",

@@ -18,6 +18,7 @@ from watcher.web.access import Access
 from watcher.web.keys import KeyRing, signing_secret
 from watcher.web.limits import Gate, Rates
 from watcher.web.measures import Measures
+from watcher.web.notices import Notices
 from watcher.web.previews import Previews
 from watcher.web.progress import Progress
 from watcher.web.refusal import Refused
@@ -40,6 +41,7 @@ class Site:
     gate: Gate
     measures: Measures
     urls: KeptUrls
+    notices: Notices
     logins: Rates = field(default_factory=lambda: Rates(20))
     previews: Previews = field(default_factory=Previews)
 
@@ -73,18 +75,25 @@ def build(settings: Settings, accepts: Accepts) -> Site:
     journal = Journal(settings.state_dir / JOURNAL)
     desk = Desk(journal)
     web = settings.web
-    measures = Measures(settings.state_dir, desk)
+    notices = Notices(settings.notify, settings.state_dir)
+    measures = Measures(settings.state_dir, desk, notices)
+
+    def ended(record: Record) -> None:
+        measures.ended(record)
+        notices.note(record)
+
     return Site(
         settings,
         accepts,
         journal,
         desk,
-        Progress(settings.state_dir, measures.ended),
+        Progress(settings.state_dir, ended),
         Access(web, KeyRing(settings.state_dir), signing_secret(settings.state_dir)),
         Rates(web.requests_per_minute),
         Gate(desk, uploads=web.max_uploads, waiting=web.max_waiting),
         measures,
         KeptUrls(opened(settings.cache, settings.models.cache)),
+        notices,
     )
 
 
