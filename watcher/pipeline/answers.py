@@ -19,7 +19,7 @@ import numpy as np
 from isal import isal_zlib
 
 import watcher.worker
-from watcher.cache import Cache, Contents
+from watcher.cache import Cache
 from watcher.domain import EngineAbout, Frame
 from watcher.pipeline import looks, review, scale
 from watcher.pipeline.looks import Answer
@@ -94,10 +94,6 @@ class Answers:
 
     def keep(self, key: str, answer: Answer) -> None:
         self._cache.keep(key, packed(answer))
-
-    @property
-    def contents(self) -> Contents:
-        return self._cache.contents
 
 
 def packed(answer: Answer) -> bytes:
