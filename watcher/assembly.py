@@ -18,13 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from watcher.cache import Cache
 from watcher.cache_settings import opened
 from watcher.config import Folder, Settings
 from watcher.dispatch import Dispatcher, Runs
 from watcher.domain import EngineAbout, Failure, Job, JobState, Outcome, Source
 from watcher.engine import weights
-from watcher.engine.card import Card, cards_of, engine_file, proxy_size, sizes_of
+from watcher.engine.card import Card, cards_of
 from watcher.engine.crew import Crew
 from watcher.engine.launch import prepare
 from watcher.errors import EngineUnavailable, HostError, WatcherError
@@ -32,21 +31,16 @@ from watcher.fleet_settings import Where
 from watcher.intake.watch import FolderWatch
 from watcher.journal import Journal, Record
 from watcher.log import event
-from watcher.pipeline.answers import Answers, Tally, code_of
-from watcher.pipeline.batch import Batcher
+from watcher.pipeline.answers import Tally
 from watcher.pipeline.budget import PixelBudget
-from watcher.pipeline.decode import DecodeLimits
 from watcher.pipeline.finish import report, warm_up
-from watcher.pipeline.looks import Canvases
 from watcher.pipeline.naming import Names
-from watcher.pipeline.readers import Readers
 from watcher.pipeline.recipe import Recipe
 from watcher.pipeline.retire import retire
 from watcher.pipeline.runner import Runner
-from watcher.pipeline.scale import step_down
 from watcher.pipeline.sheet import Scope
 from watcher.pipeline.sheet_keeper import SheetKeeper
-from watcher.pipeline.work import FolderWork
+from watcher.stages import about_of, answers_of, build_runner
 
 if TYPE_CHECKING:
     from watcher.fleet.remote import RemoteRunner
@@ -140,57 +134,6 @@ def _threads(card: Card) -> int:
 
 def _nobody() -> EngineAbout:
     raise AssertionError("a node says itself which engine it has")
-
-
-def about_of(supervisor: Crew) -> EngineAbout:
-    """Who computes; to be asked of a supervisor that has computed something."""
-    assert supervisor.about is not None
-    return supervisor.about
-
-
-def answers_of(card: Card, supervisor: Crew, cache: Cache, tally: Tally) -> Answers:
-    """Those of one engine: its card and its own file count, and who it says it is."""
-    identity = {"card": card.model_dump_json(), "code": code_of(engine_file(card.engine))}
-    return Answers(cache, identity=identity, about=partial(about_of, supervisor), tally=tally)
-
-
-def build_runner(
-    card: Card,
-    supervisor: Crew,
-    recipes: Mapping[str, Recipe],
-    settings: Settings,
-    budget: PixelBudget,
-    *,
-    answers: Answers | None = None,
-    apart: bool = False,
-) -> Runner:
-    """The stages for one engine; the limits are those of `settings`. `apart`: see Runner.
-
-    Without `answers` every photo is computed, also one that was before.
-    """
-    limits = settings.limits
-    readers = Readers(timeout=limits.decode_timeout_s)
-    work = FolderWork(
-        recipes,
-        proxy_size=partial(proxy_size, card=card),
-        canvases=lambda width, height: Canvases((width, height), *sizes_of(width, height, card)),
-        limits=DecodeLimits(limits.max_image_mp, limits.max_file_mb),
-        reads=readers,
-        answers=answers,
-    )
-    on_cpu = supervisor.about is None or supervisor.about.device == "cpu"
-    return Runner(
-        work,
-        supervisor,
-        Batcher(card.max_batch_cpu if on_cpu else card.max_batch, card.max_delay_ms / 1000),
-        threads=limits.threads or len(os.sched_getaffinity(0)),
-        budget=budget,
-        timeout=card.timeout_s,
-        apart=apart,
-        step_down=partial(step_down, multiple=card.input.multiple),
-        on_close=readers.close,
-        lanes=supervisor.size,
-    )
 
 
 @dataclass(frozen=True, slots=True)

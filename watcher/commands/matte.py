@@ -161,12 +161,13 @@ def _photos(folder: Folder, path: Path) -> Iterator[str]:
 
 def _work(settings: Settings, profile_name: str, roots: list[_Root], bar: Bar, *, fresh: bool) -> int:
     """Do it all; returns how many failed. Raises what ends the command as a whole."""
-    from watcher.assembly import MEGA, Engines, about_of, answers_of, build_runner
+    from watcher.assembly import MEGA, Engines
     from watcher.commands.models import pull_missing
     from watcher.pipeline.answers import Tally
     from watcher.pipeline.budget import PixelBudget
     from watcher.pipeline.naming import Names
     from watcher.pipeline.recipe import Recipe
+    from watcher.stages import about_of, answers_of, build_runner
 
     profile = settings.profiles[profile_name]
     card = load_card(profile.model, card_folders(settings.models.cards))
