@@ -30,7 +30,7 @@ PROFILES = {
 
 @pytest.fixture(scope="module")
 def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebRig]:
-    daemon = DaemonRig(tmp_path_factory.mktemp("cache"), folders=FOLDERS, profiles=PROFILES)
+    daemon = DaemonRig(tmp_path_factory.mktemp("cache"), folders=FOLDERS, profiles=PROFILES, cache={})
     rig = WebRig(daemon, {"folder": "web"})
     try:
         daemon.start()

@@ -87,7 +87,7 @@ def site() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebRig]:
-    daemon = DaemonRig(tmp_path_factory.mktemp("urls"))
+    daemon = DaemonRig(tmp_path_factory.mktemp("urls"), cache={"size_mb": 64})
     rig = WebRig(daemon, {"fetch_urls": True})
     try:
         daemon.start()
