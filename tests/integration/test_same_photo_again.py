@@ -130,16 +130,22 @@ def answers(daemon: DaemonRig) -> list[Path]:
     return sorted((daemon.root / "cache" / "answers").glob("alpha-*"))
 
 
+def told_of(daemon: DaemonRig) -> dict[str, Any]:
+    """What a snapshot says of the cache that knows of every photo that is done."""
+    daemon.wait(lambda: daemon.status()["done"] == daemon.counts().get("done", 0), timeout=15)
+    cache: dict[str, Any] = daemon.status()["cache"]
+    return cache
+
+
 def test_it_is_shown_and_cleared_while_the_daemon_runs(web: WebRig) -> None:
     daemon = web.daemon
     fresh(daemon)
-    before = daemon.status()["cache"]
+    before = told_of(daemon)
     for number in range(3):
         drop(daemon.hot() / f"d{number}.jpg", jpeg(4))
         told(daemon, f"d{number}.jpg")
-    after = daemon.wait(
-        lambda: (cache := daemon.status()["cache"])["asked"] == before["asked"] + 3 and cache, timeout=10
-    )
+    after = told_of(daemon)
+    assert after["asked"] == before["asked"] + 3
     assert after["found"] == before["found"] + 2
     assert "photos were known" in daemon.hotmatte("status").stdout
     shown = json.loads(daemon.hotmatte("cache", "--json").stdout)
