@@ -19,6 +19,7 @@ NAMES = (
     "journal",
     "engine",
     "stages",
+    "cache",
     "gpu",
     "throughput",
     "latency",

@@ -88,7 +88,17 @@ class Bench:
         """Where the mattes of `images` lie, and what they cost."""
         self._runs += 1
         made = self._folder / f"run-{self._runs}"
-        words = ["matte", "--config", str(self._config), "--profile", profile, "--device", "cpu", "--quiet"]
+        words = [
+            "matte",
+            "--fresh",
+            "--config",
+            str(self._config),
+            "--profile",
+            profile,
+            "--device",
+            "cpu",
+            "--quiet",
+        ]
         command = [sys.executable, "-m", "watcher", *words, "-d", str(made), *map(str, images)]
         cores = frozenset(os.sched_getaffinity(0))
         return made, spent_by(command, env=os.environ, log=self._folder / "log.txt", cores=cores)

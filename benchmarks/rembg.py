@@ -173,7 +173,7 @@ def _contenders(folder: Path, *, clean: bool) -> list[Contender]:
         return [str(command_of()), "p", "-m", MODEL, *(["-dc"] if clean else []), str(inputs), str(made)]
 
     def hotmatte(inputs: Path, made: Path) -> list[str]:
-        words = ["matte", "--config", str(config), "--quiet", "-d", str(made), str(inputs)]
+        words = ["matte", "--fresh", "--config", str(config), "--quiet", "-d", str(made), str(inputs)]
         return [sys.executable, "-m", "watcher", *words]
 
     return [Contender("rembg", rembg), Contender("hotmatte", hotmatte)]

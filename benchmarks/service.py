@@ -47,6 +47,8 @@ def write_config(
         "folders": {"hot": {"path": "hot", "output": "mattes", "create": True} | hot},
         "profiles": {"portrait": {"model": model, "device": "cpu"} | (profile or {})},
         "models": {"cards": str(cards)},
+        # The same photos again and again: each is to be computed.
+        "cache": {"size_mb": 0},
         "log": {"format": "text", "level": "info"},
     }
     path = folder / "hotmatte.yaml"

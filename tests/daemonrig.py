@@ -76,6 +76,8 @@ class DaemonRig:
             "profiles": {"portrait": {"model": card, "device": "cpu", **(profile or {})}},
             "retry": dict(QUICK_RETRY),
             "models": {"cards": str(cards), "cache": str(root / "cache")},
+            # Photos of tests are alike, and each is to go all the way to the engine.
+            "cache": {"size_mb": 0},
             **settings,
         }
         self.configure()

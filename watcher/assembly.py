@@ -18,12 +18,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from watcher.bounds import batch_of, in_flight, stage_threads
+from watcher.bounds import in_flight
+from watcher.cache_settings import opened
 from watcher.config import Folder, Settings
 from watcher.dispatch import Dispatcher
 from watcher.domain import EngineAbout, Failure, Job, JobState, Outcome, Source
 from watcher.engine import weights
-from watcher.engine.card import Card, cards_of, proxy_size, sizes_of
+from watcher.engine.card import Card, cards_of
 from watcher.engine.crew import Crew
 from watcher.engine.launch import prepare
 from watcher.errors import EngineUnavailable, HostError, WatcherError
@@ -31,21 +32,17 @@ from watcher.fleet_settings import Where
 from watcher.intake.watch import FolderWatch
 from watcher.journal import Journal, Record
 from watcher.log import event
-from watcher.pipeline.batch import Batcher
+from watcher.pipeline.answers import Tally
 from watcher.pipeline.budget import PixelBudget
-from watcher.pipeline.decode import DecodeLimits
 from watcher.pipeline.finish import report, warm_up
-from watcher.pipeline.looks import Canvases
 from watcher.pipeline.naming import Names
-from watcher.pipeline.readers import Readers
 from watcher.pipeline.recipe import Recipe
 from watcher.pipeline.retire import retire
 from watcher.pipeline.runner import Runner
-from watcher.pipeline.scale import step_down
 from watcher.pipeline.sheet import Scope
 from watcher.pipeline.sheet_keeper import SheetKeeper
-from watcher.pipeline.work import FolderWork
 from watcher.runs import Runs
+from watcher.stages import about_of, answers_of, build_runner
 
 if TYPE_CHECKING:
     from watcher.fleet.remote import RemoteRunner
@@ -141,45 +138,6 @@ def _nobody() -> EngineAbout:
     raise AssertionError("a node says itself which engine it has")
 
 
-def about_of(supervisor: Crew) -> EngineAbout:
-    """Who computes; to be asked of a supervisor that has computed something."""
-    assert supervisor.about is not None
-    return supervisor.about
-
-
-def build_runner(
-    card: Card,
-    supervisor: Crew,
-    recipes: Mapping[str, Recipe],
-    settings: Settings,
-    budget: PixelBudget,
-    *,
-    apart: bool = False,
-) -> Runner:
-    """The stages for one engine; the limits are those of `settings`. `apart`: see Runner."""
-    limits = settings.limits
-    readers = Readers(timeout=limits.decode_timeout_s)
-    work = FolderWork(
-        recipes,
-        proxy_size=partial(proxy_size, card=card),
-        canvases=lambda width, height: Canvases((width, height), *sizes_of(width, height, card)),
-        limits=DecodeLimits(limits.max_image_mp, limits.max_file_mb),
-        reads=readers,
-    )
-    return Runner(
-        work,
-        supervisor,
-        Batcher(batch_of(card, supervisor), card.max_delay_ms / 1000),
-        threads=stage_threads(settings),
-        budget=budget,
-        timeout=card.timeout_s,
-        apart=apart,
-        step_down=partial(step_down, multiple=card.input.multiple),
-        on_close=readers.close,
-        lanes=supervisor.size,
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Lane:
     """One engine and all that feeds it; `fleet` where the engines are those of the nodes."""
@@ -233,6 +191,7 @@ class Assembly:
         self._on_halt = on_halt
         self._recipes: dict[str, Recipe] = {}
         self.admitted = 0
+        self.cache, self.tally = opened(settings.cache, settings.models.cache), Tally()
         wanted = {name: folder for name, folder in settings.folders.items() if folder.contact_sheet}
         self._sheets = SheetKeeper({name: Scope.of(name, folder) for name, folder in wanted.items()})
         self._dispatchers: dict[str, Dispatcher] = {}
@@ -270,7 +229,8 @@ class Assembly:
         return [*here, *(self._lane_away(*group) for group in away.values())]
 
     def _lane(self, card: Card, supervisor: Crew, recipes: dict[str, Recipe], budget: PixelBudget) -> Lane:
-        runner = build_runner(card, supervisor, recipes, self.settings, budget, apart=True)
+        answers = answers_of(card, supervisor, self.cache, self.tally)
+        runner = build_runner(card, supervisor, recipes, self.settings, budget, answers=answers, apart=True)
         most = in_flight(card, supervisor, self.settings)
         return Lane(supervisor, runner, self._dispatcher(runner, recipes, most))
 

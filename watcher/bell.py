@@ -16,13 +16,16 @@ from pathlib import Path
 from watcher.errors import HostError
 
 BELL = "bell"
-_RING = b"!"
+_RING, _LOOK = b"!", b"?"
 
 
 class Bell:
-    """The daemon's end. `on_ring` runs in a thread of the bell's own, once for several rings in a row."""
+    """The daemon's end. `on_ring` runs in a thread of the bell's own, once for several rings in a row.
 
-    def __init__(self, state_dir: Path, on_ring: Callable[[], None]) -> None:
+    It is told whether one of them asked to look at the folders, too.
+    """
+
+    def __init__(self, state_dir: Path, on_ring: Callable[[bool], None]) -> None:
         path = state_dir / BELL
         try:
             with contextlib.suppress(FileExistsError):
@@ -41,10 +44,10 @@ class Bell:
 
     def _listen(self) -> None:
         while True:
-            os.read(self._pipe, 4096)
+            rings = os.read(self._pipe, 4096)
             if self._closing.is_set():
                 return
-            self._on_ring()
+            self._on_ring(_LOOK in rings)
 
     def close(self) -> None:
         self._closing.set()
@@ -53,14 +56,17 @@ class Bell:
         os.close(self._pipe)
 
 
-def ring(state_dir: Path) -> bool:
-    """Tell the daemon on `state_dir` to look now; False if none listens. Never waits."""
+def ring(state_dir: Path, *, folders: bool = False) -> bool:
+    """Tell the daemon on `state_dir` to look into its journal now; False if none listens. Never waits.
+
+    `folders`: and to list its folders, and try those that are paused.
+    """
     try:
         pipe = os.open(state_dir / BELL, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return False
     try:
-        os.write(pipe, _RING)
+        os.write(pipe, _LOOK if folders else _RING)
     except OSError as error:
         # Full: it has been rung often enough.
         return error.errno == errno.EAGAIN

@@ -13,18 +13,14 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from watcher import lined_yaml, places, templates
+from watcher.cache_settings import Cache
 from watcher.endings import IMAGES
 from watcher.errors import ConfigError, RetryPolicy
 from watcher.fleet_settings import Queue, Where, check_fleet, without_shares
+from watcher.notify_settings import Notify
 from watcher.outputs import Output as Output  # noqa: PLC0414  (settings are imported from here)
 from watcher.places import Problem
 from watcher.strict import Place as Place  # noqa: PLC0414  (so is what they are made of)
@@ -215,7 +211,9 @@ class Settings(Strict):
     limits: Limits = Field(default_factory=Limits)
     retry: Retry = Field(default_factory=Retry)
     models: Models = Field(default_factory=Models)
+    cache: Cache = Field(default_factory=Cache, description="what need not be computed again")
     log: Log = Field(default_factory=Log)
+    notify: Notify = Field(default_factory=Notify, description="whom to tell what happened")
     web: Web = Field(default_factory=Web, description="the page and the API")
     shares: dict[Name, Place] = Field(
         default_factory=dict, description="where this host mounts the shares that others know by name"
@@ -393,6 +391,7 @@ def _absolute(settings: Settings, base: Path) -> Settings:
             "profiles": profiles,
             "shares": {name: places.absolute(base, path) for name, path in settings.shares.items()},
             "models": models,
+            "notify": settings.notify.model_copy(update={"secret_file": place(settings.notify.secret_file)}),
             "state_dir": place(settings.state_dir),
         }
     )

@@ -75,7 +75,7 @@ class Daemon:
             self._listen_to_signals()
             if not self._open_journal():
                 return OK
-            bell = Bell(state.path, lambda: self._inbox.put(("rung", None)))
+            bell = Bell(state.path, lambda look: self._inbox.put(("rung", look)))
             try:
                 self._boot_engines(self._settings)
                 return self._loop()
@@ -165,13 +165,14 @@ class Daemon:
             case "signal", signal.SIGHUP:
                 self._reload()
             case "signal", signal.SIGUSR1:
-                if self._assembly:
-                    self._assembly.rescan()
+                self._take("rung", True)
             case "signal", _:
                 event(logging.INFO, "stopping", signal=signal.Signals(value).name)
                 self._exit = OK
-            case "rung", _:
-                if self._assembly:
+            case "rung", look:
+                if self._assembly and look:
+                    self._assembly.rescan()
+                elif self._assembly:
                     self._assembly.wake()
             case "booted", settings:
                 self._begin(settings)

@@ -174,6 +174,7 @@ class Outcome:
     review: Review
     timings: Mapping[str, float] = field(default_factory=dict)  # stage -> seconds
     warnings: tuple[str, ...] = ()
+    cached: bool = False  # the engine had answered about this photo before
 
 
 def printable(name: str) -> str:

@@ -19,6 +19,7 @@ from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 from watcher import __version__
 from watcher.errors import InputNotReady, InputRejected
+from watcher.kept_urls import Kept, KeptUrls
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -65,9 +66,13 @@ def is_url(text: str) -> bool:
 
 
 def download(
-    url: str, *, limits: UrlLimits | None = None, allowed: Callable[[Address], bool] = is_public
+    url: str,
+    *,
+    limits: UrlLimits | None = None,
+    allowed: Callable[[Address], bool] = is_public,
+    kept: KeptUrls | None = None,
 ) -> Download:
-    """The content behind `url`.
+    """The content behind `url`. Where `kept` has it, the server is only asked whether it changed.
 
     Raises InputRejected for what will never work (refused address, too large, 404) and
     InputNotReady for what may (no network, 503, time-out).
@@ -76,14 +81,19 @@ def download(
     deadline = time.monotonic() + limits.timeout_s
     for _ in range(limits.max_redirects + 1):
         parts = _parse(url)
+        known = kept.find(url) if kept else None
+        if known is not None and len(known.content) > limits.max_mb * 1e6:
+            known = None
         try:
-            content, onwards = _get(parts, limits, allowed, deadline)
+            content, onwards, headers = _get(parts, limits, allowed, deadline, known)
         except (OSError, http.client.HTTPException) as error:
             raise InputNotReady(
                 f"{url} cannot be fetched: {error or type(error).__name__}",
                 remedy="Check the URL and the network, then try again.",
             ) from error
         if onwards is None:
+            if kept is not None and headers:
+                kept.keep(url, content, headers)
             return Download(content, _name(parts), url)
         url = urljoin(url, onwards)
     raise InputRejected(f"{url} is one redirect too many ({limits.max_redirects})")
@@ -103,26 +113,37 @@ def _parse(url: str) -> SplitResult:
 
 
 def _get(
-    parts: SplitResult, limits: UrlLimits, allowed: Callable[[Address], bool], deadline: float
-) -> tuple[bytes, str | None]:
-    """The body, or where to look instead."""
+    parts: SplitResult,
+    limits: UrlLimits,
+    allowed: Callable[[Address], bool],
+    deadline: float,
+    known: Kept | None,
+) -> tuple[bytes, str | None, dict[str, str | None]]:
+    """The body, or where to look instead; the headers of a body that is new."""
     connection = _connect(parts, allowed, deadline)
     try:
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request(
             "GET",
             target.replace(" ", "%20"),
-            headers={"User-Agent": f"hotmatte/{__version__}", "Accept": "image/*, */*;q=0.1"},
+            headers={
+                "User-Agent": f"hotmatte/{__version__}",
+                "Accept": "image/*, */*;q=0.1",
+                **(known.conditions if known else {}),
+            },
         )
         response = connection.getresponse()
         if response.status in REDIRECTS and (onwards := response.getheader("Location")):
-            return b"", onwards
+            return b"", onwards, {}
+        if response.status == 304 and known is not None:
+            return known.content, None, {}
         if response.status != 200:
             words = f"the server answers {response.status} {response.reason}".rstrip()
             raise (InputNotReady if response.status in (429, 500, 502, 503, 504) else InputRejected)(
                 words, remedy="Check the URL."
             )
-        return _body(connection, response, limits, deadline), None
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        return _body(connection, response, limits, deadline), None, dict(headers)
     finally:
         connection.close()
 

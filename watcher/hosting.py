@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from watcher.assembly import MEGA, Engines, about_of, build_runner
+from watcher.assembly import MEGA, Engines
 from watcher.config import Settings
 from watcher.engine.card import Card, cards_of
 from watcher.errors import ConfigError
@@ -26,6 +26,7 @@ from watcher.log import event
 from watcher.pipeline.budget import PixelBudget
 from watcher.pipeline.recipe import Recipe
 from watcher.pipeline.runner import Runner
+from watcher.stages import about_of, build_runner
 
 Pull = Callable[[list[Card], Settings], object]
 

@@ -36,6 +36,20 @@ def snapshot(assembly: Assembly) -> dict[str, Any]:
         "quarantined": sum(lane.dispatcher.status().quarantined for lane in assembly.lanes),
         "admitted": assembly.admitted,
         **_fleets(assembly),
+        "cache": _cache(assembly),
+    }
+
+
+def _cache(assembly: Assembly) -> dict[str, Any]:
+    """`asked` and `found` count photos since the configuration came into force."""
+    held, tally = assembly.cache.contents, assembly.tally
+    return {
+        "folder": printable(str(assembly.cache.folder)),
+        "entries": held.entries,
+        "bytes": held.size,
+        "most_bytes": assembly.cache.most,
+        "asked": tally.asked,
+        "found": tally.found,
     }
 
 

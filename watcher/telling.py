@@ -33,6 +33,7 @@ def done_words(outcome: Outcome, seconds: float) -> str:
         "stages_ms": {stage: round(spent * 1000, 1) for stage, spent in outcome.timings.items()},
         "flags": outcome.review.flags,
         "coverage": round(outcome.review.coverage, 4),
+        "cached": outcome.cached,
     }
     # ASCII: a name that is not UTF-8 is held as what no UTF-8 text may contain.
     return json.dumps(as_json(words))

@@ -27,6 +27,7 @@ def run(tmp_path, monkeypatch, capfd):
         "folders": {"in": {"path": "hot", "output": "mattes"}},
         "profiles": {"portrait": {"model": "fake"}},
         "models": {"cards": str(CARDS)},
+        "cache": {"size_mb": 0},
     }
     Path("config.yaml").write_text(yaml.safe_dump(config))
 

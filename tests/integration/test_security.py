@@ -56,7 +56,7 @@ def test_nothing_is_written_outside_the_folders_that_are_for_it(rig, tmp_path, r
         "in": {"quarantine": "failed", "source": "archive"},
         "gone": {"source": "delete"},
     }
-    daemon: DaemonRig = rig(folders=folders, card="tiny")
+    daemon: DaemonRig = rig(folders=folders, card="tiny", cache={"size_mb": 64})
     # Under the eyes of a tracer, compiling takes a minute.
     daemon.start()
     assert daemon.stop() == 0
@@ -99,6 +99,7 @@ def test_nothing_is_written_outside_the_folders_that_are_for_it(rig, tmp_path, r
 
     seen = list(changed(traces, Path.cwd()))
     outputs = [daemon.out(), daemon.out("gone"), daemon.archive(), daemon.place("in", "quarantine")]
+    outputs.append(daemon.root / "cache" / "answers")
     hot = [daemon.hot(), daemon.hot("gone")]
     loops = Path(os.environ["NUMBA_CACHE_DIR"])
     allowed = [*outputs, daemon.state, spare, loops, Path("/dev"), Path("/proc/self"), Path("/memfd:")]

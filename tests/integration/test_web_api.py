@@ -23,6 +23,8 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebRig]:
         "api": {"source": "delete"},
         "tiffs": {"include": ["*.tif"]},
         "late": {},
+        # Looks by itself in an hour.
+        "slow": {"observer": "polling", "poll_interval_s": 3600, "scan_interval_s": 3600},
     }
     daemon = DaemonRig(tmp_path_factory.mktemp("web"), folders=folders, card="tiny")
     rig = WebRig(daemon, {"folder": "api", "max_upload_mb": 1, "max_upload_mp": 0.5})
@@ -75,6 +77,12 @@ def test_an_upload_is_in_the_journal_and_on_disk_when_the_answer_comes(
     assert client.post("/v1/folders/late/resume").json()["held"] is False
     later = client.get(answer.headers["location"], params={"wait": 30}).json()
     assert later["state"] == "done"
+
+
+def test_a_rescan_finds_what_nobody_has_told_of(web: WebRig, client: httpx.Client) -> None:
+    drop(web.daemon.hot("slow") / "late.jpg", jpeg(12))
+    assert client.post("/v1/folders/rescan").status_code == 202
+    web.daemon.wait_done("late.jpg", "slow")
 
 
 def test_an_uploader_chooses_no_name(web: WebRig, client: httpx.Client) -> None:

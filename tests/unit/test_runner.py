@@ -19,7 +19,7 @@ from watcher.engine.launch import prepare
 from watcher.errors import EngineCrashed, EngineOutOfMemory, InputRejected
 from watcher.pipeline.batch import Batcher
 from watcher.pipeline.budget import PixelBudget
-from watcher.pipeline.looks import Look
+from watcher.pipeline.looks import Answer, Look
 from watcher.pipeline.runner import Runner
 from watcher.pipeline.scale import step_down
 
@@ -36,6 +36,8 @@ class Work:
         self.looks: dict[int, tuple[int, ...]] = {}
         self.seen: dict[int, list[tuple[int, int]]] = {}
         self.lock = threading.Lock()
+        self.kept: dict[str, Answer] = {}
+        self.same: set[int] = set()  # jobs that are one photo
 
     def decode(self, job, *, reserve):
         if job.id == 13:
@@ -47,21 +49,37 @@ class Work:
         return Frame(job, Path("a"), pixels, None, None, Metadata(), pixels, "", "jpeg")
 
     def next_look(self, frame, views):
+        with self.lock:
+            self.seen[frame.job.id] = [view.alpha.shape for view in views]
         wanted = self.looks.get(frame.job.id, ())
         return Look.whole((wanted[len(views) - 1],) * 2) if len(views) <= len(wanted) else None
 
     def show(self, frame, look):
         return np.full((*look.size, 3), frame.job.id, np.uint8)
 
-    def finish(self, frame, views, *, timings):
+    def conclude(self, views):
+        return Answer(views[-1].alpha, False)
+
+    def key(self, frame):
+        return "same" if frame.job.id in self.same else None
+
+    def find(self, key):
+        known = self.kept.get(key)
+        return None if known is None else replace(known, cached=True)
+
+    def keep(self, key, answer):
+        self.kept[key] = answer
+
+    def share(self, answer):
+        return replace(answer, cached=True)
+
+    def finish(self, frame, answer, *, timings):
         if frame.job.id == 17:
             raise ZeroDivisionError
-        self.seen[frame.job.id] = [view.alpha.shape for view in views]
-        alpha = views[-1].alpha
-        assert alpha[0, 0] == frame.job.id
-        return Outcome(
-            frame.job, (), Path("s"), Review(float(alpha.mean()), 0.0), dict(timings), frame.warnings
-        )
+        alpha = answer.alpha
+        assert alpha[0, 0] == frame.job.id or frame.job.id in self.same
+        review = Review(float(alpha.mean()), 0.0)
+        return Outcome(frame.job, (), Path("s"), review, dict(timings), frame.warnings, answer.cached)
 
 
 class Engine:
@@ -183,8 +201,8 @@ def test_out_of_memory_alone_reduces_the_proxy_in_steps_and_says_so():
             frame = super().decode(job, reserve=reserve)
             return replace(frame, proxy=np.zeros((4000, 6000, 3), np.uint8))
 
-        def finish(self, frame, views, *, timings):
-            assert views[0].alpha.shape == shapes[-1]
+        def finish(self, frame, answer, *, timings):
+            assert answer.alpha.shape == shapes[-1]
             return Outcome(frame.job, (), Path("s"), Review(0.0, 0.0), {}, frame.warnings)
 
     budget = PixelBudget(10**9)
@@ -274,3 +292,68 @@ def test_unless_it_is_set_as_many_are_in_flight_as_keep_threads_and_workers_busy
     assert in_flight(card, crew, free) == 3 + 2 * 4 + 2
     chosen = Settings.model_validate({"folders": folders, "limits": {"threads": 3, "max_in_flight": 5}})
     assert in_flight(card, crew, chosen) == 5
+
+
+# --- The same photo again ------------------------------------------------------------------
+
+
+def test_the_same_photo_is_computed_once_although_it_comes_four_times_together(build):
+    class Slow(Engine):
+        def infer(self, proxies, *, timeout):
+            together.wait(5)
+            return super().infer(proxies, timeout=timeout)
+
+    engine, together = Slow(), threading.Event()
+    runner, work = build(engine)
+    work.same = {1, 2, 3, 4}
+    results = [runner.submit(job(i)) for i in (1, 2, 3, 4)]
+    together.set()
+    outcomes = [result.result(5) for result in results]
+    assert len(engine.batches) == 1
+    assert [outcome.cached for outcome in outcomes].count(False) == 1
+    assert len({outcome.review.coverage for outcome in outcomes}) == 1
+    assert runner.submit(job(2)).result(5).cached
+    assert len(engine.batches) == 1
+    assert "infer" not in outcomes[0].timings or not outcomes[0].cached
+
+
+def test_an_engine_that_fails_on_the_first_is_asked_again_for_those_who_waited(build):
+    class Once(Engine):
+        def infer(self, proxies, *, timeout):
+            go.wait(5)
+            if not self.batches:
+                self.batches.append([])
+                raise EngineCrashed("once")
+            return super().infer(proxies, timeout=timeout)
+
+    engine, go = Once(), threading.Event()
+    runner, work = build(engine)
+    work.same = {1, 2, 3, 4}
+    results = [runner.submit(job(i)) for i in (1, 2, 3, 4)]
+    go.set()
+    ends = [result.exception(5) for result in results]
+    assert [type(end) for end in ends].count(EngineCrashed) == 1
+    assert len(engine.batches) == 2
+
+
+def test_an_answer_that_the_engine_could_give_only_in_part_is_not_kept(build):
+    class Narrow(Engine):
+        def infer(self, proxies, *, timeout):
+            if proxies[0].shape[0] > 8:
+                raise EngineOutOfMemory("no")
+            return super().infer(proxies, timeout=timeout)
+
+    runner, work = build(Narrow())
+    work.same, work.looks = {1}, {1: (8, 16)}
+    assert not runner.submit(job(1)).result(5).cached
+    assert work.kept == {}
+
+
+def test_photos_that_are_one_do_not_hold_up_others_where_memory_is_short(build):
+    """Whoever waits for an answer holds its pixels: the one it waits for must not need more."""
+    budget = PixelBudget(100)
+    runner, work = build(Engine(), budget=budget, pixels=40)
+    work.same = set(range(20, 40, 2))
+    results = [runner.submit(job(i)) for i in range(20, 40)]
+    assert all(result.exception(10) is None for result in results)
+    assert budget.held == 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import stat
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,14 +104,16 @@ def test_a_ring_is_heard_and_one_without_a_daemon_waits_for_nobody(
     tmp_path: Path, eventually: Callable[..., object]
 ) -> None:
     assert not bell.ring(tmp_path)
-    heard = threading.Event()
-    listening = bell.Bell(tmp_path, heard.set)
+    heard: list[bool] = []
+    listening = bell.Bell(tmp_path, heard.append)
     assert bell.ring(tmp_path)
-    eventually(heard.is_set)
+    eventually(lambda: heard == [False])
+    assert bell.ring(tmp_path, folders=True)
+    eventually(lambda: heard == [False, True])
     listening.close()
     assert not bell.ring(tmp_path)
     # The pipe of an earlier run is used again.
-    bell.Bell(tmp_path, heard.set).close()
+    bell.Bell(tmp_path, heard.append).close()
 
 
 def test_a_bell_that_nobody_hears_in_time_does_not_block(tmp_path: Path) -> None:
@@ -128,7 +129,7 @@ def test_a_bell_that_nobody_hears_in_time_does_not_block(tmp_path: Path) -> None
 def test_something_else_under_the_bell_s_name_is_no_bell(tmp_path: Path) -> None:
     (tmp_path / bell.BELL).write_text("")
     with pytest.raises(HostError):
-        bell.Bell(tmp_path, lambda: None)
+        bell.Bell(tmp_path, lambda _: None)
 
 
 # --- The drop ------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from watcher import log
+from watcher.cache_settings import opened
 from watcher.config import Folder, Profile, Settings
 from watcher.domain import Job, Outcome, Source, Stamp, printable
 from watcher.download import download, is_url
@@ -33,6 +34,7 @@ from watcher.errors import Action, ConfigError, InputError, RetryPolicy, disposi
 from watcher.exits import OK, SOME_FAILED, USAGE
 from watcher.intake.names import Rules
 from watcher.intake.scan import walk
+from watcher.kept_urls import KeptUrls
 
 if TYPE_CHECKING:  # imported by what needs it: `hotmatte matte --help` is to be quick
     from watcher.commands.progress import Bar
@@ -50,6 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="NAME", help="another model than the profile's")
     parser.add_argument("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--no-recursive", action="store_true", help="not the sub-folders of a folder")
+    parser.add_argument("--fresh", action="store_true", help="compute also what the cache knows")
     parser.add_argument("--quiet", action="store_true", help="say only what failed")
 
 
@@ -69,7 +72,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         return USAGE
     profile_name, profile = _profile(args, settings)
     with tempfile.TemporaryDirectory(prefix="hotmatte-") as aside:
-        roots, missing = _roots(args, Path(aside))
+        roots, missing = _roots(args, Path(aside), settings)
         for name, reason in missing:
             print(f"hotmatte: {printable(name)}: {reason}", file=sys.stderr)
         return _run(args, settings, (profile_name, profile), roots, bool(missing))
@@ -91,7 +94,7 @@ def _run(
         return SOME_FAILED
     folders = {root.name: root.folder.model_copy(update={"profile": name}) for root in roots}
     own = settings.model_copy(update={"profiles": {name: profile}, "folders": folders})
-    failed = _work(own, name, roots, Bar(total, quiet=args.quiet))
+    failed = _work(own, name, roots, Bar(total, quiet=args.quiet), fresh=args.fresh)
     return SOME_FAILED if failed or incomplete else OK
 
 
@@ -105,7 +108,9 @@ def _profile(args: argparse.Namespace, settings: Settings) -> tuple[str, Profile
     return name, Profile.model_validate(settings.profiles[name].model_dump() | chosen)
 
 
-def _roots(args: argparse.Namespace, aside: Path) -> tuple[list[_Root], list[tuple[str, str]]]:
+def _roots(
+    args: argparse.Namespace, aside: Path, settings: Settings
+) -> tuple[list[_Root], list[tuple[str, str]]]:
     """What to work on by folder, and the names that lead nowhere, each with its reason.
 
     Photos by URL are put into folders below `aside`.
@@ -115,7 +120,7 @@ def _roots(args: argparse.Namespace, aside: Path) -> tuple[list[_Root], list[tup
     for name in [*args.inputs, *args.input]:
         if is_url(name):
             try:
-                place, file = _fetch(name, aside)
+                place, file = _fetch(name, aside, settings)
                 found.setdefault(place, []).append(file)
             except InputError as error:
                 missing.append((name, f"{error}. {error.remedy}"))
@@ -131,9 +136,9 @@ def _roots(args: argparse.Namespace, aside: Path) -> tuple[list[_Root], list[tup
     return [root for root in roots if root.relpaths], missing
 
 
-def _fetch(url: str, aside: Path) -> tuple[tuple[str, Path], str]:
+def _fetch(url: str, aside: Path, settings: Settings) -> tuple[tuple[str, Path], str]:
     """The photo behind `url` on disk; results name the whole URL as its folder."""
-    fetched = download(url)
+    fetched = download(url, kept=KeptUrls(opened(settings.cache, settings.models.cache)))
     folder = Path(tempfile.mkdtemp(dir=aside))
     (folder / fetched.name).write_bytes(fetched.content)
     return (url, folder), fetched.name
@@ -154,14 +159,16 @@ def _photos(folder: Folder, path: Path) -> Iterator[str]:
     yield from sorted(relpath for relpath, _ in walk(str(path), Rules(folder)))
 
 
-def _work(settings: Settings, profile_name: str, roots: list[_Root], bar: Bar) -> int:
+def _work(settings: Settings, profile_name: str, roots: list[_Root], bar: Bar, *, fresh: bool) -> int:
     """Do it all; returns how many failed. Raises what ends the command as a whole."""
-    from watcher.assembly import MEGA, Engines, about_of, build_runner
+    from watcher.assembly import MEGA, Engines
     from watcher.bounds import in_flight
     from watcher.commands.models import pull_missing
+    from watcher.pipeline.answers import Tally
     from watcher.pipeline.budget import PixelBudget
     from watcher.pipeline.naming import Names
     from watcher.pipeline.recipe import Recipe
+    from watcher.stages import about_of, answers_of, build_runner
 
     profile = settings.profiles[profile_name]
     card = load_card(profile.model, card_folders(settings.models.cards))
@@ -176,7 +183,12 @@ def _work(settings: Settings, profile_name: str, roots: list[_Root], bar: Bar) -
             for name, folder in settings.folders.items()
         }
         budget = PixelBudget(int(settings.limits.max_in_flight_mp * MEGA))
-        runner = build_runner(card, supervisor, recipes, settings, budget)
+        answers = (
+            None
+            if fresh
+            else answers_of(card, supervisor, opened(settings.cache, settings.models.cache), Tally())
+        )
+        runner = build_runner(card, supervisor, recipes, settings, budget, answers=answers)
         try:
             with bar:
                 batch = _Batch(runner, recipes, settings.retry.policy, bar)

@@ -75,6 +75,7 @@ def words(facts: dict[str, Any]) -> str:
     lines += [_engine(engine) for engine in facts.get("engines", [])]
     for fleet in facts.get("fleet", []):
         lines += ["", *_fleet(fleet)]
+    lines += _cache(facts.get("cache", {}))
     for item in facts.get("running", []):
         lines.append(f"  running {item['folder']}/{item['file']} for {ago(time.time() - item['since'])}")
     return "\n".join(lines)
@@ -147,3 +148,11 @@ def _fleet(fleet: dict[str, Any]) -> list[str]:
         if node["reason"]:
             lines.append(f"    GETS NO WORK: {node['reason']}")
     return lines
+
+
+def _cache(cache: dict[str, Any]) -> list[str]:
+    if not cache.get("most_bytes"):
+        return []
+    known = f"{cache['found']} of {cache['asked']} photos were known" if cache["asked"] else "no photo yet"
+    size = f"{cache['bytes'] / 1e6:.0f} of {cache['most_bytes'] / 1e6:.0f} MB"
+    return [f"cache: {cache['entries']} entries, {size}; {known}"]

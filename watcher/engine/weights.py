@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from watcher.cache_settings import root_of
 from watcher.engine import fetch, provenance
 from watcher.engine.card import Card, ConvertedSource, FileSource, ModelScopeSource, Source, Weights
 from watcher.engine.provenance import Provenance
@@ -38,11 +39,7 @@ class State(enum.StrEnum):
 
 def cache_folder(chosen: Path | None) -> Path:
     """`models.cache` of the settings, or the user's cache folder (XDG)."""
-    if chosen is not None:
-        return chosen
-    root = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(root) if root.startswith("/") else Path.home() / ".cache"
-    return base / "hotmatte"
+    return root_of(chosen)
 
 
 def place(card: Card, cache: Path) -> Path | None:

@@ -39,12 +39,14 @@ def finish(
     recipe: Recipe,
     *,
     disagree: bool = False,
+    cached: bool = False,
     timings: Mapping[str, float] | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Outcome:
     """Everything after the engine. `alpha`: hxw, the proxy's size; `timings`: stages so far, in seconds.
 
-    `disagree`: the looks that `alpha` was chosen from contradict each other.
+    `disagree`: the looks that `alpha` was chosen from contradict each other. `cached`: it was
+    computed for the same photo at an earlier time.
 
     An Outcome without files means that `duplicates: skip` left the name to another photo:
     nothing was written, and the source must not be retired. Raises InputChanged,
@@ -74,13 +76,13 @@ def finish(
     with _place(owner, recipe, suffixes) as place:
         if place.taken:
             words = f"skipped: {place.sidecar.name} is the result of another photo"
-            return Outcome(frame.job, (), place.sidecar, found, spent, (*frame.warnings, words))
+            return Outcome(frame.job, (), place.sidecar, found, spent, (*frame.warnings, words), cached)
         _check_source(frame)
         outcome = _described(
             contents,
             place,
             recipe,
-            Outcome(frame.job, (), place.sidecar, found, spent, (*frame.warnings, *lost)),
+            Outcome(frame.job, (), place.sidecar, found, spent, (*frame.warnings, *lost), cached),
             (frame.width, frame.height),
         )
         with _timed(spent, "publish"):
@@ -226,6 +228,7 @@ def _publish(
         profile=(recipe.profile_name, recipe.profile),
         review=outcome.review,
         timings=outcome.timings,
+        cached=outcome.cached,
         warnings=outcome.warnings,
         supersedes=gone,
         now=now,

@@ -90,6 +90,18 @@ class View:
     alpha: Field
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """What all views together amount to: an alpha of the whole photo, hxw, 0..1.
+
+    `disagree`: they contradict each other. `cached`: it was known before, nothing was computed.
+    """
+
+    alpha: Field
+    disagree: bool
+    cached: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Canvases:
     """What a model makes of a photo: (width, height) at its usual size, a smaller and a larger one.
@@ -124,6 +136,11 @@ def next_look(views: Sequence[View], canvases: Canvases, policy: Policy) -> Look
     if differ:
         return Look.whole(canvases.larger)
     return _larger(first, canvases) if policy == "all" else None
+
+
+def concluded(views: Sequence[View]) -> Answer:
+    """What counts once nothing is left to ask."""
+    return Answer(chosen(views), disagree(views))
 
 
 def chosen(views: Sequence[View]) -> Field:

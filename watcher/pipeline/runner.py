@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from watcher.domain import Frame, Job, Outcome
 from watcher.errors import EngineOutOfMemory, InputRejected, WatcherError
 from watcher.log import event
+from watcher.pipeline.answers import Sharing
 from watcher.pipeline.batch import Batcher
 from watcher.pipeline.budget import PixelBudget
 from watcher.pipeline.crews import Crews
-from watcher.pipeline.looks import Look, View
+from watcher.pipeline.looks import Answer, Look, View
 
 Proxy = NDArray[np.uint8]
 Values = NDArray[np.float32]
@@ -40,13 +41,37 @@ class Work(Protocol):
         """What else the engine must see of `frame`, after what it said; None: that is enough."""
 
     def show(self, frame: Frame, look: Look) -> Proxy: ...
-    def finish(self, frame: Frame, views: Sequence[View], *, timings: dict[str, float]) -> Outcome: ...
+    def conclude(self, views: Sequence[View]) -> Answer: ...
+    def key(self, frame: Frame) -> str | None:
+        """Frames of equal keys get equal answers; None: nobody keeps any."""
+
+    def find(self, key: str) -> Answer | None:
+        """The answer that was kept."""
+
+    def keep(self, key: str, answer: Answer) -> None: ...
+    def share(self, answer: Answer) -> Answer:
+        """`answer` for another frame of the same key."""
+
+    def finish(self, frame: Frame, answer: Answer, *, timings: dict[str, float]) -> Outcome: ...
 
 
 class _Trip:
     """One job on its way through the stages."""
 
-    __slots__ = ("frame", "job", "look", "pixels", "proxy", "result", "since", "timings", "views")
+    __slots__ = (
+        "answer",
+        "frame",
+        "job",
+        "key",
+        "look",
+        "pixels",
+        "proxy",
+        "reduced",
+        "result",
+        "since",
+        "timings",
+        "views",
+    )
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -55,6 +80,9 @@ class _Trip:
         self.proxy: Proxy | None = None  # what the engine is shown next
         self.look: Look | None = None  # what that is; None: the frame's own proxy
         self.views: list[View] = []
+        self.key: str | None = None  # while others may wait for what this one is told
+        self.reduced = False  # the engine did less than it was asked for
+        self.answer: Answer | None = None
         self.pixels = 0
         self.timings: dict[str, float] = {}
         self.since = time.perf_counter()
@@ -107,6 +135,7 @@ class Runner:
         self._budget = budget
         self._timeout = timeout
         self._decoded: queue.SimpleQueue[_Trip | None] = queue.SimpleQueue()
+        self._sharing: Sharing[_Trip] = Sharing()
         self._trips: dict[Job, _Trip] = {}
         self._decoders = Crews("decode", threads, apart=apart)
         self._finishers = Crews("finish", threads, apart=apart)
@@ -150,7 +179,44 @@ class Runner:
             self._fail(trip, error, "decode")
         else:
             trip.lap("decode")
+            self._recall(trip)
+
+    def _recall(self, trip: _Trip) -> None:
+        """To the end where the answer is known, to the engine where it is not.
+
+        The same photo may be under way: whoever comes second waits for the first one's answer.
+        """
+        assert trip.frame is not None
+        try:
+            key = self._work.key(trip.frame)
+            if key is not None:
+                if not self._sharing.leads(key, trip):
+                    return
+                trip.key = key
+                trip.answer = self._work.find(key)
+        except BaseException as error:  # noqa: BLE001  (crosses a thread)
+            self._fail(trip, error, "decode")
+            return
+        trip.lap("recall")
+        if trip.answer is None:
             self._decoded.put(trip)
+        else:
+            self._pass_on(trip)
+            self._finishers.submit(trip.job, self._finish, trip)
+
+    def _pass_on(self, trip: _Trip) -> None:
+        """Tell whoever waited for `trip`: its answer, or to ask for themselves."""
+        key, trip.key = trip.key, None
+        if key is None:
+            return
+        answer = None if trip.reduced else trip.answer
+        for other in self._sharing.release(key):
+            other.lap("recall")
+            if answer is None:
+                self._finishers.submit(other.job, self._recall, other)
+            else:
+                other.answer = self._work.share(answer)
+                self._finishers.submit(other.job, self._finish, other)
 
     def _infer_loop(self) -> None:
         waiting: dict[Job, _Trip] = {}
@@ -223,6 +289,7 @@ class Runner:
             f"the alpha was computed at {proxy.shape[1]} x {proxy.shape[0]}"
         )
         trip.proxy = proxy
+        trip.reduced = True
         trip.frame = replace(trip.frame, warnings=(*trip.frame.warnings, words))
         return True
 
@@ -230,8 +297,9 @@ class Runner:
         """A further look failed: what the engine said before is an answer, too."""
         assert trip.frame is not None
         words = f"the engine looked {len(trip.views)} time(s) at the photo; one look more failed: {error}"
+        trip.reduced = True
         trip.frame = replace(trip.frame, warnings=(*trip.frame.warnings, words))
-        self._finishers.submit(trip.job, self._finish, trip)
+        self._finishers.submit(trip.job, self._conclude, trip)
 
     def _go_on(self, trip: _Trip, alpha: Values) -> None:
         """To another look, or to the end."""
@@ -247,14 +315,28 @@ class Runner:
             return
         trip.lap("look")
         if trip.look is None:
-            self._finish(trip)
+            self._conclude(trip)
         else:
             self._decoded.put(trip)
 
+    def _conclude(self, trip: _Trip) -> None:
+        """Everything is said: keep it. What the engine could do only in part is not kept."""
+        try:
+            trip.answer = self._work.conclude(trip.views)
+            if trip.key is not None and not trip.reduced:
+                self._work.keep(trip.key, trip.answer)
+        except BaseException as error:  # noqa: BLE001  (crosses a thread)
+            self._fail(trip, error, "finish")
+            return
+        trip.lap("look")
+        self._pass_on(trip)
+        self._finish(trip)
+
     def _finish(self, trip: _Trip) -> None:
         assert trip.frame is not None
+        assert trip.answer is not None
         try:
-            outcome = self._work.finish(trip.frame, trip.views, timings=trip.timings)
+            outcome = self._work.finish(trip.frame, trip.answer, timings=trip.timings)
         except BaseException as error:  # noqa: BLE001  (crosses a thread)
             self._fail(trip, error, "finish")
         else:
@@ -267,7 +349,8 @@ class Runner:
 
     def _resolve(self, trip: _Trip, end: Outcome | BaseException) -> None:
         del self._trips[trip.job]
-        trip.frame = trip.proxy = None
+        self._pass_on(trip)
+        trip.frame = trip.proxy = trip.answer = None
         trip.views = []
         self._budget.give_back(trip.pixels)
         if isinstance(end, BaseException):

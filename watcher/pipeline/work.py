@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watcher.domain import Frame, Job, Outcome
+from watcher.pipeline.answers import Answers
 from watcher.pipeline.decode import DecodeLimits, decode, part
 from watcher.pipeline.finish import finish
-from watcher.pipeline.looks import Canvases, Look, View, chosen, disagree, next_look
+from watcher.pipeline.looks import Answer, Canvases, Look, View, concluded, next_look
 from watcher.pipeline.readers import Reads
 from watcher.pipeline.recipe import Recipe
 
@@ -27,6 +28,7 @@ class FolderWork:
         canvases: Callable[[int, int], Canvases],
         limits: DecodeLimits,
         reads: Reads,
+        answers: Answers | None = None,
     ) -> None:
         # Photos run side by side; threads of OpenCV's own inside each only get in the way.
         cv2.setNumThreads(1)
@@ -35,6 +37,7 @@ class FolderWork:
         self._canvases = canvases
         self._limits = limits
         self._reads = reads
+        self._answers = answers
 
     def decode(self, job: Job, *, reserve: Callable[[int], None]) -> Frame:
         path = self._recipes[job.source.folder].folder.path / job.source.relpath
@@ -49,6 +52,38 @@ class FolderWork:
     def show(self, frame: Frame, look: Look) -> NDArray[np.uint8]:
         return part(frame, look.of((frame.width, frame.height)), look.size)
 
-    def finish(self, frame: Frame, views: Sequence[View], *, timings: dict[str, float]) -> Outcome:
+    def conclude(self, views: Sequence[View]) -> Answer:
+        return concluded(views)
+
+    # --- What is known before anybody looks ------------------------------------------------
+
+    def key(self, frame: Frame) -> str | None:
+        if self._answers is None:
+            return None
+        return self._answers.key(frame, self._recipes[frame.job.source.folder].profile.looks)
+
+    def find(self, key: str) -> Answer | None:
+        return self._answers.find(key) if self._answers else None
+
+    def keep(self, key: str, answer: Answer) -> None:
+        if self._answers:
+            self._answers.keep(key, answer)
+
+    def share(self, answer: Answer) -> Answer:
+        """The same for another photo: its own copy, for what follows may write into it."""
+        if self._answers:
+            self._answers.shared()
+        return Answer(answer.alpha.copy(), answer.disagree, cached=True)
+
+    # --- The end ---------------------------------------------------------------------------
+
+    def finish(self, frame: Frame, answer: Answer, *, timings: dict[str, float]) -> Outcome:
         recipe = self._recipes[frame.job.source.folder]
-        return finish(frame, chosen(views), recipe, disagree=disagree(views), timings=timings)
+        return finish(
+            frame,
+            answer.alpha,
+            recipe,
+            disagree=answer.disagree,
+            cached=answer.cached,
+            timings=timings,
+        )

@@ -75,6 +75,15 @@ def resume(request: Request, name: FolderName, _: Operator) -> FolderView:
     return _rung(site, name)
 
 
+@router.post("/folders/rescan", status_code=202, responses={**DENIED, **answers(409)})
+def rescan(request: Request, _: Operator) -> FolderList:
+    """List all folders now, and try those that are paused or away: `hotmatte rescan`."""
+    site = site_of(request)
+    if not ring(site.settings.state_dir, folders=True):
+        raise Refused(409, "not_running", "No daemon runs")
+    return FolderList(folders=folder_views(site))
+
+
 def _rung(site: Site, name: str) -> FolderView:
     ring(site.settings.state_dir)
     return next(view for view in folder_views(site) if view.name == name)

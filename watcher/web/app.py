@@ -44,6 +44,7 @@ def create_app(settings: Settings, accepts: Accepts) -> FastAPI:
         finally:
             site.progress.close()
             await following
+            await asyncio.to_thread(site.notices.close)
             site.journal.close()
 
     app = FastAPI(

@@ -21,6 +21,7 @@ from watcher.desk import Desk
 from watcher.domain import JobState
 from watcher.health import holder, read_snapshot
 from watcher.journal import Record
+from watcher.web.notices import Notices
 from watcher.web.results import words_of
 
 STAGE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -31,11 +32,13 @@ GPU_QUERY = ("--query-gpu=index,memory.used,memory.total", "--format=csv,noheade
 
 
 class Measures:
-    def __init__(self, state_dir: Path, desk: Desk) -> None:
+    def __init__(self, state_dir: Path, desk: Desk, notices: Notices | None = None) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         self._registry.register(_Now(state_dir, desk))
+        if notices is not None:
+            self._registry.register(_Told(notices))
         self._stages = Histogram(
             "hotmatte_stage_seconds",
             "Time in each stage of a photo; wait_ stages are time in a queue",
@@ -111,6 +114,7 @@ class _Now:
         yield from _folders(snapshot.get("folders", {}))
         yield from _engines(snapshot.get("engines", []))
         yield from _fleets(snapshot.get("fleet", []))
+        yield from _cache(snapshot.get("cache", {}))
         yield from self._gpu.collect()
 
     def _journal(self) -> Iterator[Metric]:
@@ -188,6 +192,33 @@ def _fleets(fleets: list[dict[str, Any]]) -> Iterator[Metric]:
             holds.add_metric(about, float(node["holds"]) if up else 0.0)
             made.add_metric(about, float(node["done"] or 0))
     yield from (broker, out, again, alive, holds, made)
+
+
+def _cache(cache: dict[str, Any]) -> Iterator[Metric]:
+    if not cache:
+        return
+    yield _plain("hotmatte_cache_bytes", "What the cache of answers takes", cache["bytes"])
+    yield _plain("hotmatte_cache_limit_bytes", "What it may take: cache.size_mb", cache["most_bytes"])
+    yield _plain("hotmatte_cache_entries", "Answers and photos by URL", cache["entries"])
+    photos = CounterMetricFamily(
+        "hotmatte_cache_photos", "Photos whose answer was known, or not", labels=["known"]
+    )
+    photos.add_metric(["true"], cache["found"])
+    photos.add_metric(["false"], cache["asked"] - cache["found"])
+    yield photos
+
+
+class _Told:
+    def __init__(self, notices: Notices) -> None:
+        self._notices = notices
+
+    def collect(self) -> Iterator[Metric]:
+        messages = CounterMetricFamily(
+            "hotmatte_notices", "Messages by the `notify` section, or given up", labels=["sent"]
+        )
+        for word, number in zip(("true", "false"), self._notices.figures, strict=True):
+            messages.add_metric([word], number)
+        yield messages
 
 
 class _Gpu:

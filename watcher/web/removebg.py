@@ -193,7 +193,8 @@ def _fetched(site: Site, url: str, code: str) -> bytes:
             detail="Send the photo itself, or set `web.fetch_urls`.",
         )
     try:
-        return download(url, limits=UrlLimits(max_mb=site.settings.web.max_upload_mb)).content
+        limits = UrlLimits(max_mb=site.settings.web.max_upload_mb)
+        return download(url, limits=limits, kept=site.urls).content
     except (InputRejected, InputNotReady) as error:
         raise Refused(400, code, "The image URL cannot be used", detail=str(error)) from error
 

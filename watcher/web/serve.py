@@ -16,6 +16,7 @@ from watcher.errors import ConfigError, HostError
 from watcher.exits import IO, OK
 from watcher.health import Systemd
 from watcher.log import event
+from watcher.receivers import receivers_of
 from watcher.web.app import create_app
 from watcher.web.keys import KeyRing
 from watcher.web.site import Accepts
@@ -35,6 +36,8 @@ def serve(settings: Settings, accepts: Accepts) -> int:
             [f"web.listen is {web.listen}, which others can reach, and there is no API key"],
             remedy="Make one with `hotmatte keys add NAME`, or listen on 127.0.0.1 or a Unix socket.",
         )
+    # What is wrong with them is said before anybody is let in.
+    receivers_of(settings.notify)
     listening = _listen(web)
     server = _Server(
         uvicorn.Config(

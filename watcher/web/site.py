@@ -8,14 +8,17 @@ from typing import Any
 
 from fastapi import Request
 
+from watcher.cache_settings import opened
 from watcher.config import Folder, Settings
 from watcher.desk import Desk
 from watcher.health import JOURNAL, holder, read_snapshot
 from watcher.journal import Journal, Record
+from watcher.kept_urls import KeptUrls
 from watcher.web.access import Access
 from watcher.web.keys import KeyRing, signing_secret
 from watcher.web.limits import Gate, Rates
 from watcher.web.measures import Measures
+from watcher.web.notices import Notices
 from watcher.web.previews import Previews
 from watcher.web.progress import Progress
 from watcher.web.refusal import Refused
@@ -37,6 +40,8 @@ class Site:
     rate: Rates
     gate: Gate
     measures: Measures
+    urls: KeptUrls
+    notices: Notices
     logins: Rates = field(default_factory=lambda: Rates(20))
     previews: Previews = field(default_factory=Previews)
 
@@ -70,17 +75,25 @@ def build(settings: Settings, accepts: Accepts) -> Site:
     journal = Journal(settings.state_dir / JOURNAL)
     desk = Desk(journal)
     web = settings.web
-    measures = Measures(settings.state_dir, desk)
+    notices = Notices(settings.notify, settings.state_dir)
+    measures = Measures(settings.state_dir, desk, notices)
+
+    def ended(record: Record) -> None:
+        measures.ended(record)
+        notices.note(record)
+
     return Site(
         settings,
         accepts,
         journal,
         desk,
-        Progress(settings.state_dir, measures.ended),
+        Progress(settings.state_dir, ended),
         Access(web, KeyRing(settings.state_dir), signing_secret(settings.state_dir)),
         Rates(web.requests_per_minute),
         Gate(desk, uploads=web.max_uploads, waiting=web.max_waiting),
         measures,
+        KeptUrls(opened(settings.cache, settings.models.cache)),
+        notices,
     )
 
 

@@ -1,0 +1,171 @@
+"""What is worth a message, and when: digests, not a flood. Pure.
+
+Messages hold names and counts, never reasons, paths or pixels: they leave the machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from watcher.domain import printable
+
+# So many names in a message; of the others only their number.
+MOST_NAMES = 5
+# Longer names are cut: nobody should be able to write a letter.
+MOST_CHARS = 80
+# A restart, a reload or a short absence is no news.
+PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A photo that came to its end; `name` within its hot folder."""
+
+    folder: str
+    name: str
+    failed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """How things are: `waiting` counts photos that are not ended, by folder; `away` and `lost` are
+    folders that are offline and engines that cannot work; None while no daemon says so."""
+
+    waiting: Mapping[str, int]
+    away: Collection[str] | None
+    lost: Collection[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One message. `about`: folder, engine or daemon; `subject`: which."""
+
+    about: str
+    subject: str
+    events: tuple[str, ...]
+    done: int = 0
+    failed: int = 0
+    names: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """For people, one line."""
+        words = []
+        if self.done:
+            words.append(f"{self.done} {_photos(self.done)} done, nothing waits")
+        if self.failed:
+            more = f" and {self.failed - len(self.names)} more" if self.failed > len(self.names) else ""
+            words.append(f"{self.failed} {_photos(self.failed)} failed: {', '.join(self.names)}{more}")
+        told = {"offline": "is offline", "online": "is back", "lost": "does not work", "back": "works again"}
+        words += [told[event] for event in self.events if event in told]
+        who = "the daemon" if self.about == "daemon" else f"{self.about} {self.subject}"
+        return f"{who}: {'; '.join(words) or 'this is only a test'}"
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "type": f"hotmatte.{self.about}",
+            self.about: self.subject,
+            "events": list(self.events),
+            "done": self.done,
+            "failed": self.failed,
+            "failed_names": list(self.names),
+            "text": self.text,
+        }
+
+
+def _photos(number: int) -> str:
+    return "photo" if number == 1 else "photos"
+
+
+@dataclass(slots=True)
+class _Ledger:
+    """What has not been said about one subject yet; `last` is when something was."""
+
+    last: float = float("-inf")
+    done: int = 0
+    failed: int = 0
+    names: list[str] = field(default_factory=list)
+    told_away: bool = False
+    away_since: float | None = None
+
+
+class Digest:
+    """`every`: seconds between two messages about one subject. Times are monotonic."""
+
+    def __init__(self, *, every: float, events: Collection[str]) -> None:
+        self._every = every
+        self._events = frozenset(events)
+        self._ledgers: dict[tuple[str, str], _Ledger] = {}
+
+    def note(self, endings: Iterable[Ending]) -> None:
+        for ending in endings:
+            ledger = self._ledger("folder", ending.folder)
+            if not ending.failed:
+                ledger.done += 1
+                continue
+            ledger.failed += 1
+            if len(ledger.names) < MOST_NAMES:
+                ledger.names.append(_short(ending.name))
+
+    def due(self, sight: Sight, now: float) -> list[Notice]:
+        """What is to be said now; it is not said again."""
+        self._look(sight, now)
+        notices = []
+        for (about, subject), ledger in self._ledgers.items():
+            if now - ledger.last < self._every:
+                continue
+            notice = self._notice(about, subject, ledger, sight.waiting.get(subject, 0), now)
+            if notice is not None:
+                ledger.last = now
+                notices.append(notice)
+        return notices
+
+    def _look(self, sight: Sight, now: float) -> None:
+        self._mark("daemon", "hotmatte", sight.away is None, now)
+        for about, names in (("folder", sight.away), ("engine", sight.lost)):
+            if names is None:
+                continue  # nobody knows: what was last heard stands
+            known = [subject for kind, subject in self._ledgers if kind == about]
+            for subject in {*known, *names}:
+                self._mark(about, subject, subject in names, now)
+
+    def _mark(self, about: str, subject: str, away: bool, now: float) -> None:
+        ledger = self._ledger(about, subject)
+        ledger.away_since = (now if ledger.away_since is None else ledger.away_since) if away else None
+
+    def _notice(self, about: str, subject: str, ledger: _Ledger, waiting: int, now: float) -> Notice | None:
+        events, done, failed, names = [], 0, 0, tuple(ledger.names)
+        kind = "offline" if about == "folder" else about
+        away = ledger.away_since is not None and now - ledger.away_since >= _patience(about)
+        back = ledger.told_away and ledger.away_since is None
+        if kind in self._events and ((away and not ledger.told_away) or back):
+            ledger.told_away = away
+            events.append(
+                ("offline" if away else "online") if about == "folder" else "lost" if away else "back"
+            )
+        if ledger.failed and "failed" in self._events:
+            events.append("failed")
+            failed, ledger.failed, ledger.names = ledger.failed, 0, []
+        if ledger.done and not waiting:
+            if "done" in self._events:
+                events.append("done")
+                done = ledger.done
+            ledger.done = 0
+        if not events:
+            return None
+        return Notice(about, subject, tuple(events), done, failed, names if failed else ())
+
+    def _ledger(self, about: str, subject: str) -> _Ledger:
+        return self._ledgers.setdefault((about, subject), _Ledger())
+
+
+def _patience(about: str) -> float:
+    # A share that is gone is waited for by whoever copies to it; a daemon may just be restarted.
+    return 0.0 if about == "folder" else PATIENCE_S
+
+
+def _short(name: str) -> str:
+    shown = printable(name.rpartition("/")[2])
+    return shown if len(shown) <= MOST_CHARS else shown[: MOST_CHARS - 1] + "…"

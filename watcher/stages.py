@@ -1,0 +1,73 @@
+"""Puts the stages together for one engine: the runner, what it knows of folders, what it remembers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from watcher.bounds import batch_of, stage_threads
+from watcher.cache import Cache
+from watcher.config import Settings
+from watcher.domain import EngineAbout
+from watcher.engine.card import Card, engine_file, proxy_size, sizes_of
+from watcher.engine.crew import Crew
+from watcher.pipeline.answers import Answers, Tally, code_of
+from watcher.pipeline.batch import Batcher
+from watcher.pipeline.budget import PixelBudget
+from watcher.pipeline.decode import DecodeLimits
+from watcher.pipeline.looks import Canvases
+from watcher.pipeline.readers import Readers
+from watcher.pipeline.recipe import Recipe
+from watcher.pipeline.runner import Runner
+from watcher.pipeline.scale import step_down
+from watcher.pipeline.work import FolderWork
+
+
+def about_of(supervisor: Crew) -> EngineAbout:
+    """Who computes; to be asked of a supervisor that has computed something."""
+    assert supervisor.about is not None
+    return supervisor.about
+
+
+def answers_of(card: Card, supervisor: Crew, cache: Cache, tally: Tally) -> Answers:
+    """Those of one engine: its card and its own file count, and who it says it is."""
+    identity = {"card": card.model_dump_json(), "code": code_of(engine_file(card.engine))}
+    return Answers(cache, identity=identity, about=partial(about_of, supervisor), tally=tally)
+
+
+def build_runner(
+    card: Card,
+    supervisor: Crew,
+    recipes: Mapping[str, Recipe],
+    settings: Settings,
+    budget: PixelBudget,
+    *,
+    answers: Answers | None = None,
+    apart: bool = False,
+) -> Runner:
+    """The stages for one engine; the limits are those of `settings`. `apart`: see Runner.
+
+    Without `answers` every photo is computed, also one that was before.
+    """
+    limits = settings.limits
+    readers = Readers(timeout=limits.decode_timeout_s)
+    work = FolderWork(
+        recipes,
+        proxy_size=partial(proxy_size, card=card),
+        canvases=lambda width, height: Canvases((width, height), *sizes_of(width, height, card)),
+        limits=DecodeLimits(limits.max_image_mp, limits.max_file_mb),
+        reads=readers,
+        answers=answers,
+    )
+    return Runner(
+        work,
+        supervisor,
+        Batcher(batch_of(card, supervisor), card.max_delay_ms / 1000),
+        threads=stage_threads(settings),
+        budget=budget,
+        timeout=card.timeout_s,
+        apart=apart,
+        step_down=partial(step_down, multiple=card.input.multiple),
+        on_close=readers.close,
+        lanes=supervisor.size,
+    )
