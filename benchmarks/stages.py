@@ -75,6 +75,8 @@ class _Stages:
     """One photo and what each stage made of it, as the next one's input."""
 
     def __init__(self, photo: Path, folder: Path, card: Card, supervisor: Supervisor) -> None:
+        # As the daemon does: photos run side by side, and threads that wait for each other cost.
+        cv2.setNumThreads(1)
         self._photo = photo
         self._out = folder / "mattes"
         self._out.mkdir()
