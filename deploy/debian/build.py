@@ -27,8 +27,8 @@ import bootstrap
 HERE = CHECKOUT / "deploy" / "debian"
 BUILD = CHECKOUT / "build" / "deb"
 PREFIX = Path("/opt/hotmatte")
-# Of the extras those that a server may want and that are small; `web` once there is one.
-EXTRAS = ("systemd", "web")
+# Of the extras those that a server may want and that are small.
+EXTRAS = ("systemd", "web", "queue")
 # Never run here, and a fifth of all files.
 TESTS = ("numba/tests", "numpy/*/tests", "numpy/tests", "llvmlite/tests", "sympy/**/tests", "mpmath/tests")
 SCRIPTS = ("postinst", "prerm", "postrm")

@@ -30,6 +30,8 @@ def settings(hot: str = "/srv/hotmatte/hot", out: str = "/srv/hotmatte/mattes", 
             "folders": {"hot": {**QUICK, "path": hot, "output": out}},
             "profiles": {"portrait": {"model": "quick", "device": "cpu"}},
             "models": {"cards": "/etc/hotmatte/cards", "cache": "/var/cache/hotmatte/models"},
+            # The photos of a test are often the same one: the engine is to be asked each time.
+            "cache": {"size_mb": 0},
             **more,
         }
     )

@@ -282,7 +282,8 @@ def test_shares_that_are_mounted_later_and_again_are_seen_from_inside(stopped: M
             stopped.run("hotmatte", "rescan")
             for place in places.values():
                 stopped.eventually(lambda place=place, n=number: is_done(stopped, f"n{n}", f"{place}/out"))
-                stopped.run("umount", place, timeout=20)
+                # -l: folders that are written to are locked, see docs/reliability.md.
+                stopped.run("umount", "-l", place, timeout=20)
             stopped.run("hotmatte", "rescan")
             stopped.eventually(lambda: states() == {"offline"})
 

@@ -24,7 +24,7 @@ PAGE = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
 def test_the_unit_is_one_systemd_takes(tmp_path: Path, real_part: Callable[..., None]) -> None:
     analyze = shutil.which("systemd-analyze")
     real_part("systemd-analyze", analyze, "apt install systemd")
-    text = UNIT.read_text(encoding="utf-8").replace("/opt/hotmatte/.venv/bin/hotmatte", "/bin/true")
+    text = UNIT.read_text(encoding="utf-8").replace("/opt/hotmatte/bin/hotmatte", "/bin/true")
     unit = tmp_path / UNIT.name
     unit.write_text(text, encoding="utf-8")
     done = subprocess.run(
