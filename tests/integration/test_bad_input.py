@@ -281,9 +281,12 @@ def test_work_waits_for_a_disk_that_is_read_only_and_resumes_alone(rig, small_di
     drop(daemon.hot() / "a.jpg", jpeg(1))
     assert "Read-only" in daemon.wait(lambda: _paused(daemon), timeout=20)
     drop(daemon.hot() / "notes.jpg", b"no photo, and no place for its report")
-    daemon.wait_quarantined("notes.jpg")
+    daemon.wait(lambda: daemon.counts() == {"queued": 2}, timeout=20)
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
     daemon.wait_done("a.jpg")
+    # Not before: without its report nobody would learn of it.
+    daemon.wait_quarantined("notes.jpg")
+    assert len(daemon.reports()) == 1
     assert daemon.counts() == {"done": 1, "quarantined": 1}
 
 
