@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from watcher import templates
-from watcher.config import load
+from watcher.config import BUILT_IN, load
 from watcher.domain import Metadata
 from watcher.errors import HostError, InputRejected
 from watcher.outputs import FORMATS, Output
@@ -359,7 +359,7 @@ def test_the_profiles_on_the_page_are_ones_there_can_be(tmp_path):
     (text,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
     file = tmp_path / "hotmatte.yaml"
     file.write_text("folders: {in: {path: in, output: out, profile: retoucher}}\n" + text)
-    assert set(load(file).profiles) == {"retoucher", "web_shop", "print_lab"}
+    assert set(load(file).profiles) - set(BUILT_IN) == {"retoucher", "web_shop", "print_lab"}
 
 
 def test_the_page_has_every_kind_with_its_formats_and_every_name_field():
