@@ -8,7 +8,7 @@ from watcher import errors
 from watcher.domain import Job, printable
 from watcher.errors import InputChanged, InputNotReady, WatcherError
 from watcher.fleet.messages import Reply
-from watcher.pipeline.collect import check_source
+from watcher.pipeline.finish import check_source
 
 # Those that mean here what they meant there. Not ConfigError: a node's must not halt the watcher.
 KINDS: dict[str, type[WatcherError]] = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from watcher.domain import Job, Outcome, Stamp
-from watcher.errors import HostError, InputChanged
-from watcher.pipeline import decode, naming, publish, sidecar
-from watcher.pipeline.finish import names_vary, reserved_suffixes, withdraw_report
+from watcher.domain import Job, Outcome
+from watcher.errors import HostError
+from watcher.pipeline import publish, sidecar
+from watcher.pipeline.finish import check_source, names_vary, place_for, withdraw_report
 from watcher.pipeline.naming import Owner, Place
 from watcher.pipeline.recipe import Recipe
 from watcher.pipeline.sidecar import SIDECAR, Record
@@ -27,15 +27,7 @@ def collect(job: Job, told: Path, record: Record, recipe: Recipe) -> Outcome:
     made = sidecar.outcome_in(content, job, told)
     base, owner = told.name.removesuffix(SIDECAR), Owner(recipe.folder_name, job.source.relpath)
     folder, suffixes = recipe.folder, tuple(output.suffix for output in record.outputs)
-    with naming.claimed(
-        recipe.names,
-        owner,
-        output=folder.output,
-        tree=folder.tree,
-        suffixes=suffixes,
-        reserved=reserved_suffixes(recipe) if names_vary(recipe) else None,
-        duplicates=folder.duplicates,
-    ) as place:
+    with place_for(owner, recipe, suffixes) as place:
         if place.taken:
             words = f"skipped: {place.sidecar.name} is the result of another photo"
             return replace(made, files=(), sidecar=place.sidecar, warnings=(*made.warnings, words))
@@ -54,16 +46,6 @@ def collect(job: Job, told: Path, record: Record, recipe: Recipe) -> Outcome:
         )
         withdraw_report(owner, place, recipe)
     return outcome
-
-
-def check_source(path: Path, job: Job) -> None:
-    """Is it still the photo that was admitted? Raises InputChanged, HostError."""
-    try:
-        unchanged = Stamp.of(path.lstat()) == job.source.stamp
-    except OSError as error:
-        raise decode.translated(error, path) from error
-    if not unchanged:
-        raise InputChanged("the file changed while it was worked on")
 
 
 def _placed(made: Outcome, place: Place, suffixes: tuple[str, ...], output: Path) -> Outcome:

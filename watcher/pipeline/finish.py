@@ -73,11 +73,11 @@ def finish(
         ]
         lost = [words for output in recipe.profile.outputs for words in encode.losses(output, frame)]
     owner = Owner(recipe.folder_name, frame.job.source.relpath)
-    with _place(owner, recipe, suffixes) as place:
+    with place_for(owner, recipe, suffixes) as place:
         if place.taken:
             words = f"skipped: {place.sidecar.name} is the result of another photo"
             return Outcome(frame.job, (), place.sidecar, found, spent, (*frame.warnings, words), cached)
-        _check_source(frame)
+        check_source(frame.path, frame.job)
         outcome = _described(
             contents,
             place,
@@ -169,7 +169,7 @@ def _twice(suffixes: list[str]) -> str:
     return next(suffix for suffix in suffixes if folded.count(suffix.casefold()) > 1)
 
 
-def reserved_suffixes(recipe: Recipe) -> tuple[str, ...]:
+def _reserved_suffixes(recipe: Recipe) -> tuple[str, ...]:
     """As long as suffixes can get: a long name must be cut alike for every version of a photo."""
     return tuple(output.suffix or "x" * templates.MOST_BYTES for output in recipe.profile.outputs)
 
@@ -179,7 +179,8 @@ def names_vary(recipe: Recipe) -> bool:
 
 
 @contextmanager
-def _place(owner: Owner, recipe: Recipe, suffixes: tuple[str, ...]) -> Iterator[Place]:
+def place_for(owner: Owner, recipe: Recipe, suffixes: tuple[str, ...]) -> Iterator[Place]:
+    """Where the results of `owner` go, held until the block ends: see naming.claimed."""
     folder = recipe.folder
     with naming.claimed(
         recipe.names,
@@ -187,18 +188,18 @@ def _place(owner: Owner, recipe: Recipe, suffixes: tuple[str, ...]) -> Iterator[
         output=folder.output,
         tree=folder.tree,
         suffixes=suffixes,
-        reserved=reserved_suffixes(recipe) if names_vary(recipe) else None,
+        reserved=_reserved_suffixes(recipe) if names_vary(recipe) else None,
         duplicates=folder.duplicates,
     ) as place:
         yield place
 
 
-def _check_source(frame: Frame) -> None:
-    """Nobody wants the matte of a photo that has been replaced meanwhile."""
+def check_source(path: Path, job: Job) -> None:
+    """Nobody wants the matte of a photo that has been replaced meanwhile. Raises InputChanged, HostError."""
     try:
-        unchanged = Stamp.of(frame.path.lstat()) == frame.job.source.stamp
+        unchanged = Stamp.of(path.lstat()) == job.source.stamp
     except OSError as error:
-        raise decode.translated(error, frame.path) from error
+        raise decode.translated(error, path) from error
     if not unchanged:
         raise InputChanged("the file changed while it was worked on")
 
@@ -239,7 +240,7 @@ def _publish(
 
 def _report_place(relpath: str, recipe: Recipe) -> tuple[Path, str]:
     root = recipe.folder.quarantine or recipe.folder.output
-    return naming.place_of(relpath, output=root, tree=recipe.folder.tree, suffixes=reserved_suffixes(recipe))
+    return naming.place_of(relpath, output=root, tree=recipe.folder.tree, suffixes=_reserved_suffixes(recipe))
 
 
 def withdraw_report(owner: Owner, place: Place, recipe: Recipe) -> None:
