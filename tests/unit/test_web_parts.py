@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
+import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,7 @@ from watcher.web.keys import KeyRing, signing_secret
 from watcher.web.limits import Rates
 from watcher.web.refusal import Refused
 from watcher.web.results import unprinted
+from watcher.web.serve import _listen_tcp
 from watcher.web_settings import Web
 
 # --- Keys ----------------------------------------------------------------------------------
@@ -237,3 +240,29 @@ def test_a_name_that_was_made_printable_is_read_back(name: str) -> None:
     from watcher.domain import printable
 
     assert unprinted(printable(name)) == name
+
+
+# --- The socket ----------------------------------------------------------------------------
+
+
+def test_an_answer_does_not_wait_for_the_visitors_acknowledgement() -> None:
+    """Headers and body are two writes: with Nagle's algorithm the second waits 40 ms for the ACK of the first."""
+    undelayed: list[int] = []
+
+    async def visited() -> None:
+        done = asyncio.Event()
+
+        def seen(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            accepted = writer.get_extra_info("socket")
+            undelayed.append(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+            done.set()
+
+        listening = _listen_tcp("127.0.0.1", 0)
+        async with await asyncio.start_server(seen, sock=listening):
+            _, writer = await asyncio.open_connection(*listening.getsockname())
+            await done.wait()
+            writer.close()
+
+    asyncio.run(visited())
+    assert undelayed == [1]

@@ -113,7 +113,8 @@ def _listen_tcp(host: str, port: int) -> socket.socket:
     kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
         0
     ]
-    listening = socket.socket(kind, socket.SOCK_STREAM)
+    # Named as TCP, or asyncio would leave Nagle's algorithm on: each answer would wait 40 ms for the visitor's ACK.
+    listening = socket.socket(kind, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
