@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import os
+import shutil
+import subprocess
+import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -16,6 +21,9 @@ from daemonrig import DaemonRig, jpeg
 from PIL import Image
 from removebg import RemoveBg
 from webrig import PHOTO, WebRig
+
+NPM_SCRIPT = Path(__file__).parents[1] / "rigs" / "remove_bg_client.js"
+NPM_CLIENT = "remove.bg@1.3.0"
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +84,44 @@ def test_the_real_client_gets_its_cutout(real: RemoveBg, tmp_path: Path) -> None
 def test_the_real_client_sees_errors_as_it_knows_them(real: RemoveBg) -> None:
     with pytest.raises(requests.HTTPError, match="400"):
         real.remove_background_from_img_url("http://127.0.0.1/secret.jpg")
+
+
+@pytest.fixture(scope="module")
+def npm_client(tmp_path_factory: pytest.TempPathFactory, real_part: Callable[..., None]) -> Path:
+    """A folder with the client of npm, as `npm install` leaves it."""
+    folder = tmp_path_factory.mktemp("npm")
+    npm = Path(sys.executable).with_name("npm")
+    command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", NPM_CLIENT]
+    environ = {**os.environ, "PATH": f"{npm.parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        command, cwd=folder, env=environ, capture_output=True, text=True, timeout=110, check=False
+    )
+    real_part("npm's registry", done.returncode == 0, done.stderr[-2000:])
+    shutil.copy(NPM_SCRIPT, folder)
+    return folder
+
+
+def test_the_client_of_npm_gets_its_cutouts_and_errors_as_it_knows_them(
+    web: WebRig, npm_client: Path, tmp_path: Path
+) -> None:
+    cutout = tmp_path / "cutout.png"
+    done = subprocess.run(
+        [Path(sys.executable).with_name("node"), NPM_SCRIPT.name, web.key, PHOTO, cutout],  # type: ignore[attr-defined]
+        cwd=npm_client,
+        env={"SERVICE": web.url, "NO_PROXY": "127.0.0.1", "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    said = json.loads(done.stdout)
+    with Image.open(cutout) as image:
+        assert (image.mode, image.size) == ("RGBA", (512, 512))
+    assert said["file"]["bytes"] == cutout.stat().st_size
+    assert (said["file"]["resultWidth"], said["file"]["resultHeight"]) == ("512", "512")
+    assert said["base64"]["bytes"] > 1000
+    assert [error["code"] for error in said["url"]] == ["invalid_image_url"], said
+    assert [error["code"] for error in said["key"]] == ["auth_failed"], said
 
 
 # --- The contract --------------------------------------------------------------------------

@@ -55,6 +55,7 @@ def told(tmp_path: Path) -> set[str]:
                 "written_at": 0.0,
                 "folders": {"in": {"state": "watching", "files": 1, "listing_s": 0.1, "unsettled": 0}},
                 "engines": [{"model": "modnet", "device": "cuda", "restarts": 2, "paused": None}],
+                "cache": {"bytes": 1, "most_bytes": 2, "entries": 1, "found": 0, "asked": 1},
                 "fleet": [
                     {
                         "model": "modnet",
@@ -111,7 +112,29 @@ def test_alerts_and_dashboard_ask_for_numbers_there_are(told: set[str]) -> None:
     rules = [rule["expr"] for group in RULES["groups"] for rule in group["rules"]]
     panels = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
     asked = {name for expr in [*rules, *panels] for name in re.findall(r"\bhotmatte_\w+", expr)}
-    # Only where there is a driver to ask.
-    assert asked - told == {"hotmatte_gpu_memory_bytes"}
+    # Only where there is a driver to ask, or a receiver to tell.
+    assert asked - told == {"hotmatte_gpu_memory_bytes", "hotmatte_notices_total"}
     assert len(rules) >= 5
     assert len(panels) >= 10
+
+
+def test_memory_of_gpus_is_told_as_the_driver_says_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its words for two cards, one of which cannot say; no GPU is needed for that."""
+    tool = tmp_path / "bin" / "nvidia-smi"
+    tool.parent.mkdir()
+    lines = "0, 2850, 81559\\n1, [N/A], [N/A]\\n"
+    tool.write_text(f"#!/bin/sh\necho \"$*\" >>{tmp_path}/asked\nprintf '{lines}'\n", encoding="utf-8")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tool.parent), prepend=":")
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        measures = Measures(tmp_path, Desk(journal))
+        texts = [measures.text().decode() for _ in range(3)]
+    families = {family.name: family.samples for family in text_string_to_metric_families(texts[0])}
+    assert [(sample.labels, sample.value) for sample in families["hotmatte_gpu_memory_bytes"]] == [
+        ({"gpu": "0", "kind": "used"}, 2850 * 2**20),
+        ({"gpu": "0", "kind": "total"}, 81559 * 2**20),
+    ]
+    asked = (tmp_path / "asked").read_text(encoding="utf-8").splitlines()
+    assert asked == ["--query-gpu=index,memory.used,memory.total --format=csv,noheader,nounits"]
