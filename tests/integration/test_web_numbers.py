@@ -141,8 +141,8 @@ def test_prometheus_has_an_answer_to_every_panel_of_the_dashboard(
     # Rates need photos that come while Prometheus looks.
     while open_questions and time.monotonic() < deadline:
         drop(web.daemon.hot() / f"{number:03d}.jpg", jpeg(number))
+        web.daemon.wait_done(f"{number:03d}.jpg", timeout=30)
         number += 1
-        web.daemon.wait(lambda: web.daemon.counts().get("done") == number, timeout=30)
         with web.client() as client:
             client.get("/v1/folders").raise_for_status()
         open_questions = [expr for expr in open_questions if not answered(expr)]
