@@ -52,8 +52,12 @@ venv: .venv/ready-run
 run: $(if $(wildcard .venv/ready-test),.venv/ready-test,.venv/ready-run)
 	@$(BIN)/hotmatte run
 
+# Most tests wait for processes more than they compute. A file stays in one process, with what its tests share.
+TOGETHER := $(shell n=$$(($$(nproc) + 1)); echo $$((n < 6 ? n : 6)))
+PYTEST := $(BIN)/pytest -n $(TOGETHER) --dist loadfile --no-loadscope-reorder
+
 test: .venv/ready-test
-	$(BIN)/pytest
+	$(PYTEST)
 
 lint: .venv/ready-test
 	$(BIN)/ruff format --check
@@ -62,7 +66,7 @@ lint: .venv/ready-test
 	$(BIN)/lint-imports
 
 check: lint
-	$(BIN)/pytest --cov --cov-report=term:skip-covered
+	$(PYTEST) --cov --cov-report=term:skip-covered
 
 faults: .venv/ready-test
 	HOTMATTE_FAULTS=full $(BIN)/pytest tests/faults -s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import sys
 import threading
@@ -69,6 +70,16 @@ def _nothing_is_left_running() -> Iterator[None]:
             return
         time.sleep(0.02)
     pytest.fail(f"left running: threads {more_threads}, processes {more_children}")
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_new() -> None:
+    """A command that ran in this very process has set them up for itself."""
+    for name in ("hotmatte", "watcher"):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = []
+        logger.setLevel(logging.NOTSET)
+        logger.propagate = True
 
 
 @pytest.fixture

@@ -26,17 +26,6 @@ except ImportError:
 NASTY = "a\nERROR forged\x1b[2J\rb\udcff\u202e\u2028.jpg"
 
 
-@pytest.fixture(autouse=True)
-def _loggers_as_before() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("hotmatte", "watcher")]
-    before = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
-    yield
-    for logger, kept, level, propagate in before:
-        logger.handlers[:] = kept
-        logger.setLevel(level)
-        logger.propagate = propagate
-
-
 def logged(shape: log.Shape, *args: Any, level: str = "debug", **fields: Any) -> str:
     """What `event` writes to a real, strict UTF-8 stream."""
     binary = io.BytesIO()
