@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 from daemonrig import DaemonRig
 
-READY_S = 40.0
+READY_S = 90.0
 # As fast as it goes; brokers and nodes that are lost are missed soon.
 QUICK_QUEUE = {"in_flight": 16, "lost_after_s": 3, "resend_after_s": 2}
 
@@ -25,6 +25,7 @@ class NodeRig:
         self._fleet = fleet
         self.log_file = fleet.root / f"{name}.log"
         with self.log_file.open("ab") as log:
+            self._begins = log.tell()  # predecessors of the same name wrote what is before
             self.child = subprocess.Popen(
                 fleet.watcher.command("node", "--name", name),
                 stdin=subprocess.DEVNULL,
@@ -40,6 +41,10 @@ class NodeRig:
 
     def is_alive(self) -> bool:
         return self.child.poll() is None
+
+    def is_ready(self) -> bool:
+        """Whether this very node, not a predecessor of its name, works and minds signals."""
+        return b"node ready" in self.log_file.read_bytes()[self._begins :]
 
     def signal(self, number: int) -> None:
         """To the node and its workers, as a frozen or dying machine would."""
@@ -115,9 +120,15 @@ class FleetRig:
         """Start a node; with `ready`, wait until the watcher counts it among the living."""
         node = self.nodes[name] = NodeRig(self, name)
         if ready:
-            self.watcher.wait(lambda: self.is_seen(name) or not node.is_alive(), timeout=READY_S)
-            assert node.is_alive(), node.log()
+            self.wait_ready(node)
         return node
+
+    def wait_ready(self, node: NodeRig) -> None:
+        """Until a node works and the watcher counts it among the living."""
+        self.watcher.wait(
+            lambda: (node.is_ready() and self.is_seen(node.name)) or not node.is_alive(), timeout=READY_S
+        )
+        assert node.is_alive(), node.log()[-4000:]
 
     def fleet(self) -> dict[str, Any]:
         return next(iter(self.watcher.status().get("fleet", [])), {"nodes": []})

@@ -124,12 +124,11 @@ def _pass(fleet: FleetRig, seconds: float) -> None:
 
 
 def _until_done(fleet: FleetRig, count: int) -> None:
+    """Everything done, and everybody there again: who was killed last may still be starting."""
     fleet.watcher.wait(lambda: fleet.watcher.counts().get("done") == count, timeout=300, every=0.2)
-    for name, node in fleet.nodes.items():
-        fleet.watcher.wait(
-            lambda name=name, node=node: fleet.is_seen(name) or not node.is_alive(), timeout=60
-        )
-        assert node.is_alive(), node.log()[-2000:]
+    fleet.watcher.wait(fleet.watcher.is_ready, timeout=60)
+    for node in fleet.nodes.values():
+        fleet.wait_ready(node)
 
 
 def _check(fleet: FleetRig, dropped: dict[str, str]) -> None:

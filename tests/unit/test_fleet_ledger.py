@@ -7,7 +7,7 @@ import random
 import pytest
 
 from watcher.domain import Job, Source, Stamp
-from watcher.fleet.roster import BEAT_S, Roster, tell
+from watcher.fleet.roster import BEAT_S, Roster, clear_torn, fall_silent, tell
 from watcher.fleet.sending import SETTLING_S, Ledger, Pending
 
 
@@ -134,3 +134,19 @@ def test_a_share_that_is_away_or_a_torn_file_does_not_stop_the_look(tmp_path) ->
     assert [(node["node"], node["state"]) for node in roster.snapshot("w", 1.0)] == [
         ("a", "")
     ]  # new, so alive
+
+
+def test_a_node_removes_what_its_killed_predecessor_left_and_nothing_of_others(tmp_path) -> None:
+    for name in (".a.17.tmp", ".a.b.17.tmp", ".ab.17.tmp", ".a.x.tmp"):
+        (tmp_path / name).touch()
+    tell(tmp_path, "a", {})
+    clear_torn(tmp_path, "a")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".a.b.17.tmp",
+        ".a.x.tmp",
+        ".ab.17.tmp",
+        "a.json",
+    ]
+    clear_torn(tmp_path / "no share", "a")
+    fall_silent(tmp_path, "a")
+    assert not (tmp_path / "a.json").exists()

@@ -96,6 +96,7 @@ class Node:
         for name in self._shares.names:
             self._shares.check_watcher(name)
             self._tokens[name] = self._shares.token(name)
+            roster.clear_torn(self._shares.state(name) / roster.NODES, self._name)
 
     def add(self, bench: Bench) -> None:
         """One more engine; before `run`."""

@@ -38,6 +38,14 @@ def tell(folder: Path, name: str, said: Mapping[str, Any]) -> None:
     temporary.replace(folder / f"{name}.json")
 
 
+def clear_torn(folder: Path, name: str) -> None:
+    """Remove what a node of this name that was killed while it told left behind."""
+    with suppress(OSError):
+        for temporary in folder.glob(f".{name}.*.tmp"):
+            if temporary.name.removeprefix(f".{name}.").removesuffix(".tmp").isdigit():
+                temporary.unlink()
+
+
 def fall_silent(folder: Path, name: str) -> None:
     with suppress(OSError):
         (folder / f"{name}.json").unlink()
