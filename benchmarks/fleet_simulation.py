@@ -31,6 +31,11 @@ DEATHS_S = 3600.0  # a node lives for so long on average, and is back a minute l
 CPU_S = 0.0046  # of the watcher, a photo: one Python process, so one after the other
 SYNC_S = 0.004  # one transaction of the journal: `python -m benchmarks journal`
 LOOKS_SENDING, LOOKS_PUBLISHING = 2, 85  # calls that may reach the share, a photo
+LOOKS_NODE = 3  # to read what one node says of itself: open, read, close
+# Of Redis, which is one thread: a message sent, taken and acknowledged; a second of a node that asks for work.
+BROKER_MESSAGE_S, BROKER_ASKING_S = 0.00008, 0.0037
+MESSAGES = 2  # a photo: the job and the reply
+MIND_S = 1.0
 
 
 @dataclass(slots=True)
@@ -54,13 +59,17 @@ class Simulation:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._ledger = Ledger(resend_after=RESEND_S)
         self._left, self._photos = photos, photos
-        self.ends: dict[int, int] = {}
+        self.ends = bytearray(photos)
+        self.ended = 0
         self._in_flight = 2 * HOLDS * nodes
         self.stations = {
             "the watcher's CPU": Station(1, CPU_S),
             "the journal's disk": Station(1, SYNC_S),
             "sending": Station(1, LOOKS_SENDING * latency),
             "publishing": Station(COLLECTORS, LOOKS_PUBLISHING * latency),
+            # Their load is counted, nobody waits for them: far from full they are quick.
+            "seeing the nodes": Station(1, LOOKS_NODE * latency * nodes),
+            "Redis": Station(1, BROKER_MESSAGE_S),
         }
         self._waiting: deque[Pending] = deque()
         self._held: list[dict[int, Pending]] = [{} for _ in range(nodes)]
@@ -73,9 +82,9 @@ class Simulation:
         """Photos a second."""
         for node in range(len(self._alive)):
             self._after(self._chance.expovariate(1 / DEATHS_S), self._dies(node))
-        self._after(1.0, self._mind)
+        self._after(MIND_S, self._mind)
         self._claim()
-        while len(self.ends) < self._photos:
+        while self.ended < self._photos:
             self.now, _, event = heapq.heappop(self._events)
             event()
         return self._photos / self.now
@@ -130,7 +139,10 @@ class Simulation:
 
     def _record(self, pending: Pending) -> None:
         def end() -> None:
-            self.ends[pending.job.id] = self.ends.get(pending.job.id, 0) + 1
+            self.ended += not self.ends[pending.job.id]
+            self.ends[pending.job.id] += 1
+            self._made_ones.discard(pending.job.id)
+            self.stations["Redis"].busy += MESSAGES * BROKER_MESSAGE_S
             self._claim()
 
         self._through("the journal's disk", end)
@@ -139,10 +151,14 @@ class Simulation:
         held = {
             number for alive, jobs in zip(self._alive, self._held, strict=True) if alive for number in jobs
         }
-        idle = any(alive and len(jobs) < HOLDS for alive, jobs in zip(self._alive, self._held, strict=True))
-        for pending in self._ledger.to_resend(held, self.now, idle=idle):
+        asking = sum(alive and len(jobs) < HOLDS for alive, jobs in zip(self._alive, self._held, strict=True))
+        for pending in self._ledger.to_resend(held, self.now, idle=bool(asking)):
             self._through("sending", lambda pending=pending: self._send(pending))
-        self._after(1.0, self._mind)
+        seeing = self.stations["seeing the nodes"]
+        seeing.busy += seeing.seconds
+        pause = seeing.seconds + MIND_S
+        self.stations["Redis"].busy += asking * BROKER_ASKING_S * pause
+        self._after(pause, self._mind)
 
     # --- The nodes -------------------------------------------------------------------------
 
@@ -196,7 +212,7 @@ def run(setting: Setting) -> list[Table]:
     for latency in LATENCIES_MS:
         for nodes in NODES:
             rows.append(_measured(nodes, latency, setting.count(200, quick=10) * nodes + 1000))
-    long = [_measured(NODES[-1], 1.0, setting.count(1_000_000, quick=2000))]
+    long = [_measured(NODES[-1], 1.0, setting.count(10_000_000, quick=2000))]
     columns = (
         "share, ms a look",
         "nodes",
@@ -205,11 +221,12 @@ def run(setting: Setting) -> list[Table]:
         "nodes busy, %",
         "fullest",
         "full, %",
+        "Redis, %",
         "ended not once",
     )
     notes = (
         f"Nodes of {1 / ENGINE_S:g} photos a second, {HOLDS} in hand each, each dying once in {DEATHS_S / 3600:g} h; queue.in_flight twice that.",
-        "Fullest: the part of the watcher that is busy for most of the time.",
+        "Fullest: what is busy for most of the time.",
     )
     return [
         Table("A simulated fleet", columns, tuple(rows), notes),
@@ -227,6 +244,7 @@ def _measured(nodes: int, latency_ms: float, photos: int) -> tuple[Cell, ...]:
     rate = simulation.run()
     busy = {name: at.busy / at.servers / simulation.now for name, at in simulation.stations.items()}
     fullest = max(busy, key=lambda name: busy[name])
-    wrong = photos - sum(1 for times in simulation.ends.values() if times == 1)
+    wrong = photos - simulation.ends.count(1)
     engines = 100 * simulation.engines / (nodes * simulation.now)
-    return latency_ms, nodes, photos, rate, min(100.0, engines), fullest, 100 * busy[fullest], wrong
+    redis = 100 * busy["Redis"]
+    return latency_ms, nodes, photos, rate, min(100.0, engines), fullest, 100 * busy[fullest], redis, wrong
