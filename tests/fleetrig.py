@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,15 @@ QUICK_QUEUE = {"in_flight": 16, "lost_after_s": 3, "resend_after_s": 2}
 class NodeRig:
     """One `hotmatte node`, of its own process group."""
 
-    def __init__(self, fleet: FleetRig, name: str) -> None:
+    def __init__(self, fleet: FleetRig, name: str, *, prefix: Sequence[str] = ()) -> None:
+        """`prefix`: what makes a command run on the host that the node shall be on."""
         self.name = name
         self._fleet = fleet
         self.log_file = fleet.root / f"{name}.log"
         with self.log_file.open("ab") as log:
             self._begins = log.tell()  # predecessors of the same name wrote what is before
             self.child = subprocess.Popen(
-                fleet.watcher.command("node", "--name", name),
+                [*prefix, *fleet.watcher.command("node", "--name", name)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -116,9 +118,9 @@ class FleetRig:
     def start(self) -> None:
         self.watcher.start()
 
-    def node(self, name: str, *, ready: bool = True) -> NodeRig:
+    def node(self, name: str, *, ready: bool = True, prefix: Sequence[str] = ()) -> NodeRig:
         """Start a node; with `ready`, wait until the watcher counts it among the living."""
-        node = self.nodes[name] = NodeRig(self, name)
+        node = self.nodes[name] = NodeRig(self, name, prefix=prefix)
         if ready:
             self.wait_ready(node)
         return node

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,21 +18,37 @@ import pytest
 from daemonrig import DaemonRig, check_set, drop, jpeg, sha256, write_card
 from fleetrig import FleetRig, NodeRig
 from rigs.brokers import Broker, Rabbit, Redis, missing
+from rigs.network import Cable, unavailable
 
 from watcher.domain import JobState, Stamp
 
 LOST_AFTER_S = 3.0
 DONE_S = 60.0
+# How a node is cut off: its link goes down, or stays up and nothing arrives.
+CUTS = ("down", "silent") if os.environ.get("HOTMATTE_FAULTS") == "full" else ("down",)
 
 
 @pytest.fixture(scope="session")
-def brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Broker]]:
+def cable() -> Iterator[Cable | None]:
+    """To a host of its own; None where that is not allowed: see test_a_host_of_its_own_can_be_made."""
+    cable = Cable() if unavailable() is None else None
+    yield cable
+    if cable is not None:
+        cable.close()
+
+
+@pytest.fixture(scope="session")
+def brokers(
+    tmp_path_factory: pytest.TempPathFactory, cable: Cable | None
+) -> Iterator[Callable[[str], Broker]]:
     """Starts each kind when it is first asked for, and all are stopped in the end."""
     found: dict[str, Broker] = {}
+    address = cable.here if cable is not None else "127.0.0.1"
 
     def get(kind: str) -> Broker:
         if kind not in found:
-            found[kind] = {"redis": Redis, "rabbit": Rabbit}[kind](tmp_path_factory.mktemp(kind))
+            make = {"redis": Redis, "rabbit": Rabbit}[kind]
+            found[kind] = make(tmp_path_factory.mktemp(kind), address=address)
             found[kind].start()
         return found[kind]
 
@@ -135,15 +152,20 @@ def all_files(place: Path) -> dict[str, tuple[int, bytes]]:
 
 @pytest.mark.timeout(400)
 def test_each_photo_is_done_once_whatever_happens_to_nodes_and_broker(
-    fleet: FleetRig, broker: Broker
+    fleet: FleetRig, broker: Broker, cable: Cable | None
 ) -> None:
     photos = Photos(fleet)
     fleet.start()
     fleet.node("a")
     the_work_is_done_by_a_node_and_status_says_so(fleet, photos)
-    fleet.node("b")
+    fleet.node("b", prefix=cable.prefix if cable is not None else ())
     what_a_killed_node_held_is_done_by_another(fleet, photos, broker)
     what_a_frozen_node_held_is_done_by_another_and_it_changes_nothing_when_it_wakes(fleet, photos, broker)
+    if cable is not None:
+        for way in CUTS:
+            what_a_node_that_is_cut_off_held_is_done_by_another_and_it_comes_back(
+                fleet, photos, broker, cable, way
+            )
     a_broker_that_is_away_stops_no_intake_and_work_goes_on_when_it_is_back(fleet, photos, broker)
     if broker.kind == "redis":  # nothing of it depends on the broker
         a_watcher_that_is_killed_takes_over_what_nodes_made_meanwhile(fleet, photos)
@@ -204,6 +226,31 @@ def what_a_frozen_node_held_is_done_by_another_and_it_changes_nothing_when_it_wa
     assert after == before
 
 
+def what_a_node_that_is_cut_off_held_is_done_by_another_and_it_comes_back(
+    fleet: FleetRig, photos: Photos, broker: Broker, cable: Cable, way: str
+) -> None:
+    """`b` sees the share all the while, so that nobody but the broker can miss it."""
+    far = fleet.nodes["b"]
+    names = photos.drop(12)
+    fleet.watcher.wait(lambda: fleet.hold("b") > 0, timeout=20)
+    cable.cut(way)
+    print(f"fleet {broker.kind}: link {way} to everything done {wait_done(fleet, photos):.1f} s")
+    for relpath in names:  # newer versions, which what it made meanwhile must never replace
+        photos.overwrite(relpath)
+    wait_done(fleet, photos)
+    before = all_files(fleet.out())
+    cable.mend(way)
+    start, more = time.monotonic(), []
+    while not any(f"file={relpath}" in far.log() for relpath in more):
+        assert time.monotonic() < start + DONE_S, far.log()[-4000:]
+        more += photos.drop(6)
+        wait_done(fleet, photos)
+    print(f"fleet {broker.kind}: link back to its node at work {time.monotonic() - start:.1f} s")
+    added = {relpath[:4] for relpath in more}
+    after = {path: file for path, file in all_files(fleet.out()).items() if Path(path).name[:4] not in added}
+    assert after == before
+
+
 def _ended(node: NodeRig) -> int:
     return node.log().count(" made ") + node.log().count(" failed")
 
@@ -242,6 +289,22 @@ def a_drained_node_finishes_what_it_holds(fleet: FleetRig, photos: Photos) -> No
     wait_done(fleet, photos)
     fleet.watcher.wait(lambda: "b" not in fleet.seen(), timeout=10)
     assert fleet.nodes["b"].log().count("EngineUnavailable") == 0
+
+
+def test_a_host_of_its_own_can_be_made(real_part: Callable[[str, object, str], None]) -> None:
+    """Without one, nobody is cut off in the test above."""
+    why = unavailable()
+    real_part("network namespaces", why is None, why or "")
+    cable = Cable()
+    try:
+        reached = ["python3", "-c", f"import socket; socket.create_connection(('{cable.here}', 9), 5)"]
+        said = subprocess.run([*cable.prefix, *reached], capture_output=True, text=True, check=False).stderr
+        assert "Connection refused" in said  # by this host: there is a way
+        cable.cut("down")
+        said = subprocess.run([*cable.prefix, *reached], capture_output=True, text=True, check=False).stderr
+        assert "unreachable" in said
+    finally:
+        cable.close()
 
 
 # --- Refused in words ------------------------------------------------------------------------

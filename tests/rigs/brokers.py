@@ -1,4 +1,4 @@
-"""Real brokers on this machine, loopback only, thrown away afterwards: Redis and RabbitMQ from Debian."""
+"""Real brokers on this machine, loopback only unless asked otherwise, thrown away afterwards: Redis and RabbitMQ from Debian."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ UP_S = 90.0
 RABBIT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
 
-def free_port() -> int:
+def free_port(address: str = "127.0.0.1") -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((address, 0))
         return int(probe.getsockname()[1])
 
 
@@ -40,10 +40,11 @@ class Broker:
 
     kind = ""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, address: str = "127.0.0.1") -> None:
+        """`address`: where it listens, of this host."""
         root.mkdir(parents=True, exist_ok=True)
-        self.root = root
-        self.port = free_port()
+        self.root, self.address = root, address
+        self.port = free_port(address)
         self.pid_file = root / "pid"
 
     @property
@@ -92,17 +93,18 @@ class Redis(Broker):
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{self.address}:{self.port}/0"
 
     def launch(self) -> None:
-        words = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+        words = ["redis-server", "--port", str(self.port), "--bind", self.address, "--save", ""]
         words += ["--appendonly", "no", "--daemonize", "yes", "--pidfile", str(self.pid_file)]
+        words += ["--protected-mode", "no"]  # whoever reaches it is one of our tests
         words += ["--logfile", str(self.root / "log"), "--dir", str(self.root)]
         subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
 
     def answers(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.port), 0.5) as line:
+            with socket.create_connection((self.address, self.port), 0.5) as line:
                 line.sendall(b"PING\r\n")
                 return line.recv(5) == b"+PONG"
         except OSError:
@@ -114,8 +116,8 @@ class Rabbit(Broker):
 
     kind = "rabbit"
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
+    def __init__(self, root: Path, *, address: str = "127.0.0.1") -> None:
+        super().__init__(root, address=address)
         self._epmd, self._dist = free_port(), free_port()
         (root / "home").mkdir(exist_ok=True)
         (root / "plugins").write_text("[].")
@@ -125,7 +127,7 @@ class Rabbit(Broker):
 
     @property
     def url(self) -> str:
-        return f"amqp://guest:guest@127.0.0.1:{self.port}"
+        return f"amqp://guest:guest@{self.address}:{self.port}"
 
     def environment(self) -> dict[str, str]:
         root = str(self.root)
@@ -134,7 +136,7 @@ class Rabbit(Broker):
             "HOME": root + "/home",
             # The node's name must resolve: that of this host may not.
             "RABBITMQ_NODENAME": f"hotmatte{self.port}@localhost",
-            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_IP_ADDRESS": self.address,
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(self._dist),
             "RABBITMQ_MNESIA_BASE": root + "/mnesia",
@@ -160,7 +162,7 @@ class Rabbit(Broker):
 
     def answers(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.port), 0.5) as line:
+            with socket.create_connection((self.address, self.port), 0.5) as line:
                 line.settimeout(2)
                 line.sendall(b"AMQP\0\0\x09\x01")
                 return bool(line.recv(8))

@@ -216,5 +216,7 @@ class Patience:
         self._tries += 1
         self._stopping.wait(min(5.0, 0.2 * 2.0 ** min(self._tries, 6)))
 
-    def well(self) -> None:
-        self._tries = 0
+    def well(self) -> bool:
+        """It answers; True if it did not before."""
+        waited, self._tries = self._tries > 0, 0
+        return waited

@@ -87,7 +87,7 @@ class Node:
         self._stopping = threading.Event()
         self._over = threading.Event()  # the time to drain
         self._fatal: BaseException | None = None
-        self._beats = 0
+        self._beats, self._beaten_at = 0, -roster.BEAT_S
 
     def check(self) -> None:
         """Does this host see the shares as the watcher does, and are both of one version? Raises."""
@@ -144,9 +144,11 @@ class Node:
 
     def _beat(self, state: str) -> None:
         """On every share first: a node whose share hangs shall not look alive to the broker either."""
-        self._beats += 1
-        if state == "working" and self._beats % round(roster.BEAT_S) == 0:
+        now = time.monotonic()
+        if state == "working" and now - self._beaten_at < roster.BEAT_S - 0.1:
             return
+        self._beaten_at = now
+        self._beats += 1
         trouble = ""
         for name in self._shares.names:
             try:
@@ -207,7 +209,8 @@ class Node:
         try:
             while not self._stopping.is_set() and not self._trouble.is_set():
                 delivery = listener.take()
-                patience.well()
+                if patience.well():
+                    event(logging.INFO, "takes work again", engine=bench.model)
                 if delivery is not None:
                     self._receive(listener, delivery, bench)
             listener.retreat()
