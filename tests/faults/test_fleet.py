@@ -1,6 +1,7 @@
 """A fleet with real brokers: whatever happens to nodes, broker and watcher, each photo is done once.
 
-Run with -s to see how long it takes until work returns.
+Run with -s to see how long it takes until work returns. HOTMATTE_BROKER_AWAY_S=600 keeps the broker away
+for ten minutes, HOTMATTE_FAULTS=full also cuts a node off without a word.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from watcher.domain import JobState, Stamp
 
 LOST_AFTER_S = 3.0
 DONE_S = 60.0
+# The broker is away for so long, at least.
+AWAY_S = float(os.environ.get("HOTMATTE_BROKER_AWAY_S") or 0)
 # How a node is cut off: its link goes down, or stays up and nothing arrives.
 CUTS = ("down", "silent") if os.environ.get("HOTMATTE_FAULTS") == "full" else ("down",)
 
@@ -118,7 +121,7 @@ class Photos:
 
 def wait_done(fleet: FleetRig, photos: Photos) -> float:
     start = time.monotonic()
-    fleet.watcher.wait(photos.are_done, timeout=DONE_S, every=0.1)
+    fleet.watcher.wait(photos.are_done, timeout=DONE_S + AWAY_S, every=0.1)
     return time.monotonic() - start
 
 
@@ -150,15 +153,17 @@ def all_files(place: Path) -> dict[str, tuple[int, bytes]]:
 # --- Everything that happens to one fleet ----------------------------------------------------
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(400 + 2 * AWAY_S)
 def test_each_photo_is_done_once_whatever_happens_to_nodes_and_broker(
     fleet: FleetRig, broker: Broker, cable: Cable | None
 ) -> None:
     photos = Photos(fleet)
     fleet.start()
-    fleet.node("a")
-    the_work_is_done_by_a_node_and_status_says_so(fleet, photos)
-    fleet.node("b", prefix=cable.prefix if cable is not None else ())
+    fleet.node("a", ready=False)
+    far = fleet.node("b", ready=False, prefix=cable.prefix if cable is not None else ())
+    fleet.wait_ready(fleet.nodes["a"])
+    fleet.wait_ready(far)
+    the_work_is_done_by_nodes_and_status_says_so(fleet, photos)
     what_a_killed_node_held_is_done_by_another(fleet, photos, broker)
     what_a_frozen_node_held_is_done_by_another_and_it_changes_nothing_when_it_wakes(fleet, photos, broker)
     if cable is not None:
@@ -178,13 +183,14 @@ def test_each_photo_is_done_once_whatever_happens_to_nodes_and_broker(
     )
 
 
-def the_work_is_done_by_a_node_and_status_says_so(fleet: FleetRig, photos: Photos) -> None:
+def the_work_is_done_by_nodes_and_status_says_so(fleet: FleetRig, photos: Photos) -> None:
     photos.drop(8)
     wait_done(fleet, photos)
-    seen = fleet.watcher.wait(lambda: fleet.seen()["a"]["done"] == 8 and fleet.seen()["a"], timeout=10)
+    fleet.watcher.wait(lambda: sum(node["done"] for node in fleet.seen().values()) == 8, timeout=10)
+    seen = fleet.seen()["a"]
     assert seen["models"] == ["slow"] and seen["capacity"] == 4 and seen["reason"] is None
     words = fleet.watcher.hotmatte("status").stdout
-    assert "a: working, holds 0 of 4" in words and "8 done" in words
+    assert "a: working, holds 0 of 4" in words and f"{seen['done']} done" in words
     assert "guest" not in words  # the broker's password
     sidecar = json.loads((fleet.out() / "0001.matte.json").read_bytes())
     assert sidecar["engine"]["model"] == "slow" and sidecar["engine"]["device"] == "cpu"
@@ -258,16 +264,31 @@ def _ended(node: NodeRig) -> int:
 def a_broker_that_is_away_stops_no_intake_and_work_goes_on_when_it_is_back(
     fleet: FleetRig, photos: Photos, broker: Broker
 ) -> None:
-    photos.drop(6)
+    photos.drop(12)
     fleet.watcher.wait(lambda: fleet.hold("a") + fleet.hold("b") > 0, timeout=20)
+    told = fleet.watcher.log().count("does not answer"), fleet.nodes["a"].log().count("takes no work")
     broker.kill()
+    away = time.monotonic()
     fleet.watcher.wait(lambda: fleet.fleet()["broker_lost"], timeout=20)
-    late = photos.drop(18)
-    fleet.watcher.wait(lambda: all(fleet.watcher.record(name) for name in late), timeout=20)
-    assert "BROKER LOST" in fleet.watcher.hotmatte("status").stdout
+    taken_in = 0
+    while not taken_in or time.monotonic() < away + AWAY_S:
+        late = photos.drop(18)
+        fleet.watcher.wait(lambda late=late: all(fleet.watcher.record(name) for name in late), timeout=20)
+        assert "BROKER LOST" in fleet.watcher.hotmatte("status").stdout
+        assert fleet.seen()["a"]["state"] == fleet.seen()["b"]["state"] == "working"
+        taken_in += len(late)
+        pause = time.monotonic() + min(15.0, AWAY_S)
+        fleet.watcher.wait(lambda pause=pause: time.monotonic() > pause, timeout=20)
+    seconds = time.monotonic() - away
     broker.start()
-    print(f"fleet {broker.kind}: broker back to everything done {wait_done(fleet, photos):.1f} s")
+    took = wait_done(fleet, photos)
+    print(
+        f"fleet {broker.kind}: away for {seconds:.0f} s, {taken_in} photos taken in; back to all done {took:.1f} s"
+    )
     fleet.watcher.wait(lambda: not fleet.fleet()["broker_lost"], timeout=20)
+    # However long it was, logs are not flooded: each says it once for each time that it is lost.
+    assert fleet.watcher.log().count("does not answer") <= told[0] + 3
+    assert fleet.nodes["a"].log().count("takes no work") <= told[1] + 3
 
 
 def a_watcher_that_is_killed_takes_over_what_nodes_made_meanwhile(fleet: FleetRig, photos: Photos) -> None:

@@ -17,7 +17,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from watcher.commands import doctor_engines, doctor_places
+from watcher.commands import doctor_engines, doctor_fleet, doctor_places
 from watcher.commands.findings import Finding, answered, exit_of, ok, warn
 from watcher.config import Settings
 from watcher.health import holder
@@ -32,14 +32,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=10.0,
         metavar="SECONDS",
-        help="how long a folder may take to answer (10)",
+        help="how long a folder or the broker may take to answer (10)",
     )
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Exit status: 0 without a FAIL, else 78, 69 or 74."""
     findings = []
-    for group in (machine(), *places(settings, timeout=args.timeout), doctor_engines.engines(settings)):
+    timeout = args.timeout
+    fleet = doctor_fleet.fleet(settings, timeout=timeout)
+    for group in (machine(), *places(settings, timeout=timeout), fleet, doctor_engines.engines(settings)):
         findings += group
         if not args.json:
             print("".join(f"{finding.lines()}\n" for finding in group), end="", flush=True)

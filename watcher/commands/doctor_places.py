@@ -42,7 +42,7 @@ def hot_folder(name: str, folder: Folder) -> list[Finding]:
         remedy = "Set `observer: auto` or `polling`."
         found.append(warn(name, f"on {mount.kind} the kernel does not tell what others write", remedy))
     if folder.source != "leave":
-        found += _writable(name, path, f"`source: {folder.source}` takes photos away from it")
+        found += writable(name, path, f"`source: {folder.source}` takes photos away from it")
     return found
 
 
@@ -52,7 +52,7 @@ def results(name: str, folder: Folder) -> list[Finding]:
     for key, place in own_places(folder):
         subject = f"{name}.{key}"
         found += (
-            _writable(subject, place, "results go there") if place.exists() else _buildable(subject, place)
+            writable(subject, place, "results go there") if place.exists() else _buildable(subject, place)
         )
         found += room(subject, place)
     if folder.source == "archive" and folder.archive is not None and folder.path.exists():
@@ -63,7 +63,7 @@ def results(name: str, folder: Folder) -> list[Finding]:
 def state(path: Path) -> list[Finding]:
     """The folder of the journal."""
     found = (
-        _writable("state_dir", path, "the journal lies there")
+        writable("state_dir", path, "the journal lies there")
         if path.exists()
         else _buildable("state_dir", path)
     )
@@ -110,7 +110,7 @@ def _buildable(subject: str, path: Path) -> list[Finding]:
     """A folder that the daemon makes when it is needed."""
     parent = _existing(path)
     try:
-        _probe(parent)
+        probe(parent)
     except OSError as error:
         remedy = f"Make it, owned by the user of the daemon (uid {os.geteuid()})."
         words = f"{path} is not there and cannot be made in {parent}: {error.strerror}"
@@ -118,10 +118,11 @@ def _buildable(subject: str, path: Path) -> list[Finding]:
     return [ok(subject, f"{path} can be made")]
 
 
-def _writable(subject: str, path: Path, why: str) -> list[Finding]:
+def writable(subject: str, path: Path, why: str) -> list[Finding]:
+    """Tries a file; also whether the clock of the file server agrees with ours."""
     try:
         before = time.time()
-        written = _probe(path)
+        written = probe(path)
         after = time.time()
     except OSError as error:
         remedy = f"Let the user of the daemon (uid {os.geteuid()}) write there."
@@ -129,18 +130,18 @@ def _writable(subject: str, path: Path, why: str) -> list[Finding]:
     return [ok(subject, f"{path} is writable"), *_clock(subject, written, before, after)]
 
 
-def _probe(folder: Path) -> float:
+def probe(folder: Path) -> float:
     """Write, sync and remove a file: permissions alone say little about a share. When it was written."""
-    probe = folder / f".hotmatte-doctor.{os.getpid()}.tmp"
+    trace = folder / f".hotmatte-doctor.{os.getpid()}.tmp"
     try:
-        with probe.open("xb") as file:
+        with trace.open("xb") as file:
             file.write(b"x")
             file.flush()
             os.fsync(file.fileno())
-        return probe.stat().st_mtime
+        return trace.stat().st_mtime
     finally:
         with contextlib.suppress(OSError):
-            probe.unlink()
+            trace.unlink()
 
 
 def _clock(subject: str, written: float, before: float, after: float) -> list[Finding]:

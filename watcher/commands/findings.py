@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from watcher.domain import printable
 from watcher.exits import CONFIG, IO, OK, UNAVAILABLE
 
+OFFLINE = "Bring the file server back, or unmount the share; the other folders are not affected."
+
 
 class Verdict(enum.StrEnum):
     OK = "ok"
@@ -54,7 +56,9 @@ def exit_of(findings: Iterable[Finding]) -> int:
     return next((status for status in (CONFIG, UNAVAILABLE, IO) if status in statuses), OK)
 
 
-def answered(subject: str, look: Callable[[], list[Finding]], *, timeout: float) -> list[Finding]:
+def answered(
+    subject: str, look: Callable[[], list[Finding]], *, timeout: float, remedy: str = OFFLINE
+) -> list[Finding]:
     """What `look` finds, in a thread one can afford to lose: a dead share holds it for ever."""
     found: list[Finding] = []
 
@@ -68,6 +72,5 @@ def answered(subject: str, look: Callable[[], list[Finding]], *, timeout: float)
     thread.start()
     thread.join(timeout)
     if thread.is_alive():
-        remedy = "Bring the file server back, or unmount the share; the other folders are not affected."
         return [fail(subject, f"does not answer within {timeout:g} s", remedy)]
     return found

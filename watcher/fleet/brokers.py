@@ -91,6 +91,19 @@ class Line:
             with _translated(self.address):
                 self._broker.do_qsize("hotmatte.beat")
 
+    def greet(self) -> tuple[str, tuple[str, str] | None]:
+        """Be let in; what it is, and what is wrong with how it is set up, with a remedy. Raises BrokerLost."""
+        with _translated(self.address):
+            if not hasattr(self._broker, "do_qsize"):
+                self._broker.channel.close()
+                return "RabbitMQ", None
+            about = self._broker.client.info()
+        said, policy = f"Redis {about.get('redis_version')}", str(about.get("maxmemory_policy"))
+        if int(about.get("maxmemory", 0)) and policy != "noeviction":
+            words = f"Redis may throw jobs away when its memory is full (maxmemory-policy {policy}): they wait to be sent again"
+            return said, (words, "In redis.conf: maxmemory-policy noeviction.")
+        return said, None
+
     def close(self) -> None:
         with suppress(Exception):
             self._broker.close()
@@ -211,6 +224,7 @@ class Patience:
     def __init__(self, stopping: threading.Event) -> None:
         self._stopping = stopping
         self._tries = 0
+        self.told = False  # whether somebody was told that it is away
 
     def wait(self) -> None:
         self._tries += 1
@@ -218,5 +232,5 @@ class Patience:
 
     def well(self) -> bool:
         """It answers; True if it did not before."""
-        waited, self._tries = self._tries > 0, 0
+        waited, self._tries, self.told = self._tries > 0, 0, False
         return waited

@@ -187,19 +187,17 @@ class Node:
 
     def _take_all(self, bench: Bench) -> None:
         patience = Patience(self._stopping)
-        told = False
         while not self._stopping.is_set():
             if self._trouble.is_set():
                 patience.wait()
                 continue
             try:
                 listener = self._line.listen(jobs_queue(bench.card), prefetch=self._capacity)
-                told = False
                 self._listen(listener, bench, patience)
             except BrokerLost as error:
-                if not told:
+                if not patience.told:
                     event(logging.WARNING, f"takes no work: {error}", remedy=error.remedy)
-                told = True
+                patience.told = True
                 patience.wait()
             except BaseException as error:  # noqa: BLE001  (crosses a thread)
                 self._fatal = error
