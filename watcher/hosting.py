@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from watcher.assembly import MEGA, Engines
+from watcher.cache_settings import opened
 from watcher.config import Settings
 from watcher.engine.card import Card, cards_of
 from watcher.errors import ConfigError
@@ -23,10 +24,11 @@ from watcher.fleet.shares import Shares
 from watcher.fleet_settings import broker_url
 from watcher.health import Systemd
 from watcher.log import event
+from watcher.pipeline.answers import Tally
 from watcher.pipeline.budget import PixelBudget
 from watcher.pipeline.recipe import Recipe
 from watcher.pipeline.runner import Runner
-from watcher.stages import about_of, build_runner
+from watcher.stages import about_of, answers_of, build_runner
 
 Pull = Callable[[list[Card], Settings], object]
 
@@ -73,6 +75,7 @@ def _for_fleet(settings: Settings) -> Settings:
 def _benches(settings: Settings, engines: Engines) -> list[tuple[Bench, Runner]]:
     """One for each model; the device is that of the first profile that names it."""
     budget = PixelBudget(int(settings.limits.max_in_flight_mp * MEGA))
+    cache, tally = opened(settings.cache, settings.models.cache), Tally()
     found: dict[str, tuple[Bench, Runner]] = {}
     for profile, card in cards_of(settings, "fleet").items():
         digest = card_digest(card)
@@ -80,7 +83,8 @@ def _benches(settings: Settings, engines: Engines) -> list[tuple[Bench, Runner]]
             continue
         supervisor = engines.get(card, settings.profiles[profile].device)
         recipes: dict[str, Recipe] = {}
-        runner = build_runner(card, supervisor, recipes, settings, budget)
+        answers = answers_of(card, supervisor, cache, tally)
+        runner = build_runner(card, supervisor, recipes, settings, budget, answers=answers)
         found[digest] = Bench(card.name, digest, runner, recipes, partial(about_of, supervisor)), runner
     return list(found.values())
 

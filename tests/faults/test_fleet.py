@@ -19,7 +19,7 @@ import pytest
 from daemonrig import DaemonRig, check_set, drop, jpeg, sha256, write_card
 from fleetrig import FleetRig, NodeRig
 from rigs.brokers import Broker, Rabbit, Redis, missing
-from rigs.network import Cable, unavailable
+from rigs.network import Host, unavailable
 
 from watcher.domain import JobState, Stamp
 
@@ -32,21 +32,19 @@ CUTS = ("down", "silent") if os.environ.get("HOTMATTE_FAULTS") == "full" else ("
 
 
 @pytest.fixture(scope="session")
-def cable() -> Iterator[Cable | None]:
+def host() -> Iterator[Host | None]:
     """To a host of its own; None where that is not allowed: see test_a_host_of_its_own_can_be_made."""
-    cable = Cable() if unavailable() is None else None
-    yield cable
-    if cable is not None:
-        cable.close()
+    host = Host() if unavailable() is None else None
+    yield host
+    if host is not None:
+        host.close()
 
 
 @pytest.fixture(scope="session")
-def brokers(
-    tmp_path_factory: pytest.TempPathFactory, cable: Cable | None
-) -> Iterator[Callable[[str], Broker]]:
+def brokers(tmp_path_factory: pytest.TempPathFactory, host: Host | None) -> Iterator[Callable[[str], Broker]]:
     """Starts each kind when it is first asked for, and all are stopped in the end."""
     found: dict[str, Broker] = {}
-    address = cable.here if cable is not None else "127.0.0.1"
+    address = host.here if host is not None else "127.0.0.1"
 
     def get(kind: str) -> Broker:
         if kind not in found:
@@ -84,6 +82,7 @@ def fleet(tmp_path: Path, broker: Broker) -> Iterator[FleetRig]:
         cards=cards,
         queue={"lost_after_s": LOST_AFTER_S},
         limits={"max_in_flight": 4, "drain_timeout_s": 10},
+        cache={},
     )
     yield rig
     rig.close()
@@ -155,21 +154,22 @@ def all_files(place: Path) -> dict[str, tuple[int, bytes]]:
 
 @pytest.mark.timeout(400 + 2 * AWAY_S)
 def test_each_photo_is_done_once_whatever_happens_to_nodes_and_broker(
-    fleet: FleetRig, broker: Broker, cable: Cable | None
+    fleet: FleetRig, broker: Broker, host: Host | None
 ) -> None:
     photos = Photos(fleet)
     fleet.start()
     fleet.node("a", ready=False)
-    far = fleet.node("b", ready=False, prefix=cable.prefix if cable is not None else ())
+    far = fleet.node("b", ready=False, prefix=host.prefix if host is not None else ())
     fleet.wait_ready(fleet.nodes["a"])
     fleet.wait_ready(far)
     the_work_is_done_by_nodes_and_status_says_so(fleet, photos)
+    the_same_photo_again_needs_no_engine(fleet, photos)
     what_a_killed_node_held_is_done_by_another(fleet, photos, broker)
     what_a_frozen_node_held_is_done_by_another_and_it_changes_nothing_when_it_wakes(fleet, photos, broker)
-    if cable is not None:
+    if host is not None:
         for way in CUTS:
             what_a_node_that_is_cut_off_held_is_done_by_another_and_it_comes_back(
-                fleet, photos, broker, cable, way
+                fleet, photos, broker, host, way
             )
     a_broker_that_is_away_stops_no_intake_and_work_goes_on_when_it_is_back(fleet, photos, broker)
     if broker.kind == "redis":  # nothing of it depends on the broker
@@ -195,6 +195,18 @@ def the_work_is_done_by_nodes_and_status_says_so(fleet: FleetRig, photos: Photos
     sidecar = json.loads((fleet.out() / "0001.matte.json").read_bytes())
     assert sidecar["engine"]["model"] == "slow" and sidecar["engine"]["device"] == "cpu"
     assert (sidecar["source"]["folder"], sidecar["source"]["path"]) == ("in", "0001.jpg")
+
+
+def the_same_photo_again_needs_no_engine(fleet: FleetRig, photos: Photos) -> None:
+    """Nodes have a cache each; here they are of one user on one host, and share it."""
+    drop(fleet.hot() / "again.jpg", (fleet.hot() / "0001.jpg").read_bytes())
+    photos.final["in", "again.jpg"] = photos.final["in", "0001.jpg"]
+    wait_done(fleet, photos)
+    first, again = (
+        json.loads((fleet.out() / f"{base}.matte.json").read_bytes()) for base in ("0001", "again")
+    )
+    assert (first["cached"], again["cached"]) == (False, True)
+    assert [file["sha256"] for file in again["outputs"]] == [file["sha256"] for file in first["outputs"]]
 
 
 def what_a_killed_node_held_is_done_by_another(fleet: FleetRig, photos: Photos, broker: Broker) -> None:
@@ -233,19 +245,19 @@ def what_a_frozen_node_held_is_done_by_another_and_it_changes_nothing_when_it_wa
 
 
 def what_a_node_that_is_cut_off_held_is_done_by_another_and_it_comes_back(
-    fleet: FleetRig, photos: Photos, broker: Broker, cable: Cable, way: str
+    fleet: FleetRig, photos: Photos, broker: Broker, host: Host, way: str
 ) -> None:
     """`b` sees the share all the while, so that nobody but the broker can miss it."""
     far = fleet.nodes["b"]
     names = photos.drop(12)
     fleet.watcher.wait(lambda: fleet.hold("b") > 0, timeout=20)
-    cable.cut(way)
+    host.cut(way)
     print(f"fleet {broker.kind}: link {way} to everything done {wait_done(fleet, photos):.1f} s")
     for relpath in names:  # newer versions, which what it made meanwhile must never replace
         photos.overwrite(relpath)
     wait_done(fleet, photos)
     before = all_files(fleet.out())
-    cable.mend(way)
+    host.mend(way)
     start, more = time.monotonic(), []
     while not any(f"file={relpath}" in far.log() for relpath in more):
         assert time.monotonic() < start + DONE_S, far.log()[-4000:]
@@ -316,16 +328,16 @@ def test_a_host_of_its_own_can_be_made(real_part: Callable[[str, object, str], N
     """Without one, nobody is cut off in the test above."""
     why = unavailable()
     real_part("network namespaces", why is None, why or "")
-    cable = Cable()
+    host = Host()
     try:
-        reached = ["python3", "-c", f"import socket; socket.create_connection(('{cable.here}', 9), 5)"]
-        said = subprocess.run([*cable.prefix, *reached], capture_output=True, text=True, check=False).stderr
+        reached = ["python3", "-c", f"import socket; socket.create_connection(('{host.here}', 9), 5)"]
+        said = subprocess.run([*host.prefix, *reached], capture_output=True, text=True, check=False).stderr
         assert "Connection refused" in said  # by this host: there is a way
-        cable.cut("down")
-        said = subprocess.run([*cable.prefix, *reached], capture_output=True, text=True, check=False).stderr
+        host.cut("down")
+        said = subprocess.run([*host.prefix, *reached], capture_output=True, text=True, check=False).stderr
         assert "unreachable" in said
     finally:
-        cable.close()
+        host.close()
 
 
 # --- Refused in words ------------------------------------------------------------------------

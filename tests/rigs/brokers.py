@@ -41,10 +41,10 @@ class Broker:
     kind = ""
 
     def __init__(self, root: Path, *, address: str = "127.0.0.1") -> None:
-        """`address`: where it listens, of this host."""
+        """`address`: where it listens, of this machine; Redis can listen at several, with spaces between them."""
         root.mkdir(parents=True, exist_ok=True)
         self.root, self.address = root, address
-        self.port = free_port(address)
+        self.port = free_port(address.split()[0])
         self.pid_file = root / "pid"
 
     @property
@@ -93,10 +93,13 @@ class Redis(Broker):
 
     @property
     def url(self) -> str:
-        return f"redis://{self.address}:{self.port}/0"
+        return self.url_at(self.address.split()[0])
+
+    def url_at(self, address: str) -> str:
+        return f"redis://{address}:{self.port}/0"
 
     def launch(self) -> None:
-        words = ["redis-server", "--port", str(self.port), "--bind", self.address, "--save", ""]
+        words = ["redis-server", "--port", str(self.port), "--bind", *self.address.split(), "--save", ""]
         words += ["--appendonly", "no", "--daemonize", "yes", "--pidfile", str(self.pid_file)]
         words += ["--protected-mode", "no"]  # whoever reaches it is one of our tests
         words += ["--logfile", str(self.root / "log"), "--dir", str(self.root)]
@@ -104,7 +107,7 @@ class Redis(Broker):
 
     def answers(self) -> bool:
         try:
-            with socket.create_connection((self.address, self.port), 0.5) as line:
+            with socket.create_connection((self.address.split()[0], self.port), 0.5) as line:
                 line.sendall(b"PING\r\n")
                 return line.recv(5) == b"+PONG"
         except OSError:

@@ -1,6 +1,6 @@
-"""A host of its own on a cable of its own: a network namespace whose link can go down, or swallow everything.
+"""Hosts on this machine: each with a name, a network link and mounts of its own, by namespaces.
 
-The namespace lives as long as a process in it that ends with the tests: nothing is left behind.
+Processes and files are shared with this one. A namespace lives as long as a process in it that ends with the tests: nothing is left behind.
 """
 
 from __future__ import annotations
@@ -11,21 +11,22 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 _NUMBERS = itertools.count(os.getpid())
 NETWORK = ipaddress.ip_network("198.18.0.0/15")  # set aside for tests (RFC 2544): nobody lives there
 NOBODY = "02:00:00:00:00:99"  # frames to this address are nobody's
 
 
-class Cable:
-    """Between this host (`here`) and a namespace (`there`). Raises OSError or CalledProcessError where that is not allowed."""
+class Host:
+    """`here` is this machine's end of its cable, `there` the host's own. Raises OSError where that is not allowed."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "far") -> None:
         number = next(_NUMBERS) % (NETWORK.num_addresses // 4)
         self.here, self.there = (str(NETWORK[4 * number + host]) for host in (1, 2))
         self._name, self._far = f"hm{number}", f"hn{number}"
         self._holder = subprocess.Popen(
-            ["unshare", "--net", "sh", "-c", "echo; exec cat"],
+            ["unshare", "--net", "--mount", "--uts", "sh", "-c", f"hostname {name} && echo && exec cat"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -33,7 +34,7 @@ class Cable:
         try:
             assert self._holder.stdout is not None
             if not self._holder.stdout.readline():
-                raise PermissionError("unshare --net is not allowed")
+                raise PermissionError("unshare --net --mount --uts is not allowed")
             self._lay()
         except BaseException:
             self.close()
@@ -50,11 +51,19 @@ class Cable:
 
     @property
     def prefix(self) -> list[str]:
-        """What makes a command run at the other end."""
-        return ["nsenter", f"--net=/proc/{self._holder.pid}/ns/net", "--"]
+        """What makes a command run there; it begins in the root folder."""
+        return ["nsenter", f"--target={self._holder.pid}", "--net", "--mount", "--uts", "--"]
 
     def _there(self, *words: str) -> None:
         _run([*self.prefix, "ip", *words])
+
+    def mount(self, folder: Path, place: Path) -> None:
+        """`folder` lies at `place` from now on, there and nowhere else."""
+        _run([*self.prefix, "mount", "--bind", str(folder), str(place)])
+
+    def unmount(self, place: Path) -> None:
+        """Also from under those who use it."""
+        _run([*self.prefix, "umount", "--lazy", str(place)])
 
     def cut(self, way: str) -> None:
         """`down`: the far host's link goes down, as when its switch loses power; `silent`: links stay
@@ -73,7 +82,7 @@ class Cable:
         self._there("neigh", "del", self.here, "dev", self._far)
 
     def close(self) -> None:
-        """The namespace goes with its last process, and both ends with it."""
+        """Its mounts and the cable go with the last process that runs there."""
         subprocess.run(["ip", "link", "del", self._name], stderr=subprocess.DEVNULL, check=False)
         self._holder.kill()
         self._holder.communicate()
@@ -91,10 +100,12 @@ def _run(words: Sequence[str]) -> None:
 
 def unavailable() -> str | None:
     """Why there can be no cable here; None if there can."""
-    if missing := [tool for tool in ("ip", "unshare", "nsenter") if not shutil.which(tool)]:
-        return f"apt install iproute2 util-linux ({', '.join(missing)} not found)"
+    if missing := [
+        tool for tool in ("ip", "unshare", "nsenter", "mount", "hostname") if not shutil.which(tool)
+    ]:
+        return f"apt install iproute2 util-linux mount hostname ({', '.join(missing)} not found)"
     try:
-        Cable().close()
+        Host().close()
     except OSError as error:
-        return f"network namespaces are not allowed here: {error}"
+        return f"namespaces are not allowed here: {error}"
     return None
