@@ -21,7 +21,11 @@ from fleetrig import FleetRig, NodeRig
 from rigs.brokers import Broker, Rabbit, Redis, missing
 from rigs.network import Host, unavailable
 
+from watcher.config import load
 from watcher.domain import JobState, Stamp
+from watcher.engine.card import cards_of
+from watcher.fleet.brokers import Line
+from watcher.fleet.messages import JobMessage, card_digest, jobs_queue, pack, reply_in
 
 LOST_AFTER_S = 3.0
 DONE_S = 60.0
@@ -164,6 +168,7 @@ def test_each_photo_is_done_once_whatever_happens_to_nodes_and_broker(
     fleet.wait_ready(far)
     the_work_is_done_by_nodes_and_status_says_so(fleet, photos)
     the_same_photo_again_needs_no_engine(fleet, photos)
+    a_job_on_another_share_of_that_name_is_refused_and_in_nobody_s_way(fleet, broker)
     what_a_killed_node_held_is_done_by_another(fleet, photos, broker)
     what_a_frozen_node_held_is_done_by_another_and_it_changes_nothing_when_it_wakes(fleet, photos, broker)
     if host is not None:
@@ -207,6 +212,43 @@ def the_same_photo_again_needs_no_engine(fleet: FleetRig, photos: Photos) -> Non
     )
     assert (first["cached"], again["cached"]) == (False, True)
     assert [file["sha256"] for file in again["outputs"]] == [file["sha256"] for file in first["outputs"]]
+
+
+def a_job_on_another_share_of_that_name_is_refused_and_in_nobody_s_way(
+    fleet: FleetRig, broker: Broker
+) -> None:
+    """As by another studio on the same broker, or from before the share was set up anew."""
+    settings = load(fleet.watcher.config)
+    [card] = {card_digest(card) for card in cards_of(settings, "fleet").values()}
+    job = JobMessage(
+        watcher="0123456789abcdef",
+        reply_to="test.replies",
+        share="f" * 32,
+        job=17,
+        fence=2,
+        attempts=1,
+        folder="in",
+        source="share://studio/hot/in/0001.jpg",
+        stage="share://studio/.hotmatte-fleet/stage/0123456789abcdef/17",
+        size=1,
+        mtime_ns=1,
+        profile_name="portrait",
+        profile=settings.profiles["portrait"],
+        card=card,
+    )
+    line = Line(broker.url, lost_after=LOST_AFTER_S)
+    try:
+        listener = line.listen(job.reply_to, prefetch=1)
+        line.send(jobs_queue(card), pack(job))
+        delivery = fleet.watcher.wait(listener.take, timeout=20)
+        listener.ack(delivery)
+        listener.close()
+    finally:
+        line.close()
+    reply = reply_in(delivery.body)
+    assert (reply.job, reply.fence, reply.error) == (17, 2, "HostError")
+    assert "another share 'studio'" in reply.reason
+    assert not any("takes no work" in node.log() for node in fleet.nodes.values())
 
 
 def what_a_killed_node_held_is_done_by_another(fleet: FleetRig, photos: Photos, broker: Broker) -> None:

@@ -1,4 +1,4 @@
-"""What a node's error means to the watcher."""
+"""What a node's error means to the watcher, and what a node refuses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from watcher import errors
 from watcher.domain import Job, printable
-from watcher.errors import InputChanged, InputNotReady, WatcherError
+from watcher.errors import HostError, InputChanged, InputNotReady, WatcherError
 from watcher.fleet.messages import Reply
 from watcher.pipeline.finish import check_source
 
@@ -23,6 +23,17 @@ KINDS: dict[str, type[WatcherError]] = {
         "HostError",
     )
 }
+
+
+class OtherShare(HostError):
+    """A job on a share that is not ours, although it is called alike: given back, it would come again for ever."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"the job lies on another share {name!r} than this node's",
+            remedy="Give shares different names where watchers use one broker. After a share was "
+            "set up anew: restart the watcher, then the nodes.",
+        )
 
 
 class RemoteBug(Exception):

@@ -27,6 +27,7 @@ from watcher.domain import EngineAbout, Job, Outcome, Source, Stamp
 from watcher.errors import ConfigError, EngineUnavailable, HostError, InputRejected, WatcherError
 from watcher.fleet import roster, stage
 from watcher.fleet.brokers import BrokerLost, Delivery, Line, Listener, Patience
+from watcher.fleet.failures import OtherShare
 from watcher.fleet.messages import PROTOCOL, JobMessage, Reply, Unreadable, job_in, jobs_queue, pack
 from watcher.fleet.shares import Shares
 from watcher.log import event
@@ -231,6 +232,10 @@ class Node:
             return
         try:
             kept = self._begin(listener, delivery, message, bench)
+        except OtherShare as error:
+            event(logging.WARNING, f"refused: {error}", job=message.job, remedy=error.remedy)
+            self._refuse(message, error)
+            kept = False
         except HostError as error:
             # The share's or ours: somebody else shall try, and we look again.
             event(logging.WARNING, f"takes no work: {error}", job=message.job, remedy=error.remedy)
@@ -238,7 +243,7 @@ class Node:
             listener.give_back(delivery)
             return
         except InputRejected as error:
-            self._line.send(message.reply_to, pack(self._failure(message, error)))
+            self._refuse(message, error)
             kept = False
         if not kept:
             listener.ack(delivery)
@@ -252,6 +257,8 @@ class Node:
                     return True
         place = self._shares.path(message.stage)
         share = message.stage.removeprefix("share://").partition("/")[0]
+        if message.share != self._tokens.get(share, message.share):
+            raise OtherShare(share)
         self._shares.check_token(share, message.share)
         if not stage.is_wanted(place):
             return False
@@ -275,6 +282,9 @@ class Node:
         result = bench.runs.submit(job)
         result.add_done_callback(lambda done: self._put_down(hand, job, bench, done))
         return True
+
+    def _refuse(self, message: JobMessage, error: WatcherError) -> None:
+        self._line.send(message.reply_to, pack(self._failure(message, error)))
 
     def _job(self, message: JobMessage, attempt: Path, bench: Bench, deaths: int) -> tuple[Job, Recipe]:
         """The job as this host sees it: a hot folder of its own, whose results go into the attempt."""
