@@ -59,7 +59,7 @@ class NodeRig:
         self.child.wait()
         psutil.wait_procs(workers, timeout=5)
 
-    def stop(self, *, timeout: float = 30.0) -> int:
+    def stop(self, *, timeout: float = 60.0) -> int:
         self.child.terminate()
         return self.child.wait(timeout)
 
