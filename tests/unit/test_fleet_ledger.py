@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import threading
 
 import pytest
 
 from watcher.domain import Job, Source, Stamp
+from watcher.fleet.brokers import Patience
 from watcher.fleet.roster import BEAT_S, Roster, clear_torn, fall_silent, tell
 from watcher.fleet.sending import SETTLING_S, Ledger, Pending
 
@@ -150,3 +152,17 @@ def test_a_node_removes_what_its_killed_predecessor_left_and_nothing_of_others(t
     clear_torn(tmp_path / "no share", "a")
     fall_silent(tmp_path, "a")
     assert not (tmp_path / "a.json").exists()
+
+
+# --- Patience ------------------------------------------------------------------------------
+
+
+def test_patience_knows_when_things_are_well_again_and_forgets_what_was_told() -> None:
+    stopping = threading.Event()
+    stopping.set()  # so that nobody really waits
+    patience = Patience(stopping)
+    assert not patience.well()
+    patience.wait()
+    patience.told = True
+    assert patience.well()
+    assert not patience.told and not patience.well()
