@@ -23,19 +23,16 @@ from typing import Any, Protocol
 from watcher import __version__
 from watcher.bounds import stage_threads
 from watcher.config import Folder, Settings
-from watcher.domain import EngineAbout, Job, Outcome, Source, Stamp
+from watcher.domain import EngineAbout, Job, Outcome, Source
 from watcher.errors import ConfigError, EngineUnavailable, HostError, InputRejected, WatcherError
 from watcher.fleet import roster, stage
 from watcher.fleet.brokers import BrokerLost, Delivery, Line, Listener, Patience
 from watcher.fleet.failures import OtherShare
 from watcher.fleet.messages import PROTOCOL, JobMessage, Reply, Unreadable, job_in, jobs_queue, pack
-from watcher.fleet.shares import Shares
+from watcher.fleet.shares import Shares, as_seen
 from watcher.log import event
 from watcher.pipeline.naming import Names
 from watcher.pipeline.recipe import Recipe
-
-# File systems keep times to 2 s (FAT), 100 ns (SMB) or 1 ns: the same time may read differently here.
-COARSEST_S = 2.0
 
 
 class Runs(Protocol):
@@ -85,6 +82,7 @@ class Node:
         self._tally = _Tally()
         self._tokens: dict[str, str] = {}
         self._trouble = threading.Event()  # a share is away, or an engine: nothing is taken
+        self._told = threading.Event()  # the shares; now the broker
         self._stopping = threading.Event()
         self._over = threading.Event()  # the time to drain
         self._fatal: BaseException | None = None
@@ -118,7 +116,8 @@ class Node:
             for bench in self._benches
         ]
         speaker = threading.Thread(target=self._answer_all, name="answer")
-        for thread in (*takers, speaker):
+        beater = threading.Thread(target=self._beat_broker, name="beat")
+        for thread in (*takers, speaker, beater):
             thread.start()
         try:
             while not self._stopping.is_set():
@@ -133,8 +132,9 @@ class Node:
         finally:
             self._stopping.set()
             self._over.set()
-            for taker in takers:
-                taker.join()
+            self._told.set()
+            for thread in (*takers, beater):
+                thread.join()
             self._ended.put(None)
             speaker.join()
             self._leave()
@@ -144,7 +144,7 @@ class Node:
     # --- Telling ---------------------------------------------------------------------------
 
     def _beat(self, state: str) -> None:
-        """On every share first: a node whose share hangs shall not look alive to the broker either."""
+        """On every share first, then to the broker: a node whose share hangs shall not look alive there either."""
         now = time.monotonic()
         if state == "working" and now - self._beaten_at < roster.BEAT_S - 0.1:
             return
@@ -160,8 +160,15 @@ class Node:
         if trouble and not self._trouble.is_set():
             event(logging.WARNING, f"takes no work: {trouble}", remedy=HostError.remedy)
         (self._trouble.set if trouble else self._trouble.clear)()
-        with suppress(BrokerLost):
-            self._line.beat()
+        self._told.set()
+
+    def _beat_broker(self) -> None:
+        """By a thread of its own: a broker that hangs shall not keep shares and systemd from hearing of us."""
+        while not self._over.is_set():
+            if self._told.wait(1.0) and not self._over.is_set():
+                self._told.clear()
+                with suppress(BrokerLost):
+                    self._line.beat()
 
     def _said(self, state: str) -> dict[str, Any]:
         now = time.monotonic()
@@ -290,7 +297,7 @@ class Node:
         """The job as this host sees it: a hot folder of its own, whose results go into the attempt."""
         path = self._shares.path(message.source)
         key = f"{message.watcher}.{message.job}.{message.fence}.{attempt.name}"
-        source = Source(key, path.name, self._stamp(path, message.stamp))
+        source = Source(key, path.name, as_seen(path, message.stamp))
         folder = Folder(
             path=path.parent,
             output=attempt,
@@ -300,15 +307,6 @@ class Node:
         )
         recipe = Recipe(message.folder, folder, message.profile_name, message.profile, bench.about, Names())
         return Job(message.job, source, message.attempts + deaths, message.fence), recipe
-
-    @staticmethod
-    def _stamp(path: Path, expected: Stamp) -> Stamp:
-        """The expected stamp as this mount would show it; the watcher compares exactly, before it publishes."""
-        with suppress(OSError):
-            seen = Stamp.of(path.lstat())
-            if seen.size == expected.size and abs(seen.mtime_ns - expected.mtime_ns) < COARSEST_S * 1e9:
-                return seen
-        return expected
 
     def _put_down(self, hand: _Hand, job: Job, bench: Bench, done: Future[Outcome]) -> None:
         bench.recipes.pop(job.source.folder, None)

@@ -15,12 +15,15 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote_to_bytes
 
 from watcher import __version__
+from watcher.domain import Stamp
 from watcher.errors import HostError, InputRejected
 from watcher.fleet.messages import PROTOCOL, check_versions
 from watcher.fleet_settings import SCHEME, STATE
 from watcher.pipeline.publish import make_folder, publish_one, translated
 
 PROBE = "share.json"
+# File systems keep times to 2 s (FAT), 100 ns (SMB) or 1 ns: the same time may read differently here.
+COARSEST_S = 2.0
 
 
 class Shares:
@@ -100,6 +103,15 @@ class Shares:
         if probe.read_text(encoding="utf-8") != _probe(token):  # another version's
             publish_one(probe, _probe(token).encode(), job_id=0)
         return token
+
+
+def as_seen(path: Path, expected: Stamp) -> Stamp:
+    """The expected stamp as this mount would show it; the watcher compares exactly, before it publishes."""
+    with suppress(OSError):
+        seen = Stamp.of(path.lstat())
+        if seen.size == expected.size and abs(seen.mtime_ns - expected.mtime_ns) < COARSEST_S * 1e9:
+            return seen
+    return expected
 
 
 def _probe(token: str) -> str:
