@@ -6,14 +6,12 @@ Processes and files are shared with this one. A namespace lives as long as a pro
 from __future__ import annotations
 
 import ipaddress
-import itertools
-import os
+import random
 import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-_NUMBERS = itertools.count(os.getpid())
 NETWORK = ipaddress.ip_network("198.18.0.0/15")  # set aside for tests (RFC 2544): nobody lives there
 NOBODY = "02:00:00:00:00:99"  # frames to this address are nobody's
 
@@ -22,7 +20,7 @@ class Host:
     """`here` is this machine's end of its cable, `there` the host's own. Raises OSError where that is not allowed."""
 
     def __init__(self, name: str = "far") -> None:
-        number = next(_NUMBERS) % (NETWORK.num_addresses // 4)
+        number = _free_number()
         self.here, self.there = (str(NETWORK[4 * number + host]) for host in (1, 2))
         self._name, self._far = f"hm{number}", f"hn{number}"
         self._holder = subprocess.Popen(
@@ -86,6 +84,14 @@ class Host:
         subprocess.run(["ip", "link", "del", self._name], stderr=subprocess.DEVNULL, check=False)
         self._holder.kill()
         self._holder.communicate()
+
+
+def _free_number() -> int:
+    """Of a cable. By chance, as other tests lay theirs at the same time."""
+    for number in random.sample(range(NETWORK.num_addresses // 4), 100):
+        if not Path(f"/sys/class/net/hm{number}").exists():
+            return number
+    raise PermissionError("no free number for a cable")
 
 
 def _ip(*words: str) -> None:
