@@ -120,7 +120,7 @@ def share(name: str, mount: Path, settings: Settings) -> list[Finding]:
 
 def _unmarked(subject: str, mount: Path, state: Path, error: HostError) -> Finding:
     if state.exists():
-        return fail(subject, str(error), error.remedy)
+        return fail(subject, str(error).removeprefix(f"{subject}: "), error.remedy)
     words = f"{mount} has not been marked by a watcher: no node starts on it"
     remedy = (
         "On a node: see whether the share is mounted. On the watcher's host: start the watcher, it marks it."
