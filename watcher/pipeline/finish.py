@@ -16,7 +16,7 @@ from watcher import templates
 from watcher.domain import Failure, Frame, Job, Outcome, Published, Stamp
 from watcher.errors import InputChanged, InputRejected
 from watcher.outputs import Output
-from watcher.pipeline import decode, edges, encode, naming, publish, refine, sidecar
+from watcher.pipeline import decode, edges, encode, naming, publish, refine, shrink, sidecar
 from watcher.pipeline.compiled import compile_all
 from watcher.pipeline.naming import Owner, Place
 from watcher.pipeline.recipe import Recipe
@@ -97,6 +97,7 @@ def warm_up(cache: Path | None = None) -> None:
 
 
 def _call_each_kernel() -> None:
+    shrink.warm_up()
     refine.warm_up()
     encode.warm_up()
 

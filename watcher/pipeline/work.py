@@ -13,6 +13,7 @@ from watcher.pipeline.answers import Answers
 from watcher.pipeline.decode import DecodeLimits, decode, part
 from watcher.pipeline.finish import finish
 from watcher.pipeline.looks import Answer, Canvases, Look, View, concluded, next_look
+from watcher.pipeline.pages import keep_pages
 from watcher.pipeline.readers import Reads
 from watcher.pipeline.recipe import Recipe
 
@@ -32,6 +33,7 @@ class FolderWork:
     ) -> None:
         # Photos run side by side; threads of OpenCV's own inside each only get in the way.
         cv2.setNumThreads(1)
+        keep_pages()
         self._recipes = recipes
         self._proxy_size = proxy_size
         self._canvases = canvases
