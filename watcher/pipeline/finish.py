@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,7 +18,7 @@ from watcher.domain import Failure, Frame, Job, Outcome, Published, Stamp
 from watcher.errors import InputChanged, InputRejected
 from watcher.outputs import Output
 from watcher.pipeline import decode, edges, encode, naming, publish, refine, shrink, sidecar
-from watcher.pipeline.compiled import compile_all
+from watcher.pipeline.compiled import compile_all, compile_aside
 from watcher.pipeline.naming import Owner, Place
 from watcher.pipeline.recipe import Recipe
 from watcher.pipeline.review import is_noise, review
@@ -94,6 +95,11 @@ def finish(
 def warm_up(cache: Path | None = None) -> None:
     """Compile every kernel, so that the first photo need not wait for it; below `cache` for the next start."""
     compile_all(_call_each_kernel, cache)
+
+
+def warm_up_aside(cache: Path) -> threading.Thread:
+    """The same in a thread of its own; photos that come meanwhile wait for it, see work.py."""
+    return compile_aside(_call_each_kernel, cache)
 
 
 def _call_each_kernel() -> None:
