@@ -30,6 +30,7 @@ from watcher.pipeline import encode, publish
 from watcher.pipeline.decode import DecodeLimits, decode
 from watcher.pipeline.finish import finish
 from watcher.pipeline.naming import Names
+from watcher.pipeline.pages import keep_pages
 from watcher.pipeline.recipe import Recipe
 from watcher.pipeline.refine import Refined, refine
 
@@ -77,6 +78,7 @@ class _Stages:
     def __init__(self, photo: Path, folder: Path, card: Card, supervisor: Supervisor) -> None:
         # As the daemon does: photos run side by side, and threads that wait for each other cost.
         cv2.setNumThreads(1)
+        keep_pages()
         self._photo = photo
         self._out = folder / "mattes"
         self._out.mkdir()

@@ -57,8 +57,8 @@ def _daemons(setting: Setting) -> Table:
     columns = ("engine", "compiled loops", "ready after, median s", "least s", "daemon CPU s")
     notes = (
         f"From the start of `hotmatte run` until it says ready; {times} times, empty hot folder.",
-        "Loops are compiled at the first start, beside the loading of the model, and kept for all others.",
-        "Meant to be below 2 s plus the model's own start where the loops are kept.",
+        "Loops are compiled at the first start and kept for all others; READY does not wait for them, the first photo does.",
+        "Meant to be below 2 s plus the model's own start.",
     )
     return Table("A daemon until it is ready", columns, tuple(rows), notes)
 

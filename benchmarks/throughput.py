@@ -132,7 +132,7 @@ def _alone(path: Path, work: FolderWork, client: EngineClient) -> None:
         if look is None:
             break
         proxy = work.show(frame, look)
-    work.finish(frame, views, timings={})
+    work.finish(frame, work.conclude(views), timings={})
 
 
 def _flood(made: list[Path], service: Service, least: Least) -> tuple[Cell, ...]:

@@ -12,7 +12,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,7 +33,7 @@ from watcher.journal import Journal, Record
 from watcher.log import event
 from watcher.pipeline.answers import Tally
 from watcher.pipeline.budget import PixelBudget
-from watcher.pipeline.finish import report, warm_up
+from watcher.pipeline.finish import report, warm_up_aside
 from watcher.pipeline.naming import Names
 from watcher.pipeline.recipe import Recipe
 from watcher.pipeline.retire import retire
@@ -68,6 +67,7 @@ class Engines:
     def __init__(self) -> None:
         self._kept: dict[EngineKey, Crew] = {}
         self._booting: Crew | None = None
+        self._compiling: threading.Thread | None = None
         self._closed = threading.Event()
 
     def boot(self, settings: Settings, where: Where = "here") -> None:
@@ -78,12 +78,12 @@ class Engines:
         cards, cache = cards_of(settings, where), weights.cache_folder(settings.models.cache)
         if not cards:
             return
-        # Beside the worker, which is busy with its framework and the weights.
-        with ThreadPoolExecutor(1, "compile") as aside:
-            compiling = aside.submit(warm_up, cache)
-            for name, card in cards.items():
-                self._boot_one(card, settings.profiles[name].device, cache, offline=settings.models.offline)
-            compiling.result()
+        # Beside the workers, and after them if need be: the first photo waits for what is compiled at a
+        # first start, not who waits for READY.
+        if self._compiling is None:
+            self._compiling = warm_up_aside(cache)
+        for name, card in cards.items():
+            self._boot_one(card, settings.profiles[name].device, cache, offline=settings.models.offline)
 
     def _boot_one(self, card: Card, device: str, cache: Path, *, offline: bool) -> None:
         key = EngineKey.of(card, device)
@@ -126,6 +126,8 @@ class Engines:
         if (booting := self._booting) is not None:
             booting.close()
         self.retain([])
+        if self._compiling is not None:
+            self._compiling.join()
 
 
 def _threads(card: Card) -> int:

@@ -154,6 +154,22 @@ def test_an_alpha_finer_than_the_grid_is_not_made_coarser(frame_of):
     assert refined.alpha[:, 20].min() > 200 and refined.alpha[:, 18].max() < 60
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("grid", [(120, 100), (7, 5), (300, 333)])
+def test_what_is_painted_in_runs_is_what_each_pixel_would_be(dtype, grid, frame_of):
+    """A source's own alpha has every pixel looked at; one that is opaque changes nothing."""
+    pixels, _, _ = scene(dtype)
+    steps = np.random.default_rng(5).choice(np.float32([0, 1 / 255, 0.004, 0.5, 0.996, 1]), grid)
+    steps[grid[0] // 3 :, : grid[1] // 2] = 1
+    steps[grid[0] // 2 :, grid[1] // 2 :] = 0
+    opaque = np.full((HEIGHT, WIDTH), np.iinfo(dtype).max, dtype)
+    runs, one_by_one = (
+        refine(frame, steps, method="bilinear", decontaminate=False).cutout
+        for frame in (frame_of(pixels), frame_of(pixels, opacity=opaque))
+    )
+    np.testing.assert_array_equal(runs, one_by_one)
+
+
 def test_refining_twice_gives_the_same_bytes(frame_of):
     pixels, alpha, _ = scene()
     first, second = (

@@ -20,6 +20,8 @@ _waiting: list[Callable[..., object]] = []
 _made: dict[Any, Any] = {}
 _kernels: list[Any] = []
 _turn = threading.Lock()
+_through = threading.Event()
+_through.set()
 
 # What pickle makes of a file that a power cut tore, and a disk of a cache it has no room for.
 _TROUBLE = (
@@ -95,6 +97,26 @@ def compile_all(call_each: Callable[[], None], cache: Path | None = None) -> Non
         for kernel in _kernels:
             _drop_cache(kernel)
         call_each()
+
+
+def compile_aside(call_each: Callable[[], None], cache: Path | None = None) -> threading.Thread:
+    """`compile_all` in a thread of its own, which is returned; `wait_for_compilers` waits for it."""
+    _through.clear()
+
+    def work() -> None:
+        try:
+            compile_all(call_each, cache)
+        finally:
+            _through.set()
+
+    thread = threading.Thread(target=work, name="compile")
+    thread.start()
+    return thread
+
+
+def wait_for_compilers() -> None:
+    """Return once no `compile_aside` is under way: a cache that is damaged is thrown away by then."""
+    _through.wait()
 
 
 def _drop_cache(kernel: Any) -> None:

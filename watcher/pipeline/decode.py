@@ -18,6 +18,7 @@ from watcher.errors import InputChanged, InputNotReady, InputRejected, WatcherEr
 from watcher.pipeline import colour
 from watcher.pipeline.readers import INLINE, Reads
 from watcher.pipeline.scale import eight_bits, resized, unit
+from watcher.pipeline.shrink import shrunk
 
 # What an engine sees through the holes of a picture that brought its own alpha.
 _BEHIND = 128
@@ -90,7 +91,7 @@ def part(frame: Frame, box: tuple[int, int, int, int], size: tuple[int, int]) ->
 def _proxy(
     pixels: Pixels, opacity: Pixels | None, profile: bytes | None, size: tuple[int, int]
 ) -> NDArray[np.uint8]:
-    proxy = colour.proxy_to_srgb(eight_bits(resized(pixels, size)), profile)
+    proxy = colour.proxy_to_srgb(eight_bits(shrunk(pixels, size)), profile)
     if opacity is not None:
         share = unit(resized(opacity, size))[..., None]
         proxy = (proxy * share + _BEHIND * (1 - share) + 0.5).astype(np.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,8 +17,8 @@ from watcher import templates
 from watcher.domain import Failure, Frame, Job, Outcome, Published, Stamp
 from watcher.errors import InputChanged, InputRejected
 from watcher.outputs import Output
-from watcher.pipeline import decode, edges, encode, naming, publish, refine, sidecar
-from watcher.pipeline.compiled import compile_all
+from watcher.pipeline import decode, edges, encode, naming, publish, refine, shrink, sidecar
+from watcher.pipeline.compiled import compile_all, compile_aside
 from watcher.pipeline.naming import Owner, Place
 from watcher.pipeline.recipe import Recipe
 from watcher.pipeline.review import is_noise, review
@@ -96,7 +97,13 @@ def warm_up(cache: Path | None = None) -> None:
     compile_all(_call_each_kernel, cache)
 
 
+def warm_up_aside(cache: Path) -> threading.Thread:
+    """The same in a thread of its own; photos that come meanwhile wait for it, see work.py."""
+    return compile_aside(_call_each_kernel, cache)
+
+
 def _call_each_kernel() -> None:
+    shrink.warm_up()
     refine.warm_up()
     encode.warm_up()
 

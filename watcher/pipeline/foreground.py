@@ -32,37 +32,63 @@ def estimate(image: Field, alpha: Field) -> Field:
 
     `image` HxWx3 and `alpha` HxW, both 0..1. About 60 bytes a pixel, at most.
     """
+    # Contiguous: another layout would be another signature to compile.
+    image, alpha = np.ascontiguousarray(image), np.ascontiguousarray(alpha)
     height, width = alpha.shape
     levels = max(1, math.ceil(math.log2(max(height, width))))
-    colours = _initial(image, alpha)
+    colours = initial(image, alpha)
     for level in range(levels + 1):
         share = level / levels
         size = round(height**share), round(width**share)
-        rows, columns = _nearest(height, size[0]), _nearest(width, size[1])
-        # Contiguous: another layout would be another signature to compile.
-        colours = np.ascontiguousarray(
-            colours[_nearest(colours.shape[0], size[0])][:, _nearest(colours.shape[1], size[1])]
-        )
         small = max(size) <= _SMALL
-        solve(
-            np.ascontiguousarray(image[rows][:, columns]),
-            np.ascontiguousarray(alpha[rows][:, columns]),
-            colours,
-            _SWEEPS_SMALL if small else _SWEEPS,
-            small,
-        )
+        colours = finer(image, alpha, colours, *size, _SWEEPS_SMALL if small else _SWEEPS, small)
     return colours
 
 
-def _initial(image: Field, alpha: Field) -> Field:
-    """One pixel: the mean colours of what is surely foreground, and surely not."""
-    sides = (alpha > 0.9, alpha < 0.1)
-    means = [image[side].mean(axis=0) if side.any() else image.mean(axis=(0, 1)) for side in sides]
-    return np.concatenate(means).astype(np.float32).reshape(1, 1, 6)
+@compiled
+def initial(image: Field, alpha: Field) -> Field:
+    """One pixel: the mean colours of what is surely foreground, and surely not; of all, where nothing is."""
+    sums = np.zeros((3, 3))
+    counts = np.zeros(3)
+    for y in range(alpha.shape[0]):
+        for x in range(alpha.shape[1]):
+            side = 0 if alpha[y, x] > 0.9 else 1 if alpha[y, x] < 0.1 else 2
+            counts[side] += 1
+            for c in range(3):
+                sums[side, c] += image[y, x, c]
+    colours = np.empty((1, 1, 6), np.float32)
+    for side in range(2):
+        for c in range(3):
+            mean = sums[side, c] / counts[side] if counts[side] else sums[:, c].sum() / counts.sum()
+            colours[0, 0, 3 * side + c] = mean
+    return colours
 
 
-def _nearest(length: int, wanted: int) -> NDArray[np.intp]:
-    return np.minimum(length - 1, (np.arange(wanted) + 0.5) * length / wanted).astype(np.intp)
+@compiled
+def nearest(place: int, length: int, wanted: int) -> int:
+    """Of `length` samples the one that stands for number `place` of `wanted`."""
+    return min(length - 1, int((place + 0.5) * length / wanted))
+
+
+@compiled
+def finer(
+    image: Field, alpha: Field, coarse: Field, height: int, width: int, sweeps: int, small: bool
+) -> Field:
+    """The colours at `height` x `width`, from those of a level that is `coarse`."""
+    seen = np.empty((height, width, 3), np.float32)
+    share = np.empty((height, width), np.float32)
+    colours = np.empty((height, width, 6), np.float32)
+    for y in range(height):
+        v, q = nearest(y, alpha.shape[0], height), nearest(y, coarse.shape[0], height)
+        for x in range(width):
+            u, p = nearest(x, alpha.shape[1], width), nearest(x, coarse.shape[1], width)
+            share[y, x] = alpha[v, u]
+            for c in range(3):
+                seen[y, x, c] = image[v, u, c]
+            for c in range(6):
+                colours[y, x, c] = coarse[q, p, c]
+    solve(seen, share, colours, sweeps, small)
+    return colours
 
 
 @compiled

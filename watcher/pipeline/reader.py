@@ -26,6 +26,7 @@ import numpy as np
 
 from watcher.errors import InputError
 from watcher.pipeline import pixels, sniff
+from watcher.pipeline.pages import KEPT_BYTES, keep_pages
 from watcher.pipeline.picture import Picture
 
 # Messages are small: pixels, profiles and metadata travel in memory that is passed along.
@@ -35,12 +36,9 @@ SLACK = 1 << 30
 # ... and what decoders may take for a pixel: 16-bit RGBA several times over, as floats once.
 BYTES_A_PIXEL = 64
 _ALIGN = 64
-# Shared memory for a picture of up to this size stays for the next one.
-KEPT_BYTES = 32 << 20
 # All pages in one go: a fault for each costs as much as the copy.
 MAP_AT_ONCE = mmap.MAP_SHARED | mmap.MAP_POPULATE
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def main(argv: list[str]) -> int:
@@ -48,9 +46,7 @@ def main(argv: list[str]) -> int:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    # What one photo took is kept for the next: to fault it all in anew costs as much as decoding.
-    libc.mallopt(_M_MMAP_THRESHOLD, KEPT_BYTES)
-    libc.mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
+    keep_pages()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     cv2.setNumThreads(1)
     # LibRaw's threads too, before it is loaded: one for each of many cores would not fit the address space.

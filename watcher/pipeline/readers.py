@@ -23,6 +23,7 @@ from watcher import errors
 from watcher.errors import HostError, InputError, InputNotReady, InputRejected
 from watcher.log import event
 from watcher.pipeline import pixels, reader, sniff
+from watcher.pipeline.pages import KEPT_BYTES
 from watcher.pipeline.picture import Picture
 
 _F_ADD_SEALS, _SEAL_SHRINK, _SEAL_GROW = 1033, 2, 4
@@ -266,7 +267,7 @@ def _mapped(fd: int) -> mmap.mmap:
     # A reader that a hostile photo took over must not be able to pull the memory away from under us.
     fcntl.fcntl(fd, _F_ADD_SEALS, _SEAL_SHRINK | _SEAL_GROW)
     size = os.fstat(fd).st_size
-    flags = mmap.MAP_SHARED if size <= reader.KEPT_BYTES else reader.MAP_AT_ONCE
+    flags = mmap.MAP_SHARED if size <= KEPT_BYTES else reader.MAP_AT_ONCE
     return mmap.mmap(fd, size, flags=flags)
 
 

@@ -13,6 +13,7 @@ from watcher.domain import Frame, Pixels
 from watcher.pipeline import closed_form, foreground
 from watcher.pipeline.compiled import compiled
 from watcher.pipeline.scale import resized, unit
+from watcher.pipeline.shrink import shrunk
 
 Field = NDArray[np.float32]
 
@@ -73,7 +74,7 @@ def refine(
         slope, offset = _guided(reduced, alpha)
     else:
         slope, offset = np.zeros_like(alpha), alpha
-    cutout = cast(Pixels, np.empty((*frame.pixels.shape[:2], 4), frame.pixels.dtype))
+    cutout = cast(Pixels, cv2.cvtColor(frame.pixels, cv2.COLOR_RGB2RGBA))
     opaque = cast(Pixels, np.empty((0, 0), frame.pixels.dtype))
     paint(
         frame.pixels,
@@ -100,7 +101,7 @@ def _reduced(frame: Frame, width: int, height: int) -> Pixels:
     plain = frame.profile is None and frame.opacity is None and frame.pixels.dtype == np.uint8
     if plain and frame.proxy.shape[:2] == (height, width):
         return frame.proxy
-    return resized(frame.pixels, (width, height))
+    return shrunk(frame.pixels, (width, height))
 
 
 def warm_up() -> None:
@@ -162,6 +163,18 @@ def taps(wanted: int, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]
 
 
 @compiled
+def sure_until(slope: Field, offset: Field, ends: NDArray[np.int64]) -> None:
+    """For each column of a row the last one to which all is as surely clear, or as surely opaque; -1 in between."""
+    kind_after = 0
+    for i in range(len(offset) - 1, -1, -1):
+        kind = 0
+        if slope[i] == 0:
+            kind = 1 if offset[i] >= 1 - _FLOOR else -1 if offset[i] <= _FLOOR else 0
+        ends[i] = -1 if kind == 0 else ends[i + 1] if kind == kind_after else i
+        kind_after = kind
+
+
+@compiled
 def paint(
     pixels: Pixels,
     slope: Field,
@@ -171,7 +184,7 @@ def paint(
     decontaminate: bool,
     out: Pixels,
 ) -> None:
-    """Everything at full size in one pass: alpha, foreground, rounding. `out` is HxWx4.
+    """Everything at full size in one pass: alpha, foreground, rounding. `out`, HxWx4, comes as the photo, opaque.
 
     `colours` HxWx6 is the smooth estimate of F and B. What they lack, I - aF - (1-a)B, is shared as
     least squares asks: a / (a^2 + (1-a)^2) of it goes to F. A share of a, as in M. Forte's "Approximate
@@ -188,12 +201,23 @@ def paint(
     cy0, cy1, cty = taps(height, colours.shape[0])
     row_slope = np.empty(slope.shape[1], np.float32)
     row_offset = np.empty(slope.shape[1], np.float32)
+    ends = np.empty(slope.shape[1], np.int64)
+    beyond = np.searchsorted(x1, np.arange(slope.shape[1] + 1))
     for y in range(height):
         for i in range(slope.shape[1]):
             row_slope[i] = slope[y0[y], i] + ty[y] * (slope[y1[y], i] - slope[y0[y], i])
             row_offset[i] = offset[y0[y], i] + ty[y] * (offset[y1[y], i] - offset[y0[y], i])
-        for x in range(width):
+        sure_until(row_slope, row_offset, ends)
+        x = -1
+        while x + 1 < width:
+            x += 1
             i, j, t = x0[x], x1[x], tx[x]
+            if ends[i] >= j and not opacity.size:
+                stop = beyond[ends[i] + 1]
+                if row_offset[i] < half:
+                    out[y, x:stop] = 0
+                x = stop - 1
+                continue
             red, green, blue = pixels[y, x, 0], pixels[y, x, 1], pixels[y, x, 2]
             a = row_offset[i] + t * (row_offset[j] - row_offset[i])
             if row_slope[i] != zero or row_slope[j] != zero:

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from watcher.domain import Frame, Job, Outcome
 from watcher.pipeline.answers import Answers
+from watcher.pipeline.compiled import wait_for_compilers
 from watcher.pipeline.decode import DecodeLimits, decode, part
 from watcher.pipeline.finish import finish
 from watcher.pipeline.looks import Answer, Canvases, Look, View, concluded, next_look
+from watcher.pipeline.pages import keep_pages
 from watcher.pipeline.readers import Reads
 from watcher.pipeline.recipe import Recipe
 
@@ -32,6 +34,7 @@ class FolderWork:
     ) -> None:
         # Photos run side by side; threads of OpenCV's own inside each only get in the way.
         cv2.setNumThreads(1)
+        keep_pages()
         self._recipes = recipes
         self._proxy_size = proxy_size
         self._canvases = canvases
@@ -40,6 +43,7 @@ class FolderWork:
         self._answers = answers
 
     def decode(self, job: Job, *, reserve: Callable[[int], None]) -> Frame:
+        wait_for_compilers()
         path = self._recipes[job.source.folder].folder.path / job.source.relpath
         return decode(
             job, path, proxy_size=self._proxy_size, limits=self._limits, reserve=reserve, reads=self._reads

@@ -14,6 +14,7 @@ import os
 import sys
 
 import numpy as np
+import planes
 
 # From 1.29 on it reports its use to its maker over the network unless told not to, and leaves a
 # device id in the user's cache. Photos are nobody's business, their sizes and models included.
@@ -37,12 +38,7 @@ class Session:
         self._dtype = _dtype_of(self._input)
         self._states = _zeros(session.get_inputs(), options.get("states") or {})
         self._downsample = options.get("downsample")
-        # x/255 normalised in one multiplication and one addition.
-        mean = np.array(options.get("mean", [0.0] * 3), np.float32)
-        std = np.array(options.get("std", [1.0] * 3), np.float32)
-        white = float(options.get("scale", 1.0))
-        self._scale = (white / (255.0 * std.astype(np.float64))).astype(np.float32)
-        self._shift = (-white * mean / std).astype(np.float32)
+        self._normal = planes.Normal(options)
         self._kind = options.get("output", "alpha")
         self._layout = options.get("layout", "nchw")
         self.about = {
@@ -54,30 +50,21 @@ class Session:
 
     def infer(self, images):
         if self._layout == "hwc":
-            return [self._one(image) for image in images]
+            return [self._run([image])[0] for image in images]
         alphas = []
-        for batch in _alike(images, single=self._input.shape[0] == 1):
+        for batch in planes.alike(images, single=self._input.shape[0] == 1):
             alphas.extend(self._run(batch))
         return alphas
 
     def _run(self, images):
-        pixels = np.stack(images)
-        if self._layout == "nhwc":
-            batch = pixels * self._scale
-            batch += self._shift
+        size = images[0].shape[:2]
+        if self._layout == "nchw":
+            pixels = self._normal.planes(images)
         else:
-            batch = np.empty((len(images), 3) + pixels.shape[1:3], np.float32)
-            for channel in range(3):
-                np.multiply(pixels[..., channel], self._scale[channel], out=batch[:, channel])
-                batch[:, channel] += self._shift[channel]
-        out = self._ask(batch, pixels.shape[1:3])
-        return list(self._values(out).reshape((len(images),) + pixels.shape[1:3]))
-
-    def _one(self, image):
-        # From bytes, so within range: beyond it runtimes differ, one saturates where another wraps.
-        pixels = image * self._scale
-        pixels += self._shift
-        return self._values(self._ask(pixels, image.shape[:2])).reshape(image.shape[:2])
+            pixels = self._normal.pictures(images)
+        # Both come from bytes, so within range: beyond it runtimes differ, one saturates where another wraps.
+        out = self._ask(pixels[0] if self._layout == "hwc" else pixels, size)
+        return list(self._values(out).reshape((len(images),) + size))
 
     def _ask(self, pixels, size):
         feed = dict(self._states)
@@ -99,7 +86,7 @@ class Session:
             return np.minimum(out[..., 3] / np.float32(OPAQUE), 1.0)
         # In half precision a sigmoid would have 11 bits, and overflow where single precision does not.
         out = out.astype(np.float32, copy=False)
-        return _sigmoid(out) if self._kind == "logits" else out
+        return planes.sigmoid(out) if self._kind == "logits" else out
 
 
 def _named(nodes, name, what):
@@ -120,23 +107,6 @@ def _dtype_of(node):
 def _zeros(nodes, shapes):
     """What the inputs of these names and shapes are fed, in the precision each wants."""
     return {name: np.zeros(shape, _dtype_of(_named(nodes, name, "input"))) for name, shape in shapes.items()}
-
-
-def _alike(images, single):
-    """Neighbours of one shape together, in order; each alone where the graph takes only one."""
-    groups = []
-    for image in images:
-        if groups and not single and groups[-1][0].shape == image.shape:
-            groups[-1].append(image)
-        else:
-            groups.append([image])
-    return groups
-
-
-def _sigmoid(values):
-    # exp of a large number overflows to infinity and gives 0, which is right.
-    with np.errstate(over="ignore"):
-        return 1.0 / (1.0 + np.exp(-values))
 
 
 def _is_shortage(error):

@@ -10,6 +10,7 @@ import os
 import sys
 
 import numpy as np
+import planes
 
 # It reports to its maker when it is imported, and leaves a device id in the user's home. Photos are
 # nobody's business, their sizes and models included. Without this package it has nothing to say.
@@ -25,11 +26,7 @@ class Session:
     def __init__(self, compiled, options):
         self._request = compiled.create_infer_request()
         self._single = compiled.input(0).get_partial_shape()[0] == openvino.Dimension(1)
-        # x/255 normalised in one multiplication and one addition.
-        mean = np.array(options.get("mean", [0.0] * 3), np.float32)
-        std = np.array(options.get("std", [1.0] * 3), np.float32)
-        self._scale = (1.0 / (255.0 * std.astype(np.float64))).astype(np.float32)
-        self._shift = (-mean / std).astype(np.float32)
+        self._normal = planes.Normal(options)
         self._logits = options.get("output", "alpha") == "logits"
         self.about = {
             "engine": "openvino",
@@ -39,51 +36,30 @@ class Session:
 
     def infer(self, images):
         alphas = []
-        for batch in _alike(images, single=self._single):
+        for batch in planes.alike(images, single=self._single):
             alphas.extend(self._run(batch))
         return alphas
 
     def _run(self, images):
-        pixels = np.stack(images)
-        planes = np.empty((len(images), 3) + pixels.shape[1:3], np.float32)
-        for channel in range(3):
-            np.multiply(pixels[..., channel], self._scale[channel], out=planes[:, channel])
-            planes[:, channel] += self._shift[channel]
-        out = self._ask(planes)
-        if out.size != planes.size // 3 or np.isnan(out).all():
+        asked = self._normal.planes(images)
+        out = self._ask(asked)
+        if out.size != asked.size // 3 or np.isnan(out).all():
             raise MemoryError("no answer: with one thread OpenVINO says no more of a failed allocation")
-        out = out.reshape((len(images),) + pixels.shape[1:3])
-        return list(_sigmoid(out) if self._logits else out)
+        out = out.reshape((len(images),) + images[0].shape[:2])
+        return list(planes.sigmoid(out) if self._logits else out)
 
-    def _ask(self, planes):
+    def _ask(self, asked):
         # With one thread a failed allocation raises nothing (2026.4): the last answer would stay in place.
         self._request.get_output_tensor(0).data.fill(np.nan)
         try:
             # Shared: it is not copied on the way in, and is read before the next question.
-            self._request.infer([planes], share_inputs=True)
+            self._request.infer([asked], share_inputs=True)
         except Exception as error:
             if _is_shortage(error):
                 raise MemoryError(str(error)) from error
             raise
         # Copied: the request writes its next answer to the same place.
         return self._request.get_output_tensor(0).data.copy()
-
-
-def _alike(images, single):
-    """Neighbours of one shape together, in order; each alone where the graph takes only one."""
-    groups = []
-    for image in images:
-        if groups and not single and groups[-1][0].shape == image.shape:
-            groups[-1].append(image)
-        else:
-            groups.append([image])
-    return groups
-
-
-def _sigmoid(values):
-    # exp of a large number overflows to infinity and gives 0, which is right.
-    with np.errstate(over="ignore"):
-        return 1.0 / (1.0 + np.exp(-values))
 
 
 def _is_shortage(error):

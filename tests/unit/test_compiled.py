@@ -1,0 +1,43 @@
+"""Loops are compiled beside everything else; whoever needs them waits."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from watcher.pipeline.compiled import compile_aside, wait_for_compilers
+
+
+def test_a_photo_waits_for_the_compilers_and_whoever_starts_them_does_not():
+    told, go = [], threading.Event()
+
+    def compile_() -> None:
+        assert go.wait(60)
+        told.append("compiled")
+
+    def photo() -> None:
+        wait_for_compilers()
+        told.append("photo")
+
+    thread = compile_aside(compile_)
+    assert told == []
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(photo)
+        assert not waiting.done()
+        go.set()
+        waiting.result(60)
+    thread.join(60)
+    assert told == ["compiled", "photo"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_compiler_that_fails_keeps_nobody_waiting():
+    def compile_() -> None:
+        raise RuntimeError("no machine code for this machine")
+
+    thread = compile_aside(compile_)
+    wait_for_compilers()
+    thread.join(60)
+    assert not thread.is_alive()
