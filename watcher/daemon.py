@@ -20,7 +20,7 @@ from watcher.config import Folder, Settings
 from watcher.domain import JobState, Source, printable
 from watcher.errors import ConfigError, EngineUnavailable, HostError, WatcherError
 from watcher.exits import BUG, OK, exit_status
-from watcher.health import JOURNAL, StateDir, Systemd
+from watcher.health import JOURNAL, Heartbeat, StateDir, Systemd
 from watcher.journal_rescue import open_sound
 from watcher.log import event
 from watcher.pipeline.naming import Names
@@ -51,6 +51,7 @@ class Daemon:
         self._show = show or (lambda _: None)
         self._inbox: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._systemd = Systemd()
+        self._heart = Heartbeat(self._systemd, give_up=lambda: leave(BUG))
         self._engines = Engines()
         self._names = Names()
         self._assembly: Assembly | None = None
@@ -75,7 +76,7 @@ class Daemon:
             self._listen_to_signals()
             if not self._open_journal():
                 return OK
-            bell = Bell(state.path, lambda look: self._inbox.put(("rung", look)))
+            self._bell = bell = Bell(state.path, lambda look: self._inbox.put(("rung", look)))
             try:
                 self._boot_engines(self._settings)
                 return self._loop()
@@ -199,7 +200,7 @@ class Daemon:
             self._ready = True
             self._systemd.ready()
             event(logging.INFO, "ready", folders=len(assembly.watches), generation=self._generation)
-        self._systemd.ping(now)
+        self._heart.beat([self._bell.pulse, *assembly.pulses()], now)
         try:
             if now - self._pruned > PRUNE_EVERY or not self._pruned:
                 self._pruned = now
