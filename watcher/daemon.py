@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from watcher import __version__, config, log
+from watcher import __version__, config, log, memory
 from watcher.assembly import Assembly, Engines
 from watcher.bell import Bell
 from watcher.config import Folder, Settings
@@ -61,9 +61,10 @@ class Daemon:
         self._refusals = 0
         self._exit: int | None = None
         self._ready = False
-        self._started = time.time()
+        self._started = time.monotonic()
         self._last: tuple[object, float] = (None, 0.0)
         self._pruned = 0.0
+        self._tidied = 0.0
         self._rescues = 0
         self._clean = True  # no thread of ours hangs in a file system
         self._prepared: list[tuple[str, Folder]] = []
@@ -200,6 +201,9 @@ class Daemon:
             self._ready = True
             self._systemd.ready()
             event(logging.INFO, "ready", folders=len(assembly.watches), generation=self._generation)
+        if now - self._tidied > memory.EVERY:
+            self._tidied = now
+            memory.give_back()
         self._heart.beat([self._bell.pulse, *assembly.pulses()], now)
         try:
             if now - self._pruned > PRUNE_EVERY or not self._pruned:
@@ -248,7 +252,8 @@ class Daemon:
         return {
             "version": __version__,
             "pid": os.getpid(),
-            "started_at": self._started,
+            # By the clock of today, whatever it said then.
+            "started_at": time.time() - (time.monotonic() - self._started),
             "written_at": time.time(),
             "config": str(self._path.absolute()) if self._path else None,
             "generation": self._generation,

@@ -60,7 +60,9 @@ def test_a_loop_that_waits_for_a_lock_hangs_and_it_is_said_where(loop, eventuall
     assert "test_pulse.py" in whereabouts(pulse)
 
 
-def test_a_loop_that_waits_for_a_file_system_does_not_and_nor_does_who_waits_for_it(loop, eventually, tmp_path):
+def test_a_loop_that_waits_for_a_file_system_does_not_and_nor_does_who_waits_for_it(
+    loop, eventually, tmp_path
+):
     os.mkfifo(tmp_path / "nobody writes")
     held = threading.Lock()
     held.acquire()

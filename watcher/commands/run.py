@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from watcher import __version__, log
+from watcher import __version__, log, memory
 from watcher.config import Settings
 from watcher.domain import printable
 from watcher.health import JOURNAL
@@ -26,6 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
+    memory.limit_arenas()
     from watcher.daemon import Daemon
     from watcher.engine.card import cards_of
 
