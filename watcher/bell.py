@@ -48,9 +48,11 @@ class Bell:
         self._thread.start()
 
     def _listen(self) -> None:
+        poll = select.poll()
+        poll.register(self._pipe, select.POLLIN)
         while not self._closing.is_set():
             self.pulse.beat()
-            if not select.select([self._pipe], [], [], TICK)[0]:
+            if not poll.poll(TICK * 1000):
                 continue
             rings = os.read(self._pipe, 4096)
             if self._closing.is_set():

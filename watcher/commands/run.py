@@ -27,10 +27,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     memory.limit_arenas()
+    from watcher import descriptors
     from watcher.daemon import Daemon
     from watcher.engine.card import cards_of
 
     log.set_up(settings.log.format, settings.log.level)
+    descriptors.raise_limit(len(settings.folders))
     cards_of(settings)
     cards = cards_of(settings, "here")
     plain = log.shape_of(settings.log.format) == "text"

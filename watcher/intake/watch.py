@@ -150,6 +150,8 @@ class FolderWatch:
                     self._turn()
             except WatcherError as error:
                 self._go_offline(error)
+            except OSError as error:
+                self._go_offline(HostError(f"cannot look at {self._path}: {error.strerror or error}"))
             except Exception:
                 logger.exception("intake of folder=%s failed and starts again", self.name)
                 self._go_offline(WatcherError("intake failed: a bug, see the log"))

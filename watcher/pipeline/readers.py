@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import mmap
@@ -20,7 +21,7 @@ import numpy as np
 
 import watcher
 from watcher import errors
-from watcher.errors import HostError, InputError, InputNotReady, InputRejected
+from watcher.errors import HostError, InputError, InputNotReady, InputRejected, host_error
 from watcher.log import event
 from watcher.pipeline import pixels, reader, sniff
 from watcher.pipeline.picture import Picture
@@ -87,6 +88,8 @@ class _Reader:
         except TimeoutError:
             raise
         except OSError as error:
+            if error.errno == errno.EMFILE:
+                raise
             raise _Gone from error
         if answer is None:
             raise _Gone
@@ -193,6 +196,8 @@ class _Reading:
                 # The next picture will be written over this one.
                 return _picture(answer["fields"], self._process.kept, copies=True)
             except (OSError, ValueError, TypeError, LookupError) as error:
+                if isinstance(error, OSError) and (host := host_error(error, "take the picture over")):
+                    raise host from error
                 raise InputNotReady(f"the process that read it answered nonsense ({error})") from error
 
     def end(self) -> None:
@@ -214,6 +219,11 @@ class _Reading:
                     f"reading it took longer than {self._timeout:g} s, and was stopped",
                     remedy="Export the photo again, or raise limits.decode_timeout_s, then `hotmatte retry`.",
                 ) from None
+            except OSError as error:
+                # The picture is lost, and the memory it was in: the process has to begin anew.
+                self._lose().kill()
+                self._readers.replace(process)
+                raise HostError(f"cannot take the picture over: {error.strerror or error}") from error
             except (_Gone, ValueError) as error:
                 status = self._lose().kill()
                 self._readers.replace(process)

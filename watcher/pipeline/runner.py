@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watcher.domain import Frame, Job, Outcome
-from watcher.errors import EngineOutOfMemory, InputRejected, WatcherError
+from watcher.errors import EngineOutOfMemory, InputRejected, WatcherError, host_error
 from watcher.log import event
 from watcher.pipeline.answers import Sharing
 from watcher.pipeline.batch import Batcher
@@ -355,6 +355,10 @@ class Runner:
             self._resolve(trip, outcome)
 
     def _fail(self, trip: _Trip, error: BaseException, stage: str) -> None:
+        if isinstance(
+            error, OSError
+        ):  # no file is at fault where descriptors have run out, wherever that was
+            error = host_error(error, f"{stage} a photo") or error
         if isinstance(error, WatcherError):
             error.stage = stage
         self._resolve(trip, error)
