@@ -119,7 +119,8 @@ class Daemon:
         orphans = self._journal.reap(now=float("inf"))
         self._journal.mend_clock(now=time.time(), longest=self._settings.retry.max_delay_s)
         if orphans:
-            event(logging.WARNING, "recovered from a crash", jobs=orphans)
+            remedy = "Nothing: they are tried again. `journalctl -u hotmatte` says why; oom-kill: raise MemoryMax=."
+            event(logging.WARNING, "recovered from a crash", jobs=orphans, remedy=remedy)
 
     def _prepare(self, name: str, folder: Folder, beat: Callable[[], None]) -> None:
         """Put right what an earlier run left in a hot folder's places: once, before any job of it.

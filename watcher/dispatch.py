@@ -227,7 +227,7 @@ class Dispatcher:
                 Failure(
                     "DaemonCrashed",
                     f"hotmatte died {job.crashes} times while it worked on this file",
-                    "Export the photo again, or report it: a file must not be able to do that.",
+                    "Give hotmatte more memory (MemoryMax=), export the photo smaller, or report it: see the log.",
                 ),
             )
         elif job.crashes:

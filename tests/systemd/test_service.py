@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -132,7 +133,20 @@ def test_reload_of_a_wrong_configuration_fails_and_changes_nothing(service: Mach
 # --- Death ---------------------------------------------------------------------------------
 
 
-def test_a_daemon_that_hangs_is_killed_by_the_watchdog_and_its_photos_are_done(stopped: Machine) -> None:
+def hold(machine: Machine, loop: str) -> None:
+    """Let one thread of the daemon sleep for ever, as a debugger would; everything else goes on."""
+    # Threads that it has started have its name, too, and higher numbers.
+    named = f"grep -lx {loop} /proc/{machine.pid()}/task/*/comm | cut -d/ -f5 | sort -n | head -1"
+    thread = machine.out("sh", "-c", named)
+    assert thread.isdigit()
+    trace = f"strace -e trace=futex -e inject=futex:delay_enter=1000s -p {thread}"
+    machine.run("sh", "-c", f"setsid {trace} </dev/null >/dev/null 2>&1 &")
+
+
+def test_a_daemon_of_which_one_loop_hangs_is_killed_by_the_watchdog_and_its_photos_are_done(
+    stopped: Machine, real_part: Callable[[str, object, str], None]
+) -> None:
+    real_part("strace", shutil.which("strace"), "it holds threads")
     stopped.write(CONFIG, settings(profiles={"portrait": {"model": "slow", "device": "cpu"}}))
     names = [f"w{number}" for number in range(5)]
     with stopped.drop_in("[Service]\nWatchdogSec=2\n"):
@@ -142,11 +156,12 @@ def test_a_daemon_that_hangs_is_killed_by_the_watchdog_and_its_photos_are_done(s
             stopped.write(f"{HOT}/{name}.jpg", jpeg(number))
         stopped.eventually(lambda: status(stopped)["running"])
         hung = stopped.pid()
-        stopped.run("kill", "-STOP", str(hung))
-        stopped.eventually(lambda: stopped.is_active() and stopped.pid() != hung)
+        hold(stopped, "dispatch-hot")
+        stopped.eventually(lambda: stopped.is_active() and stopped.pid() != hung, timeout=60)
         stopped.eventually(lambda: all(is_done(stopped, name) for name in names))
         said = [entry["MESSAGE"] for entry in stopped.entries(after=began)]
         assert any("Watchdog timeout" in words for words in said)
+        assert any("the loop dispatch-hot hangs" in words for words in said)
         assert any(words.startswith("recovered from a crash") for words in said)
         lines = done_lines(stopped, after=began)
         assert sorted(line["HOTMATTE_FILE"] for line in lines) == [f"{name}.jpg" for name in names]
@@ -311,8 +326,15 @@ def test_a_photo_that_needs_more_memory_than_there_is_costs_that_photo_only(stop
     huge = cv2.imencode(".png", np.zeros((9000, 9000, 3), np.uint8))[1].tobytes()
     with stopped.drop_in("[Service]\nMemoryMax=450M\nMemorySwapMax=0\nRestartSec=0\n"):
         stopped.run("systemctl", "restart", "hotmatte")
+        began = stopped.moment()
         stopped.write(f"{HOT}/huge.png", huge)
         stopped.eventually(lambda: stopped.exists(f"{OUT}/huge.error.json"), timeout=60)
+        # Whichever process it was: the photographer is told in the report, and the administrator by the journal.
+        report = json.loads(stopped.read(f"{OUT}/huge.error.json"))
+        assert "memory" in report["reason"] + report["remedy"], report
+        said = [entry["MESSAGE"] for entry in stopped.entries(after=began)]
+        assert any("quarantined: " in words and "memory" in words for words in said), said
+        assert any("OOM killer" in words or "oom-kill" in words for words in said), said
         stopped.eventually(stopped.is_active)
         stopped.write(f"{HOT}/small.jpg", jpeg(1))
         stopped.eventually(lambda: is_done(stopped, "small"))

@@ -7,6 +7,7 @@ import fcntl
 import logging
 import mmap
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -230,10 +231,9 @@ class _Reading:
                 # It had left for want of work just when it was borrowed.
                 if isinstance(error, _Gone) and not fresh and status == 0 and message["kind"] == "measure":
                     continue
-                raise InputNotReady(
-                    f"the process that read it died ({_words(status)})",
-                    remedy="Export the photo again; if others fail as well, look at the memory of this machine.",
-                ) from None
+                if isinstance(error, ValueError):
+                    raise InputNotReady(f"the process that read it answered nonsense ({error})") from None
+                raise _death(status) from None
             if answer["kind"] == "failed":
                 with _closing(given):
                     _complain(answer)
@@ -243,6 +243,18 @@ class _Reading:
         process, self._process = self._process, None
         assert process is not None
         return process
+
+
+def _death(status: int) -> InputNotReady:
+    if status == -signal.SIGKILL:  # not by us: that is said where it is done
+        return InputNotReady(
+            "the process that read it was killed (signal 9), as a rule by the kernel for want of memory",
+            remedy="Raise MemoryMax= of the service, or lower limits.max_in_flight_mp; then `hotmatte retry`.",
+        )
+    return InputNotReady(
+        f"the process that read it died ({_words(status)})",
+        remedy="Export the photo again; if others fail as well, look at the memory of this machine.",
+    )
 
 
 def _words(status: int) -> str:
