@@ -29,11 +29,11 @@ _TASKS = Path("/proc/self/task")
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 # The kernel knows a name of 15 bytes for each thread: `ps -L`, `top -H` show it.
 _NAME_BYTES = 15
-# Whoever waits there waits for us: futex, nanosleep, clock_nanosleep, poll, select and their like. On other
-# machines nobody is suspected.
+# Whoever waits there waits for us: futex, nanosleep, clock_nanosleep, poll, select and their like, and
+# restart_syscall, which is how they go on after a stop. On other machines nobody is suspected.
 _OUR_OWN = {
-    "x86_64": ("202", "35", "230", "7", "23", "270", "271"),
-    "aarch64": ("98", "101", "115", "72", "73"),
+    "x86_64": ("202", "35", "230", "7", "23", "270", "271", "219"),
+    "aarch64": ("98", "101", "115", "72", "73", "128"),
 }.get(platform.machine(), ())
 
 

@@ -163,7 +163,9 @@ def held(machine: Machine, loop: str) -> Iterator[None]:
     named = f"grep -lx {loop} /proc/{machine.pid()}/task/*/comm | cut -d/ -f5 | sort -n | head -1"
     thread = machine.out("sh", "-c", named)
     assert thread.isdigit()
-    trace = f"strace -e trace=futex -e inject=futex:delay_enter=1000s -p {thread}"
+    # As a wait that is interrupted goes on: it is held in the sleep that it is in.
+    waits = "restart_syscall,futex"
+    trace = f"strace -e trace={waits} -e inject={waits}:delay_enter=1000s -p {thread}"
     tracer = machine.out("sh", "-c", f"setsid {trace} </dev/null >/dev/null 2>&1 & echo $!")
     try:
         yield
@@ -184,7 +186,6 @@ def test_a_daemon_of_which_one_loop_hangs_is_killed_by_the_watchdog_as_well(
         def said(words: str) -> bool:
             return any(words in entry["MESSAGE"] for entry in stopped.entries(after=began))
 
-        # Nothing to do: so that it is held in its sleep, and not while it holds what all others need.
         with held(stopped, "dispatch-hot"):
             stopped.write(f"{HOT}/unseen.jpg", jpeg(1))
             stopped.eventually(lambda: said("Watchdog timeout"), timeout=60, every=0.5)
