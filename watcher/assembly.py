@@ -40,6 +40,7 @@ from watcher.pipeline.retire import retire
 from watcher.pipeline.runner import Runner
 from watcher.pipeline.sheet import Scope
 from watcher.pipeline.sheet_keeper import SheetKeeper
+from watcher.pulse import Pulse
 from watcher.runs import Runs
 from watcher.stages import about_of, answers_of, build_runner
 
@@ -282,6 +283,15 @@ class Assembly:
 
     def alive(self) -> bool:
         return all(lane.dispatcher.alive() for lane in self.lanes)
+
+    def pulses(self) -> list[Pulse]:
+        """Of every loop there is, and of every photo that is being published or retired."""
+        pulses = [watch.pulse for watch in self.watches.values()]
+        for lane in self.lanes:
+            pulses += lane.dispatcher.pulses()
+            if isinstance(lane.runner, Runner):
+                pulses += lane.runner.pulses()
+        return pulses
 
     def begin_stop(self) -> None:
         """Admit and claim no more; what runs goes on."""

@@ -8,15 +8,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from watcher.errors import HostError
+from watcher.pulse import Pulse
 
 BELL = "bell"
 _RING, _LOOK = b"!", b"?"
+# The listener wakes by itself this often, in seconds.
+TICK = 5.0
 
 
 class Bell:
@@ -39,15 +43,22 @@ class Bell:
             raise HostError(f"{path} is not a pipe", remedy="Move it away and start again.")
         self._on_ring = on_ring
         self._closing = threading.Event()
+        self.pulse = Pulse("bell")
         self._thread = threading.Thread(target=self._listen, name="bell", daemon=True)
         self._thread.start()
 
     def _listen(self) -> None:
-        while True:
+        poll = select.poll()
+        poll.register(self._pipe, select.POLLIN)
+        while not self._closing.is_set():
+            self.pulse.beat()
+            if not poll.poll(TICK * 1000):
+                continue
             rings = os.read(self._pipe, 4096)
             if self._closing.is_set():
-                return
+                break
             self._on_ring(_LOOK in rings)
+        self.pulse.rest()
 
     def close(self) -> None:
         self._closing.set()

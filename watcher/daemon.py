@@ -13,14 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from watcher import __version__, config, log
+from watcher import __version__, config, log, memory
 from watcher.assembly import Assembly, Engines
 from watcher.bell import Bell
 from watcher.config import Folder, Settings
 from watcher.domain import JobState, Source, printable
 from watcher.errors import ConfigError, EngineUnavailable, HostError, WatcherError
 from watcher.exits import BUG, OK, exit_status
-from watcher.health import JOURNAL, StateDir, Systemd
+from watcher.health import JOURNAL, Heartbeat, StateDir, Systemd
 from watcher.journal_rescue import open_sound
 from watcher.log import event
 from watcher.pipeline.naming import Names
@@ -51,6 +51,7 @@ class Daemon:
         self._show = show or (lambda _: None)
         self._inbox: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._systemd = Systemd()
+        self._heart = Heartbeat(self._systemd, give_up=lambda: leave(BUG))
         self._engines = Engines()
         self._names = Names()
         self._assembly: Assembly | None = None
@@ -60,9 +61,10 @@ class Daemon:
         self._refusals = 0
         self._exit: int | None = None
         self._ready = False
-        self._started = time.time()
+        self._started = time.monotonic()
         self._last: tuple[object, float] = (None, 0.0)
         self._pruned = 0.0
+        self._tidied = 0.0
         self._rescues = 0
         self._clean = True  # no thread of ours hangs in a file system
         self._prepared: list[tuple[str, Folder]] = []
@@ -75,7 +77,7 @@ class Daemon:
             self._listen_to_signals()
             if not self._open_journal():
                 return OK
-            bell = Bell(state.path, lambda look: self._inbox.put(("rung", look)))
+            self._bell = bell = Bell(state.path, lambda look: self._inbox.put(("rung", look)))
             try:
                 self._boot_engines(self._settings)
                 return self._loop()
@@ -117,7 +119,8 @@ class Daemon:
         orphans = self._journal.reap(now=float("inf"))
         self._journal.mend_clock(now=time.time(), longest=self._settings.retry.max_delay_s)
         if orphans:
-            event(logging.WARNING, "recovered from a crash", jobs=orphans)
+            remedy = "Nothing: they are tried again. `journalctl -u hotmatte` says why; oom-kill: raise MemoryMax=."
+            event(logging.WARNING, "recovered from a crash", jobs=orphans, remedy=remedy)
 
     def _prepare(self, name: str, folder: Folder, beat: Callable[[], None]) -> None:
         """Put right what an earlier run left in a hot folder's places: once, before any job of it.
@@ -199,7 +202,10 @@ class Daemon:
             self._ready = True
             self._systemd.ready()
             event(logging.INFO, "ready", folders=len(assembly.watches), generation=self._generation)
-        self._systemd.ping(now)
+        if now - self._tidied > memory.EVERY:
+            self._tidied = now
+            memory.give_back()
+        self._heart.beat([self._bell.pulse, *assembly.pulses()], now)
         try:
             if now - self._pruned > PRUNE_EVERY or not self._pruned:
                 self._pruned = now
@@ -247,7 +253,8 @@ class Daemon:
         return {
             "version": __version__,
             "pid": os.getpid(),
-            "started_at": self._started,
+            # By the clock of today, whatever it said then.
+            "started_at": time.time() - (time.monotonic() - self._started),
             "written_at": time.time(),
             "config": str(self._path.absolute()) if self._path else None,
             "generation": self._generation,

@@ -25,7 +25,8 @@ from watcher.journal import Journal
 from watcher.journal_file import JournalCorrupt
 from watcher.log import event
 from watcher.pauses import Pauses
-from watcher.pipeline.crews import Crews
+from watcher.pipeline.crews import PATIENCE, Crews
+from watcher.pulse import Pulse
 from watcher.runs import Ends, Runs, Word
 from watcher.tally import ENGINE, LaneStatus, Tally
 from watcher.telling import confess, done_words, failure_of, stage_of, words_of
@@ -76,7 +77,7 @@ class Dispatcher:
         self._crowd = 2 * max_in_flight + 2
         self._on_halt = on_halt
         self._turns = itertools.count()
-        self._crews = Crews("ends", 1, apart=True)
+        self._crews = Crews("ends", 1, apart=True, patience=PATIENCE)
         self._events: queue.SimpleQueue[Word | None] = queue.SimpleQueue()
         self._words: deque[Word] = deque()
         self._alone: deque[Job] = deque()
@@ -85,7 +86,8 @@ class Dispatcher:
         self._renewed = time.monotonic()
         self._offset = time.time() - time.monotonic()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name=f"dispatch-{'-'.join(self._folders)}")
+        self._pulse = Pulse(f"dispatch-{'-'.join(self._folders)}")
+        self._thread = threading.Thread(target=self._loop, name=self._pulse.name)
 
     def start(self) -> None:
         self._thread.start()
@@ -114,6 +116,9 @@ class Dispatcher:
     def alive(self) -> bool:
         return self._thread.is_alive()
 
+    def pulses(self) -> list[Pulse]:
+        return [self._pulse, *self._crews.pulses()]
+
     def resume(self) -> None:
         """Forget all pauses: someone says the reason is gone."""
         self.pauses.clear()
@@ -130,10 +135,12 @@ class Dispatcher:
 
     def _loop(self) -> None:
         while True:
+            self._pulse.beat()
             try:
                 self._turn()
                 if self._stopping.is_set() and not self._tally.held() and not self._words:
                     self._crews.shutdown()
+                    self._pulse.rest()
                     return
             except HostError as error:
                 # Only the journal raises here: nothing can be recorded, so nothing may start.
@@ -220,7 +227,7 @@ class Dispatcher:
                 Failure(
                     "DaemonCrashed",
                     f"hotmatte died {job.crashes} times while it worked on this file",
-                    "Export the photo again, or report it: a file must not be able to do that.",
+                    "Give hotmatte more memory (MemoryMax=), export the photo smaller, or report it: see the log.",
                 ),
             )
         elif job.crashes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import errno
+import sys
 from dataclasses import dataclass
 
 # An OSError with one of these says something about the machine or the share, not the file.
@@ -28,6 +29,11 @@ HOST_ERRNOS = frozenset(
         errno.ENODEV,
         errno.ENXIO,
     }
+)
+
+
+OPEN_FILES = (
+    "Raise the limit of open files: LimitNOFILE= of the service, or `ulimit -n`; work resumes by itself."
 )
 
 
@@ -108,6 +114,13 @@ class HostError(WatcherError):
     """Blame: the machine. Disk full, read-only, share gone, no permission."""
 
     remedy = "Free space or restore access; work resumes by itself."
+
+    def __init__(self, reason: str, *, remedy: str | None = None) -> None:
+        # Raised where an OSError is handled, as a rule, and free space is no remedy for each of them.
+        cause = sys.exc_info()[1]
+        if remedy is None and isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE):
+            remedy = OPEN_FILES
+        super().__init__(reason, remedy=remedy)
 
 
 class Action(enum.Enum):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from watcher.domain import as_json
 from watcher.errors import ConfigError, HostError
+from watcher.log import event
+from watcher.pulse import STILL_S, Pulse, Vigil, whereabouts
 
 SNAPSHOT = "status.json"
 LOCK = "lock"
@@ -105,7 +108,8 @@ class Systemd:
         self._notify: Callable[[str], object] = lambda _: None
         if os.environ.get("NOTIFY_SOCKET"):
             self._notify = _sd_notify()
-        self._interval = _watchdog_interval()
+        # Seconds after which systemd kills a daemon that was not heard of; None: it does not.
+        self.interval = _watchdog_interval()
         self._next_ping = 0.0
         self._said = ""
 
@@ -130,9 +134,36 @@ class Systemd:
 
     def ping(self, now: float) -> None:
         """Alive: to be called only while every loop is. Pings at half the interval asked for."""
-        if self._interval is not None and now >= self._next_ping:
+        if self.interval is not None and now >= self._next_ping:
             self._notify("WATCHDOG=1")
-            self._next_ping = now + self._interval / 2
+            self._next_ping = now + self.interval / 2
+
+
+class Heartbeat:
+    """Pings systemd while every loop lives. Where nobody would notice its silence, `give_up` is called."""
+
+    def __init__(self, systemd: Systemd, give_up: Callable[[], None]) -> None:
+        self._systemd = systemd
+        self._give_up = give_up
+        self._vigil = Vigil(still_s=min(STILL_S, systemd.interval or STILL_S))
+        self._hung: dict[Pulse, str] = {}
+
+    def beat(self, pulses: Iterable[Pulse], now: float) -> None:
+        """To be called about once a second."""
+        hung = self._vigil.hung(pulses, now)
+        for pulse in hung.keys() - self._hung.keys():
+            event(
+                logging.ERROR,
+                f"the loop {pulse.name} hangs: {hung[pulse]}; at {whereabouts(pulse)}",
+                remedy="hotmatte starts again by itself, and loses nothing. Please report this line.",
+            )
+        for pulse in self._hung.keys() - hung.keys():
+            event(logging.WARNING, f"the loop {pulse.name} goes on")
+        self._hung = hung
+        if not hung:
+            self._systemd.ping(now)
+        elif self._systemd.interval is None:
+            self._give_up()
 
 
 def _sd_notify() -> Callable[[str], object]:

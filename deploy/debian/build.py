@@ -84,12 +84,17 @@ def build(folder):
     package = folder / f"hotmatte_{version()}_{architecture()}.deb"
     _open_to_all(root)
     subprocess.run(
-        ["dpkg-deb", "--root-owner-group", "-Zzstd", "-z9", "--build", str(root), str(package)],
+        ["dpkg-deb", "--root-owner-group", "-Zzstd", f"-z{_level()}", "--build", str(root), str(package)],
         check=True,
         stdout=subprocess.DEVNULL,
     )
     shutil.rmtree(BUILD)
     return package
+
+
+def _level():
+    """How hard to compress: a package that is thrown away again need not be small."""
+    return os.environ.get("DEB_LEVEL", "9")
 
 
 # --- /opt/hotmatte -------------------------------------------------------------------------

@@ -37,8 +37,10 @@ def nas(tmp_path_factory, real_part) -> Iterator[tuple[DaemonRig, Share]]:
     daemon = DaemonRig(root / "rig", folders=folders, card="tiny")
     share.mount()
     try:
-        daemon.start()
+        # No loop is given up for a share: the watchdog would notice long before anything comes back.
+        daemon.start(WATCHDOG_USEC="2000000")
         yield daemon, share
+        assert "hangs: " not in daemon.log()
         assert daemon.stop() == 0
         assert daemon.leftovers() == []
     finally:

@@ -108,11 +108,8 @@ def test_whichever_system_call_is_the_last_nothing_is_lost_or_doubled(rig):
             versions.setdefault((folder, name), []).append(sha256(content))
         places = _of_retiring(daemon, name) if calls == RETIRING else journal_files(daemon)
         words = inject(calls, f"signal=KILL:when={n}", places)
-        child = daemon.start(ready=False, command=[*TRACED, *words, *daemon.command("run")])
-        try:
-            reached += child.wait(REACHED_S) == -signal.SIGKILL
-        except subprocess.TimeoutExpired:
-            daemon.kill()
+        daemon.start(ready=False, command=[*TRACED, *words, *daemon.command("run")])
+        reached += died(daemon, [daemon.hot(folder) / name for folder in ("in", "drain")])
     print(f"\nsystem calls: {reached} of {len(DEATHS)} deaths")
     assert reached >= len(DEATHS) // 2
     daemon.start()
@@ -122,6 +119,18 @@ def test_whichever_system_call_is_the_last_nothing_is_lost_or_doubled(rig):
     check_sources(daemon, versions)
     check_journal(daemon)
     assert daemon.leftovers() == []
+
+
+def died(daemon: DaemonRig, photos: Sequence[Path]) -> bool:
+    """Whether it died of the call; not if all photos are gone, and some time after that it still lives."""
+    assert daemon.child is not None
+    with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
+        daemon.wait(lambda: not any(photo.exists() for photo in photos), timeout=REACHED_S)
+        daemon.child.wait(1.0)
+    ended = daemon.child.poll()
+    if ended is None:
+        daemon.kill()
+    return ended == -signal.SIGKILL
 
 
 def _of_retiring(daemon: DaemonRig, name: str) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -25,7 +26,20 @@ def package(tmp_path_factory: pytest.TempPathFactory, real_part: Callable[[str, 
     )
     if built := os.environ.get("HOTMATTE_DEB"):
         return Path(built).resolve()
-    folder = tmp_path_factory.mktemp("dist")
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # what is above is that of all processes of this run
+        folder = folder.parent
+    folder /= "dist"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        built_one = folder / "built"
+        if not built_one.exists():
+            built_one.write_text(str(_build(folder)))
+    return Path(built_one.read_text())
+
+
+def _build(folder: Path) -> Path:
     done = subprocess.run(
         ["/usr/bin/python3", str(ROOT / "deploy/debian/build.py"), str(folder)],
         capture_output=True,
@@ -33,10 +47,11 @@ def package(tmp_path_factory: pytest.TempPathFactory, real_part: Callable[[str, 
         cwd=ROOT,
         timeout=500,
         check=False,
+        env={**os.environ, "DEB_LEVEL": "1"},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    (built_one,) = folder.glob("*.deb")
-    return built_one
+    (package,) = folder.glob("*.deb")
+    return package
 
 
 @pytest.fixture(scope="session")

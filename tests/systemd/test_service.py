@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -152,6 +154,44 @@ def test_a_daemon_that_hangs_is_killed_by_the_watchdog_and_its_photos_are_done(s
         assert sorted(line["HOTMATTE_FILE"] for line in lines) == [f"{name}.jpg" for name in names]
         # Those that were running when it stopped were tried twice.
         assert {"2"} <= {line["HOTMATTE_ATTEMPTS"] for line in lines} <= {"1", "2"}
+
+
+@contextmanager
+def held(machine: Machine, loop: str) -> Iterator[None]:
+    """One thread of the daemon sleeps until the block ends, as under a debugger; everything else goes on."""
+    # Threads that it has started have its name, too, and higher numbers.
+    named = f"grep -lx {loop} /proc/{machine.pid()}/task/*/comm | cut -d/ -f5 | sort -n | head -1"
+    thread = machine.out("sh", "-c", named)
+    assert thread.isdigit()
+    # As a wait that is interrupted goes on: it is held in the sleep that it is in.
+    waits = "restart_syscall,futex"
+    trace = f"strace -e trace={waits} -e inject={waits}:delay_enter=1000s -p {thread}"
+    tracer = machine.out("sh", "-c", f"setsid {trace} </dev/null >/dev/null 2>&1 & echo $!")
+    try:
+        yield
+    finally:
+        # What is traced is not gone before its tracer has seen it.
+        machine.run("kill", "-KILL", tracer, check=False)
+
+
+def test_a_daemon_of_which_one_loop_hangs_is_killed_by_the_watchdog_as_well(
+    stopped: Machine, real_part: Callable[[str, object, str], None]
+) -> None:
+    real_part("strace", shutil.which("strace"), "it holds threads")
+    with stopped.drop_in("[Service]\nWatchdogSec=4\n"):
+        began = stopped.moment()
+        stopped.run("systemctl", "restart", "hotmatte")
+        hung = stopped.pid()
+
+        def said(words: str) -> bool:
+            return any(words in entry["MESSAGE"] for entry in stopped.entries(after=began))
+
+        with held(stopped, "dispatch-hot"):
+            stopped.write(f"{HOT}/unseen.jpg", jpeg(1))
+            stopped.eventually(lambda: said("Watchdog timeout"), timeout=60, every=0.5)
+        assert said("the loop dispatch-hot hangs: it waits for what does not come")
+        stopped.eventually(lambda: stopped.is_active() and stopped.pid() != hung)
+        stopped.eventually(lambda: is_done(stopped, "unseen"))
 
 
 def test_a_daemon_that_is_killed_is_back_within_seconds_without_its_old_worker(service: Machine) -> None:
@@ -311,8 +351,14 @@ def test_a_photo_that_needs_more_memory_than_there_is_costs_that_photo_only(stop
     huge = cv2.imencode(".png", np.zeros((9000, 9000, 3), np.uint8))[1].tobytes()
     with stopped.drop_in("[Service]\nMemoryMax=450M\nMemorySwapMax=0\nRestartSec=0\n"):
         stopped.run("systemctl", "restart", "hotmatte")
+        began = stopped.moment()
         stopped.write(f"{HOT}/huge.png", huge)
         stopped.eventually(lambda: stopped.exists(f"{OUT}/huge.error.json"), timeout=60)
+        # Whichever process it was: the photographer is told in the report, and the administrator by the journal.
+        report = json.loads(stopped.read(f"{OUT}/huge.error.json"))
+        assert "memory" in report["reason"] + report["remedy"], report
+        said = [entry["MESSAGE"] for entry in stopped.entries(after=began)]
+        assert any("quarantined: " in words and "memory" in words for words in said), said
         stopped.eventually(stopped.is_active)
         stopped.write(f"{HOT}/small.jpg", jpeg(1))
         stopped.eventually(lambda: is_done(stopped, "small"))

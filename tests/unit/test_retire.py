@@ -123,6 +123,62 @@ def test_what_cannot_be_moved_stays_and_is_the_machines_fault(tmp_path, source, 
     assert all_files(tmp_path) == {"hot/sub/a.jpg": b"the photo"}
 
 
+@pytest.mark.parametrize("way", ["archive", "delete"])
+def test_a_photo_that_can_go_neither_on_nor_back_comes_back_with_the_next_one(
+    tmp_path, source, way, monkeypatch
+):
+    path, real, moved = tmp_path / "hot" / source.relpath, os.rename, []
+
+    def once(old, new):
+        if moved:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        moved.append(new)
+        real(old, new)
+
+    def never(*_, **__):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    for step, instead in (("rename", once), ("link", never), ("unlink", never)):
+        monkeypatch.setattr(module, step, instead)
+    with pytest.raises(HostError, match="Stale"):
+        retire(source, folder(tmp_path, way), job_id=1)
+    assert not path.exists() and moved[0].read_bytes() == b"the photo"
+    monkeypatch.undo()
+    other = path.with_name("b.jpg")
+    other.write_bytes(b"another photo")
+    retire(Source("hot", "sub/b.jpg", Stamp.of(other.stat())), folder(tmp_path, way), job_id=2)
+    assert path.read_bytes() == b"the photo"
+    assert not moved[0].exists()
+    retire(source, folder(tmp_path, way), job_id=1)
+    left = {"archive/sub/a.jpg": b"the photo", "archive/sub/b.jpg": b"another photo"}
+    assert all_files(tmp_path) == (left if way == "archive" else {})
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO])
+def test_where_it_cannot_be_told_whether_a_name_is_taken_nothing_is_put_there(
+    tmp_path, source, number, monkeypatch
+):
+    older = tmp_path / "archive" / "sub" / "a.jpg"
+    older.parent.mkdir(parents=True)
+    older.write_bytes(b"older")
+    real = Path.lstat
+
+    def unsure(path):
+        if path == older:
+            raise OSError(number, os.strerror(number))
+        return real(path)
+
+    def no_links(*_, **__):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(module, "link", no_links)
+    monkeypatch.setattr(Path, "lstat", unsure)
+    with pytest.raises(HostError):
+        retire(source, folder(tmp_path, "archive"), job_id=1)
+    monkeypatch.undo()
+    assert all_files(tmp_path) == {"hot/sub/a.jpg": b"the photo", "archive/sub/a.jpg": b"older"}
+
+
 def test_a_deletion_that_death_interrupted_is_finished(tmp_path, source):
     path = tmp_path / "hot" / source.relpath
     path.rename(leftover(path, 1))

@@ -7,6 +7,7 @@ import io
 import os
 import socket
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from watcher import bell, drop
 from watcher.desk import Desk
 from watcher.domain import JobState, Source, Stamp
 from watcher.errors import HostError
+from watcher.health import JOURNAL
 from watcher.journal import Journal
 from watcher.web.keys import KeyRing, signing_secret
 from watcher.web.limits import Rates
+from watcher.web.progress import Progress
 from watcher.web.refusal import Refused
 from watcher.web.results import unprinted
 from watcher.web.serve import _listen_tcp
@@ -266,3 +269,28 @@ def test_an_answer_does_not_wait_for_the_visitors_acknowledgement() -> None:
 
     asyncio.run(visited())
     assert undelayed == [1]
+
+
+# --- News ----------------------------------------------------------------------------------
+
+
+def test_ends_are_news_although_the_clock_was_set_back_since_the_last_one(tmp_path: Path) -> None:
+    seen: list[str] = []
+    with Journal(tmp_path / JOURNAL) as journal:
+        progress = Progress(tmp_path, lambda record: seen.append(record.job.source.relpath))
+
+        def end(name: str, *, hours_ahead: int = 0) -> None:
+            journal.admit(Source("in", name, Stamp(1, 1)))
+            (job,) = journal.claim(["in"], limit=1, now=time.time(), lease=60.0)
+            journal.finish(job, "{}")
+            with journal.writing() as db:
+                db.execute(
+                    "UPDATE job SET ended_at = ended_at + ? WHERE id = ?", (3600 * hours_ahead, job.id)
+                )
+            progress._beat()
+
+        end("before.jpg", hours_ahead=2)
+        end("after.jpg")
+        end("later.jpg")
+        progress.close()
+    assert seen == ["before.jpg", "after.jpg", "later.jpg"]

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from watcher import __version__, log
+from watcher import __version__, log, memory
 from watcher.config import Settings
 from watcher.domain import printable
 from watcher.health import JOURNAL
@@ -26,10 +26,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
+    memory.limit_arenas()
+    from watcher import descriptors
     from watcher.daemon import Daemon
     from watcher.engine.card import cards_of
 
     log.set_up(settings.log.format, settings.log.level)
+    descriptors.raise_limit(len(settings.folders))
     cards_of(settings)
     cards = cards_of(settings, "here")
     plain = log.shape_of(settings.log.format) == "text"

@@ -22,7 +22,9 @@ from watcher.errors import (
     EngineOutOfMemory,
     EngineTimeout,
     EngineUnavailable,
+    HostError,
     InputRejected,
+    host_error,
 )
 from watcher.log import event
 from watcher.worker import wire
@@ -41,14 +43,19 @@ class EngineClient:
     ) -> None:
         """Start `python` on the engine file. `env` is added to the environment.
 
-        Raises EngineUnavailable where the interpreter cannot be started.
+        Raises EngineUnavailable where the interpreter cannot be started, HostError where nothing could be.
         """
-        self._arena = Arena(arena_bytes)
+        try:
+            self._arena = Arena(arena_bytes)
+        except OSError as error:
+            raise HostError(f"no memory to share with the engine: {error.strerror or error}") from error
         command = [python, "-u", str(ISLAND), str(engine), str(self._arena.fd)]
         try:
             self._child = Child(command, fds=(self._arena.fd,), env=_environment(python, env or {}))
         except OSError as error:
             self._arena.close()
+            if (host := host_error(error, f"start {python}")) is not None:
+                raise host from error
             raise EngineUnavailable(
                 f"cannot start the interpreter {python}: {error.strerror or error}",
                 remedy="Correct `python` in the model card, or install that interpreter.",

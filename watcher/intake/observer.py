@@ -51,6 +51,8 @@ _EVENTS: list[type[FileSystemEvent]] = [
     DirDeletedEvent,
 ]
 _JOIN_S = 5.0
+# Descriptors: of inotify, and of a pipe that ends its thread.
+_FOR_AN_OBSERVER = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ def observe(folder: Folder, rules: Rules, on_hint: Callable[[str], None]) -> Obs
     try:
         observer = _start(folder, _Listener(os.path.realpath(folder.path), rules, on_hint))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EMFILE):
+        if error.errno not in (errno.ENOSPC, errno.EMFILE) or _no_descriptor_is_left():
             raise
         reason = _limit(error.errno)
         event(logging.WARNING, f"polling: {reason}", path=folder.path)
@@ -167,6 +169,20 @@ def _threads(observer: BaseObserver) -> Iterator[threading.Thread]:
     for owner in (observer, *observer.emitters):
         yield owner
         yield from (part for part in vars(owner).values() if isinstance(part, threading.Thread))
+
+
+def _no_descriptor_is_left() -> bool:
+    """inotify_init says EMFILE for two limits: of instances, which polling needs none of, and of open files."""
+    taken: list[int] = []
+    try:
+        for _ in range(_FOR_AN_OBSERVER):
+            taken.append(os.open("/", os.O_PATH | os.O_CLOEXEC))
+    except OSError:
+        return True
+    finally:
+        for number in taken:
+            os.close(number)
+    return False
 
 
 def _limit(number: int | None) -> str:

@@ -6,6 +6,8 @@ import threading
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from watcher.pulse import Pulse
+
 # The file system has not answered for this long: say so, rather than "watching".
 HUNG_S = 10.0
 
@@ -36,6 +38,7 @@ class FolderStatus:
 
 class Standing:
     def __init__(self, name: str) -> None:
+        self.pulse = Pulse(f"intake-{name}")
         self._lock = threading.Lock()
         self._status = FolderStatus(name)
         self._oldest_since = 0.0
@@ -55,9 +58,11 @@ class Standing:
     def beat(self, now: float) -> None:
         """The thread is about to touch the file system."""
         self._busy_since = now
+        self.pulse.beat()
 
     def rest(self, *, waiting: int, oldest: tuple[str, float] | None) -> None:
         """The thread is about to wait for hints. `oldest`: a relpath and since when it is seen."""
+        self.pulse.beat()
         relpath, since = oldest or (None, 0.0)
         with self._lock:
             self._status = replace(self._status, waiting=waiting, oldest=relpath)
@@ -86,6 +91,7 @@ class Standing:
 
     def went_offline(self, reason: str) -> bool:
         """False where this was known already."""
+        self.pulse.beat()
         with self._lock:
             news = (self._status.state, self._status.reason) != ("offline", reason)
             self._status = replace(

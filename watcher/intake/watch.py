@@ -29,6 +29,7 @@ from watcher.intake.polled import KEEP_TIMES, Polled
 from watcher.intake.settle import Settler
 from watcher.intake.standing import FolderStatus, Standing
 from watcher.log import event
+from watcher.pulse import Pulse
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +126,10 @@ class FolderWatch:
         """Never blocks, whatever the file system does."""
         return self._standing.report(time.monotonic())
 
+    @property
+    def pulse(self) -> Pulse:
+        return self._standing.pulse
+
     def is_open(self) -> bool:
         """May jobs of this folder run? Not before it has been put right, nor while it is offline."""
         return self._is_prepared and self.status().state != "offline"
@@ -145,11 +150,14 @@ class FolderWatch:
                     self._turn()
             except WatcherError as error:
                 self._go_offline(error)
+            except OSError as error:
+                self._go_offline(HostError(f"cannot look at {self._path}: {error.strerror or error}"))
             except Exception:
                 logger.exception("intake of folder=%s failed and starts again", self.name)
                 self._go_offline(WatcherError("intake failed: a bug, see the log"))
             self._stopping.wait(self._probe_s)
         self._close()
+        self.pulse.rest()
 
     def _create(self) -> None:
         try:

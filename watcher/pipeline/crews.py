@@ -7,12 +7,21 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from watcher.domain import Job
+from watcher.pulse import Pulse
+
+# Seconds that work on one photo may take before it is asked whether its thread still moves.
+PATIENCE = 600.0
 
 
 class Crews:
-    """Threads for one stage. `apart`: some for each hot folder, as a share that hangs keeps its own."""
+    """Threads for one stage. `apart`: some for each hot folder, as a share that hangs keeps its own.
 
-    def __init__(self, stage: str, threads: int, *, apart: bool) -> None:
+    `patience`: how long a photo may take, in seconds; None where waiting for other photos is part of it.
+    """
+
+    def __init__(self, stage: str, threads: int, *, apart: bool, patience: float | None = None) -> None:
+        self._patience = patience
+        self._pulses: set[Pulse] = set()
         self._stage = stage
         self._threads = threads
         self._apart = apart
@@ -25,7 +34,26 @@ class Crews:
             crew = self._crews.get(key)
             if crew is None:
                 crew = self._crews[key] = ThreadPoolExecutor(self._threads, f"{self._stage}-{key}")
-        return crew.submit(work, *args)
+        return crew.submit(self._work, f"{self._stage}-{job.source.folder}", work, *args)
+
+    def _work(self, name: str, work: Callable[..., None], *args: object) -> None:
+        if self._patience is None:
+            work(*args)
+            return
+        pulse = Pulse(name)
+        pulse.beat(self._patience)
+        with self._lock:
+            self._pulses.add(pulse)
+        try:
+            work(*args)
+        finally:
+            with self._lock:
+                self._pulses.discard(pulse)
+
+    def pulses(self) -> list[Pulse]:
+        """Of what is being worked on."""
+        with self._lock:
+            return list(self._pulses)
 
     def shutdown(self) -> None:
         for crew in self._crews.values():

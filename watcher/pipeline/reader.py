@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import errno
 import json
 import mmap
 import os
@@ -136,7 +137,9 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
     body, fds, flags, _ = socket.recv_fds(channel, MESSAGE_BYTES, 1)
     if not body:
         return None, []
-    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+    if flags & socket.MSG_CTRUNC:  # it came with one descriptor at most, and that is lost
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    if flags & socket.MSG_TRUNC:
         raise ValueError("a message that is too long")
     return json.loads(body), fds
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import mmap
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -20,7 +22,7 @@ import numpy as np
 
 import watcher
 from watcher import errors
-from watcher.errors import HostError, InputError, InputNotReady, InputRejected
+from watcher.errors import HostError, InputError, InputNotReady, InputRejected, host_error
 from watcher.log import event
 from watcher.pipeline import pixels, reader, sniff
 from watcher.pipeline.pages import KEPT_BYTES
@@ -88,6 +90,8 @@ class _Reader:
         except TimeoutError:
             raise
         except OSError as error:
+            if error.errno == errno.EMFILE:
+                raise
             raise _Gone from error
         if answer is None:
             raise _Gone
@@ -194,6 +198,8 @@ class _Reading:
                 # The next picture will be written over this one.
                 return _picture(answer["fields"], self._process.kept, copies=True)
             except (OSError, ValueError, TypeError, LookupError) as error:
+                if isinstance(error, OSError) and (host := host_error(error, "take the picture over")):
+                    raise host from error
                 raise InputNotReady(f"the process that read it answered nonsense ({error})") from error
 
     def end(self) -> None:
@@ -215,16 +221,20 @@ class _Reading:
                     f"reading it took longer than {self._timeout:g} s, and was stopped",
                     remedy="Export the photo again, or raise limits.decode_timeout_s, then `hotmatte retry`.",
                 ) from None
+            except OSError as error:
+                # The picture is lost, and the memory it was in: the process has to begin anew.
+                self._lose().kill()
+                self._readers.replace(process)
+                raise HostError(f"cannot take the picture over: {error.strerror or error}") from error
             except (_Gone, ValueError) as error:
                 status = self._lose().kill()
                 self._readers.replace(process)
                 # It had left for want of work just when it was borrowed.
                 if isinstance(error, _Gone) and not fresh and status == 0 and message["kind"] == "measure":
                     continue
-                raise InputNotReady(
-                    f"the process that read it died ({_words(status)})",
-                    remedy="Export the photo again; if others fail as well, look at the memory of this machine.",
-                ) from None
+                if isinstance(error, ValueError):
+                    raise InputNotReady(f"the process that read it answered nonsense ({error})") from None
+                raise _death(status) from None
             if answer["kind"] == "failed":
                 with _closing(given):
                     _complain(answer)
@@ -234,6 +244,18 @@ class _Reading:
         process, self._process = self._process, None
         assert process is not None
         return process
+
+
+def _death(status: int) -> InputNotReady:
+    if status == -signal.SIGKILL:  # not by us: that is said where it is done
+        return InputNotReady(
+            "the process that read it was killed (signal 9), as a rule by the kernel for want of memory",
+            remedy="Raise MemoryMax= of the service, or lower limits.max_in_flight_mp; then `hotmatte retry`.",
+        )
+    return InputNotReady(
+        f"the process that read it died ({_words(status)})",
+        remedy="Export the photo again; if others fail as well, look at the memory of this machine.",
+    )
 
 
 def _words(status: int) -> str:

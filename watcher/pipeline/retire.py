@@ -38,6 +38,8 @@ _READ_ONLY = "Make it writable, or set `source: leave` for this folder; work res
 
 _mutex = threading.Lock()
 _leaving: set[Path] = set()
+# Photos aside that could not be put back either, and where they belong.
+_stranded: dict[Path, Path] = {}
 
 
 def retire(source: Source, folder: Folder, *, job_id: int) -> Path | None:
@@ -67,6 +69,8 @@ def _alone(path: Path) -> Iterator[bool]:
 
 def _retire(path: Path, source: Source, folder: Folder, job_id: int) -> Path | None:
     try:
+        if _stranded:
+            _bring_back(folder.path)
         if folder.source == "delete":
             _delete(path, source.stamp, job_id)
         elif folder.source == "archive" and folder.archive is not None:
@@ -86,15 +90,16 @@ def leftover(path: Path, job_id: int, kind: Literal["aside", "copy"] = "aside") 
 def _delete(path: Path, stamp: Stamp, job_id: int) -> None:
     aside = leftover(path, job_id)
     # `aside` may be there already, from a deletion that failed half-way.
-    if _is(path, stamp) and not os.path.lexists(aside):
+    if _is(path, stamp) and not _is_there(aside):
         rename(path, aside)
-    if not os.path.lexists(aside):
-        return
-    if _is(aside, stamp):
-        unlink(aside)
-        fsync_directory(aside.parent)
-    else:
-        _name(aside, path)
+    with _or_back(aside, path):
+        if not _is_there(aside):
+            return
+        if _is(aside, stamp):
+            unlink(aside)
+            fsync_directory(aside.parent)
+        else:
+            _name(aside, path)
 
 
 def _archive(path: Path, source: Source, archive: Path, job_id: int) -> Path | None:
@@ -109,17 +114,39 @@ def _archive(path: Path, source: Source, archive: Path, job_id: int) -> Path | N
         if error.errno != errno.EXDEV:
             raise
         return _copy_away(path, folder, source.stamp, job_id)
-    try:
+    with _or_back(aside, path):
         if not _is(aside, source.stamp):
             _name(aside, path)
             return None
         target = _name(aside, folder / path.name)
         fsync_directory(folder)
-    except OSError:
-        if os.path.lexists(aside):
-            _name(aside, path)
-        raise
     return target
+
+
+@contextmanager
+def _or_back(aside: Path, path: Path) -> Iterator[None]:
+    """What was moved aside is put back where that is refused what it was moved for."""
+    try:
+        yield
+    except OSError:
+        try:
+            if _is_there(aside):
+                _name(aside, path)
+        except OSError:
+            # Nothing can be moved at the moment: with the next photo of this folder, or the next start.
+            with _mutex:
+                _stranded[aside] = path
+        raise
+
+
+def _bring_back(folder: Path) -> None:
+    with _mutex:
+        mine = {aside: path for aside, path in _stranded.items() if path.is_relative_to(folder)}
+    for aside, path in mine.items():
+        if _is_there(aside):
+            _name(aside, path)
+        with _mutex:
+            _stranded.pop(aside, None)
 
 
 def _copy_away(path: Path, folder: Path, stamp: Stamp, job_id: int) -> Path:
@@ -211,6 +238,15 @@ def _is(path: Path, stamp: Stamp) -> bool:
     return Stamp.of(status) == stamp
 
 
+def _is_there(path: Path) -> bool:
+    """Unlike os.path.lexists: raises OSError where that cannot be told, instead of "no"."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def _name(moved: Path, wanted: Path) -> Path:
     """Give `moved` the name `wanted`, or else a numbered one; the name it got.
 
@@ -225,7 +261,7 @@ def _name(moved: Path, wanted: Path) -> Path:
             if not _same(moved, target):
                 continue
         except OSError:  # a file system without hard links
-            if os.path.lexists(target):
+            if _is_there(target):
                 continue
             rename(moved, target)
             return target

@@ -15,13 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watcher.domain import Frame, Job, Outcome
-from watcher.errors import EngineOutOfMemory, InputRejected, WatcherError
+from watcher.errors import EngineOutOfMemory, InputRejected, WatcherError, host_error
 from watcher.log import event
 from watcher.pipeline.answers import Sharing
 from watcher.pipeline.batch import Batcher
 from watcher.pipeline.budget import PixelBudget
-from watcher.pipeline.crews import Crews
+from watcher.pipeline.crews import PATIENCE, Crews
 from watcher.pipeline.looks import Answer, Look, View
+from watcher.pulse import Pulse
+
+# The infer loop wakes by itself this often, in seconds.
+TICK = 5.0
 
 Proxy = NDArray[np.uint8]
 Values = NDArray[np.float32]
@@ -138,9 +142,10 @@ class Runner:
         self._sharing: Sharing[_Trip] = Sharing()
         self._trips: dict[Job, _Trip] = {}
         self._decoders = Crews("decode", threads, apart=apart)
-        self._finishers = Crews("finish", threads, apart=apart)
+        self._finishers = Crews("finish", threads, apart=apart, patience=PATIENCE)
         self._free_lanes = threading.Semaphore(lanes)
         self._lanes = ThreadPoolExecutor(lanes, "infer-lane") if lanes > 1 else None
+        self._pulse = Pulse("infer")
         self._inferring = threading.Thread(target=self._infer_loop, name="infer")
         self._inferring.start()
 
@@ -222,9 +227,11 @@ class Runner:
         waiting: dict[Job, _Trip] = {}
         while True:
             batches: list[list[Frame]] = []
+            self._pulse.beat()
             try:
                 trip = self._decoded.get(timeout=self._patience())
                 if trip is None:
+                    self._pulse.rest()
                     return
                 assert trip.frame is not None
                 assert trip.proxy is not None
@@ -237,13 +244,18 @@ class Runner:
             for batch in filter(None, batches):
                 self._enter([waiting.pop(frame.job) for frame in batch])
 
-    def _patience(self) -> float | None:
-        """How long to wait for another frame: for ever, if nobody waits for company."""
+    def pulses(self) -> list[Pulse]:
+        return [self._pulse, *self._finishers.pulses()]
+
+    def _patience(self) -> float:
+        """How long to wait for another frame: the loop is to be heard of, although nobody waits for company."""
         deadline = self._batcher.next_deadline()
-        return None if deadline is None else max(0.0, deadline - time.monotonic())
+        return TICK if deadline is None else min(TICK, max(0.0, deadline - time.monotonic()))
 
     def _enter(self, batch: list[_Trip]) -> None:
         """Infer `batch`: here where there is one lane, else in the next that is free."""
+        # The engine keeps its own deadline; a worker that has to be replaced first takes longer.
+        self._pulse.beat(len(batch) * self._timeout + PATIENCE)
         if self._lanes is None:
             self._infer(batch)
             return
@@ -343,6 +355,10 @@ class Runner:
             self._resolve(trip, outcome)
 
     def _fail(self, trip: _Trip, error: BaseException, stage: str) -> None:
+        if isinstance(
+            error, OSError
+        ):  # no file is at fault where descriptors have run out, wherever that was
+            error = host_error(error, f"{stage} a photo") or error
         if isinstance(error, WatcherError):
             error.stage = stage
         self._resolve(trip, error)

@@ -167,6 +167,8 @@ class Progress:
     def _newly_ended(self) -> list[Record]:
         """Each end once, although the last seconds are read again and again."""
         fresh = []
+        # A clock that was set back must not make the ends of hours unseen.
+        self._since = min(self._since, time.time())
         for record in self._desk.ended(since=self._since - OVERLAP):
             mark = (record.job.id, record.ended_at)
             if mark not in self._seen and (record.ended_at or 0.0) >= self._since - OVERLAP:
