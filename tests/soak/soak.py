@@ -52,12 +52,15 @@ GROWTH, SLACK_MB, SLACK_FILES = 1.10, 8.0, 16
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What the daemon and its worker hold at one moment; MB are 10^6 bytes."""
+    """What the daemon and its worker hold at one moment, and the largest reader; MB are 10^6 bytes.
+
+    How many readers there are follows the load: one for each photo that is read at the time, and a minute longer.
+    """
 
     at_s: float
     daemon_mb: float
     worker_mb: float
-    readers_mb: float
+    reader_mb: float
     files: int
     threads: int
 
@@ -126,7 +129,8 @@ class Soak:
     def _note(self) -> None:
         daemon = psutil.Process(self.rig.pid)
         at_s = time.monotonic() - self._began
-        sizes = [_megabytes(family) for family in ([daemon], self.rig.workers(), self.rig.readers())]
+        largest = max((_megabytes([reader]) for reader in self.rig.readers()), default=0.0)
+        sizes = [_megabytes([daemon]), _megabytes(self.rig.workers()), largest]
         self.curve.append(Footprint(at_s, *sizes, daemon.num_fds(), daemon.num_threads()))
 
     # --- Afterwards ------------------------------------------------------------------------
@@ -166,7 +170,7 @@ class Soak:
 
     def _check_footprint(self) -> None:
         _, first, *_, last = self._fifths()
-        for name in ("daemon_mb", "worker_mb", "readers_mb"):
+        for name in ("daemon_mb", "worker_mb", "reader_mb"):
             most = getattr(first, name) * GROWTH + SLACK_MB
             assert getattr(last, name) <= most, f"{name} grew: {first} -> {last}"
         assert last.files <= first.files + SLACK_FILES, f"open files grew: {first} -> {last}"

@@ -72,8 +72,14 @@ def test_a_loop_that_waits_for_a_file_system_does_not_and_nor_does_who_waits_for
             pass
 
     away = loop(opens, lambda: (tmp_path / "nobody writes").open("wb").close())
-    waits = loop(held.acquire, held.release)
-    alone = loop(held.acquire, held.release)
+
+    def waits_for_it() -> None:
+        with held:
+            pass
+
+    # Whichever of the two has it first lets the other have it.
+    waits = loop(waits_for_it, held.release)
+    alone = loop(waits_for_it)
     vigil, other = Vigil(still_s=SOON), Vigil(still_s=SOON)
     # Once the one would be suspected without the other, what is said of both together says something.
     vigil.hung([away, waits], time.monotonic())
