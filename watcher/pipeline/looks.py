@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import cv2
 import numpy as np
@@ -168,22 +168,29 @@ def disagree(views: Sequence[View]) -> bool:
 
 
 def _mended(best: Field, others: Sequence[Field]) -> Field:
-    """`best`, but where two others agree that a whole patch of it is wrong, what they say.
+    """`best`, but where two others say that a whole patch of it is wrong, what they say.
 
+    Somebody they both see is taken over wherever it is: what an engine misses is far more often at
+    fault than what it adds. What they both miss goes only if they agree about all of the photo.
     A patch, not a strand: what only the finest answer sees of hair is why it was chosen.
     """
-    if len(others) != 2 or difference(*others) > _DISAGREE:
+    if len(others) != 2:
         return best
     height, width = best.shape
     one, two = (resized(other, (width, height)) for other in others)
-    alone = (np.abs(best - one) > _CONTRADICTS) & (np.abs(best - two) > _CONTRADICTS)
-    side = 2 * round(_PATCH * min(height, width) / 2) + 1
+    missed = (one - best > _CONTRADICTS) & (two - best > _CONTRADICTS)
+    wrong = _patches(missed)
+    if difference(*others) <= _DISAGREE:
+        wrong |= _patches((best - one > _CONTRADICTS) & (best - two > _CONTRADICTS))
+    return np.where(wrong, (one + two) / 2, best).astype(np.float32) if wrong.any() else best
+
+
+def _patches(alone: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where as much as a square of `_PATCH` of the short side hangs together, and a little around it."""
+    side = 2 * round(_PATCH * min(alone.shape) / 2) + 1
     square = np.ones((side, side), np.uint8)
     patches = cv2.morphologyEx(alone.astype(np.uint8), cv2.MORPH_OPEN, square)
-    if not patches.any():
-        return best
-    mended = cv2.dilate(patches, square) > 0
-    return np.where(mended, (one + two) / 2, best).astype(np.float32)
+    return cast(NDArray[np.bool_], cv2.dilate(patches, square) > 0)
 
 
 def _heard(wholes: Sequence[Field]) -> list[int]:
