@@ -49,6 +49,7 @@ def run(setting: Setting) -> list[Table]:
         bench.results([given[0].image], "best")  # unmeasured: whatever is compiled is compiled now
         tables = [_table("Against the truth", bench, given)]
         tables.append(_table("Composites with known foreground", bench, composites))
+        tables.append(_table("Groups", bench, pairs.groups(given, folder / "groups")))
         tables.append(_sizes(bench, setting))
     return tables
 

@@ -77,6 +77,15 @@ def test_a_sure_answer_that_the_closer_look_contradicts_is_put_to_a_third():
     assert next_look([SURE, agrees], CANVASES, "all") in (None, Look.whole(CANVASES.smaller))
 
 
+def test_so_is_one_that_it_contradicts_in_a_patch_only():
+    """A hand is no 2 % of a person, but somebody will look at it."""
+    closer = whole(person(CANVASES.larger))
+    assert next_look([SURE, closer], CANVASES, "all") is None
+    closer.alpha[400:440, 500:540] = 0.0
+    assert difference(SURE.alpha, closer.alpha) < 0.02
+    assert next_look([SURE, closer], CANVASES, "all") == Look.whole(CANVASES.smaller)
+
+
 def test_someone_tiny_gets_a_closer_look_and_room_around():
     tiny = whole(person(CANVASES.usual, box=(0.5, 0.6, 0.55, 0.7)))
     look = next_look([tiny], CANVASES, "doubt")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -130,7 +130,7 @@ def next_look(views: Sequence[View], canvases: Canvases, policy: Policy) -> Look
         return _larger(first, canvases) if policy == "all" else None
     if len(seen) > 1 or seen[0] not in (canvases.smaller, canvases.larger):
         return None
-    differ = difference(first, _pasted(views[1])) > _DISAGREE
+    differ = _differ(first, _pasted(views[1]))
     if seen[0] == canvases.larger:
         return Look.whole(canvases.smaller) if differ else None
     if differ:
@@ -190,7 +190,7 @@ def _patches(alone: NDArray[np.bool_]) -> NDArray[np.bool_]:
     side = 2 * round(_PATCH * min(alone.shape) / 2) + 1
     square = np.ones((side, side), np.uint8)
     patches = cv2.morphologyEx(alone.astype(np.uint8), cv2.MORPH_OPEN, square)
-    return cast(NDArray[np.bool_], cv2.dilate(patches, square) > 0)
+    return cv2.dilate(patches, square) > 0
 
 
 def _heard(wholes: Sequence[Field]) -> list[int]:
@@ -204,6 +204,15 @@ def _heard(wholes: Sequence[Field]) -> list[int]:
         if apart[i, j] and apart[i, k] and not apart[j, k]:
             return [j, k]
     return everyone
+
+
+def _differ(one: Field, other: Field) -> bool:
+    """Are two answers apart, by their areas or by a whole patch (an arm, a face)?"""
+    if difference(one, other) > _DISAGREE:
+        return True
+    height, width = min(one.shape[0], other.shape[0]), min(one.shape[1], other.shape[1])
+    apart = np.abs(resized(one, (width, height)) - resized(other, (width, height))) > _CONTRADICTS
+    return bool(_patches(apart).any())
 
 
 def difference(one: Field, other: Field) -> float:
