@@ -1,4 +1,4 @@
-"""Pairs of photo and true alpha: folders of them, or composites made of what the tests ship."""
+"""Pairs of photo and true alpha: folders of them, composites of their people, and groups."""
 
 from __future__ import annotations
 
