@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="DIR",
-        help="for `quality`: a folder with image/ and alpha/; default: composites of the tests' photos",
+        help="for `quality`: a folder with image/ and alpha/; default: that of the tests",
     )
     parser.add_argument(
         "--scratch",

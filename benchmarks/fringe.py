@@ -25,8 +25,7 @@ PLAIN = ((0.0, 0.7, 0.2), (0.95, 0.95, 0.95))
 
 
 def run(setting: Setting) -> list[Table]:
-    with setting.folder("fringe") as folder:
-        return [table(quality.pairs_of(setting, folder))]
+    return [table(quality.pairs_of(setting))]
 
 
 def table(given: Sequence[Pair]) -> Table:

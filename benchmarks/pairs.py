@@ -1,4 +1,4 @@
-"""Pairs of photo and true alpha: folders of them, or composites made of what the tests ship."""
+"""Pairs of photo and true alpha: folders of them, composites of their people, and groups."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from benchmarks import photos
 from watcher.pipeline import foreground
 
 Field = NDArray[np.float32]
+# Of the pictures of groups: width, height, and how much of it people fill.
+GROUP = (1800, 1200)
+HEIGHTS = (0.8, 0.62, 0.9, 0.7)
 ENDINGS = (".jpg", ".jpeg", ".png")
 
 
@@ -57,6 +60,59 @@ def compose(pairs: Sequence[Pair], folder: Path) -> list[Pair]:
         cv2.imwrite(str(path), np.rint(np.clip(mixed, 0, 1)[..., ::-1] * 255).astype(np.uint8))
         made.append(Pair(pair.name, path, truth, front))
     return made
+
+
+def groups(pairs: Sequence[Pair], folder: Path) -> list[Pair]:
+    """Two to four of the pairs' people side by side before a photo out of focus; as many pictures as pairs.
+
+    The same each time. Who stands further right stands in front; half of them are mirrored.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    people = [_cut_out(_front(rgb(pair.image), pair.truth), pair.truth) for pair in pairs]
+    made = []
+    for number in range(len(people)):
+        count = 2 + number % 3
+        width, height = GROUP
+        back = cv2.resize(rgb(photos.SHIPPED[number % len(photos.SHIPPED)])[::-1], GROUP)
+        picture = cv2.GaussianBlur(back, (0, 0), 0.02 * height)
+        front, truth = picture.copy(), np.zeros((height, width), np.float32)
+        for place in range(count):
+            one, alpha = people[(number + place * (1 + number % 2)) % len(people)]
+            turn = -1 if (number + place) % 2 else 1
+            tall = height * HEIGHTS[(number + place) % len(HEIGHTS)]
+            scale = min(tall / alpha.shape[0], 1.5 * width / count / alpha.shape[1])
+            size = round(alpha.shape[1] * scale), round(alpha.shape[0] * scale)
+            one, alpha = (
+                cv2.resize(each[:, ::turn], size, interpolation=cv2.INTER_AREA) for each in (one, alpha)
+            )
+            left = round((place + 0.5) * width / count - size[0] / 2)
+            _stand(picture, front, truth, one, alpha, left)
+        path = folder / f"group_{number + 1}.png"
+        cv2.imwrite(str(path), np.rint(np.clip(picture[..., ::-1], 0, 1) * 255).astype(np.uint8))
+        made.append(Pair(path.stem, path, truth, front))
+    return made
+
+
+def _cut_out(front: Field, truth: Field) -> tuple[Field, Field]:
+    """The box around somebody, colours and alpha."""
+    rows, columns = (np.flatnonzero((truth > 0.05).any(axis)) for axis in (1, 0))
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    return front[box], truth[box]
+
+
+def _stand(picture: Field, front: Field, truth: Field, one: Field, alpha: Field, left: int) -> None:
+    """Put somebody into `picture`, feet (or whatever comes last) on its lower border; truth and colours follow."""
+    height, width = truth.shape
+    start, end = max(0, left), min(width, left + alpha.shape[1])
+    there = slice(height - alpha.shape[0], height), slice(start, end)
+    alpha, one = alpha[:, start - left : end - left], one[:, start - left : end - left]
+    share = alpha[..., None]
+    both = alpha + (1 - alpha) * truth[there]
+    # Of what is opaque together each has a part of the colour.
+    mixed = share * one + (1 - share) * truth[there][..., None] * front[there]
+    front[there] = np.where(both[..., None] > 0, mixed / np.maximum(both, 1e-6)[..., None], front[there])
+    picture[there] = share * one + (1 - share) * picture[there]
+    truth[there] = both
 
 
 def _front(image: Field, truth: Field) -> Field:

@@ -29,6 +29,8 @@ OUTPUTS = [{"kind": "cutout", "suffix": ".cutout.png"}, {"kind": "matte", "suffi
 # The soft band of a matte, where the colours of a cutout have to be estimated.
 SOFT = (0.02, 0.98)
 SIZES = {"24 MP": (6000, 4000), "45 MP": (8256, 5504)}
+# What medium format delivers: `best` alone, for its memory.
+HUGE = {"100 MP": (11648, 8736), "151 MP": (14204, 10652)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,28 +45,21 @@ class Run:
 
 def run(setting: Setting) -> list[Table]:
     with setting.folder("quality") as folder:
-        given = pairs_of(setting, folder)
+        given = pairs_of(setting)
         composites = pairs.compose(given, folder / "composites")
         bench = Bench(folder)
         bench.results([given[0].image], "best")  # unmeasured: whatever is compiled is compiled now
         tables = [_table("Against the truth", bench, given)]
         tables.append(_table("Composites with known foreground", bench, composites))
+        tables.append(_table("Groups", bench, pairs.groups(given, folder / "groups")))
         tables.append(_sizes(bench, setting))
     return tables
 
 
-def pairs_of(setting: Setting, folder: Path) -> list[Pair]:
-    """Those of the folders that were named, or some made in `folder`."""
-    given = [pair for root in setting.pairs for pair in pairs.read(root)] or _own(setting, folder)
+def pairs_of(setting: Setting) -> list[Pair]:
+    """Those of the folders that were named, or of the tests."""
+    given = [pair for root in setting.pairs or (photos.TESTS / "pairs",) for pair in pairs.read(root)]
     return given[: setting.count(len(given), quick=1)]
-
-
-def _own(setting: Setting, folder: Path) -> list[Pair]:
-    """The photos of the tests with mattes of profile `best` as their truth: good for composites only."""
-    bench = Bench(folder / "own")
-    mattes = bench.results(list(setting.photos), "best")[0]
-    found = [Pair(path.stem, path, matte(mattes / f"{path.stem}.matte.png")) for path in setting.photos]
-    return pairs.compose(found, folder / "own-pairs")
 
 
 class Bench:
@@ -172,14 +167,19 @@ def _table(title: str, bench: Bench, found: Sequence[Pair]) -> Table:
 def _sizes(bench: Bench, setting: Setting) -> Table:
     rows: list[tuple[Cell, ...]] = []
     with setting.folder("quality-sizes") as folder:
-        for label, size in list(SIZES.items())[: setting.count(2, quick=1)]:
+        every = [(label, size, PROFILES) for label, size in SIZES.items()]
+        every += [(label, size, ("best",)) for label, size in HUGE.items()]
+        for label, size, profiles in every[: setting.count(len(every), quick=1)]:
             (photo,) = photos.make(photos.SHIPPED[2:3], folder / label.replace(" ", ""), count=1, size=size)
-            for profile in PROFILES:
+            for profile in profiles:
                 _, spent = bench.results([photo], profile)
                 rows.append((label, profile, spent.wall, spent.cpu, spent.peak_mb))
     return Table(
         "Large photos",
         ("photo", "profile", "wall s", "CPU s", "peak MB"),
         tuple(rows),
-        ("Whole processes from start to end, one JPEG each: interpreter, model and reader included.",),
+        (
+            "Whole processes from start to end, one JPEG each: interpreter, model and reader included.",
+            "Peak: the largest sum over all processes of proportional set size.",
+        ),
     )

@@ -21,7 +21,7 @@ TITLE = "Quality beside rembg"
 
 def run(setting: Setting) -> list[Table]:
     with setting.folder("quality-rembg") as folder:
-        given = pairs_of(setting, folder)
+        given = pairs_of(setting)
         same_weights(folder)
         bench = Bench(folder)
         ours, _ = bench.results([pair.image for pair in given], "small")

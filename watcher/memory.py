@@ -12,7 +12,7 @@ import os
 from contextlib import suppress
 
 _M_ARENA_MAX = -8
-# Large arrays are mapped by themselves; for the rest four threads at a time are plenty beside Python's lock.
+# Four threads that ask at the same time are plenty beside Python's lock.
 ARENAS = 4
 # Seconds between two times that free pages go back; finding them takes some milliseconds.
 EVERY = 60.0

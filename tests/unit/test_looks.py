@@ -77,6 +77,15 @@ def test_a_sure_answer_that_the_closer_look_contradicts_is_put_to_a_third():
     assert next_look([SURE, agrees], CANVASES, "all") in (None, Look.whole(CANVASES.smaller))
 
 
+def test_so_is_one_that_it_contradicts_in_a_patch_only():
+    """A hand is no 2 % of a person, but somebody will look at it."""
+    closer = whole(person(CANVASES.larger))
+    assert next_look([SURE, closer], CANVASES, "all") is None
+    closer.alpha[400:440, 500:540] = 0.0
+    assert difference(SURE.alpha, closer.alpha) < 0.02
+    assert next_look([SURE, closer], CANVASES, "all") == Look.whole(CANVASES.smaller)
+
+
 def test_someone_tiny_gets_a_closer_look_and_room_around():
     tiny = whole(person(CANVASES.usual, box=(0.5, 0.6, 0.55, 0.7)))
     look = next_look([tiny], CANVASES, "doubt")
@@ -116,6 +125,30 @@ def test_a_patch_that_two_others_deny_is_mended_and_a_strand_is_not():
     assert result[500:540, 500:540].min() > 0.99
     assert result[100:140, 400:402].min() == 1.0
     assert fine.alpha[520, 520] == 0.0, "what the engine said stays as it was"
+
+
+def group(canvas, people, *, soft=0.02):
+    """Several people, each as the left and right end of a box."""
+    parts = [person(canvas, box=(left, 0.2, right, 1.0), soft=soft) for left, right in people]
+    return whole(np.max(parts, axis=0))
+
+
+def test_somebody_whom_two_see_is_there_though_they_differ_about_another():
+    usual = group(CANVASES.usual, [(0.05, 0.3), (0.7, 0.9)], soft=0.05)
+    small = group(CANVASES.smaller, [(0.05, 0.3), (0.4, 0.6)], soft=0.05)
+    fine = group(CANVASES.larger, [(0.4, 0.6), (0.7, 0.95)])
+    result = chosen([usual, small, fine])
+    assert result.shape == fine.alpha.shape
+    for middle in (0.2, 0.5, 0.8):
+        assert result[500, int(middle * 1024)] > 0.99
+    assert fine.alpha[500, 200] == 0.0, "what the engine said stays as it was"
+
+
+def test_somebody_whom_only_the_best_sees_stays_where_the_others_differ():
+    usual = group(CANVASES.usual, [(0.05, 0.3)], soft=0.05)
+    small = group(CANVASES.smaller, [(0.7, 0.9)], soft=0.05)
+    fine = group(CANVASES.larger, [(0.05, 0.3), (0.4, 0.6), (0.7, 0.9)])
+    assert np.array_equal(chosen([usual, small, fine]), fine.alpha)
 
 
 def test_answers_of_which_no_two_agree_are_told():

@@ -106,6 +106,12 @@ def compile_aside(call_each: Callable[[], None], cache: Path | None = None) -> t
     def work() -> None:
         try:
             compile_all(call_each, cache)
+        except (OSError, ImportError) as error:  # such as too few files that may be open
+            event(
+                logging.WARNING,
+                f"not all loops are compiled yet: {error}",
+                remedy="The first photo compiles them.",
+            )
         finally:
             _through.set()
 

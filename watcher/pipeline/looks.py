@@ -130,7 +130,7 @@ def next_look(views: Sequence[View], canvases: Canvases, policy: Policy) -> Look
         return _larger(first, canvases) if policy == "all" else None
     if len(seen) > 1 or seen[0] not in (canvases.smaller, canvases.larger):
         return None
-    differ = difference(first, _pasted(views[1])) > _DISAGREE
+    differ = _differ(first, _pasted(views[1]))
     if seen[0] == canvases.larger:
         return Look.whole(canvases.smaller) if differ else None
     if differ:
@@ -168,22 +168,29 @@ def disagree(views: Sequence[View]) -> bool:
 
 
 def _mended(best: Field, others: Sequence[Field]) -> Field:
-    """`best`, but where two others agree that a whole patch of it is wrong, what they say.
+    """`best`, but where two others say that a whole patch of it is wrong, what they say.
 
+    Somebody they both see is taken over wherever it is: what an engine misses is far more often at
+    fault than what it adds. What they both miss goes only if they agree about all of the photo.
     A patch, not a strand: what only the finest answer sees of hair is why it was chosen.
     """
-    if len(others) != 2 or difference(*others) > _DISAGREE:
+    if len(others) != 2:
         return best
     height, width = best.shape
     one, two = (resized(other, (width, height)) for other in others)
-    alone = (np.abs(best - one) > _CONTRADICTS) & (np.abs(best - two) > _CONTRADICTS)
-    side = 2 * round(_PATCH * min(height, width) / 2) + 1
+    missed = (one - best > _CONTRADICTS) & (two - best > _CONTRADICTS)
+    wrong = _patches(missed)
+    if difference(*others) <= _DISAGREE:
+        wrong |= _patches((best - one > _CONTRADICTS) & (best - two > _CONTRADICTS))
+    return np.where(wrong, (one + two) / 2, best).astype(np.float32) if wrong.any() else best
+
+
+def _patches(alone: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where as much as a square of `_PATCH` of the short side hangs together, and a little around it."""
+    side = 2 * round(_PATCH * min(alone.shape) / 2) + 1
     square = np.ones((side, side), np.uint8)
     patches = cv2.morphologyEx(alone.astype(np.uint8), cv2.MORPH_OPEN, square)
-    if not patches.any():
-        return best
-    mended = cv2.dilate(patches, square) > 0
-    return np.where(mended, (one + two) / 2, best).astype(np.float32)
+    return cv2.dilate(patches, square) > 0
 
 
 def _heard(wholes: Sequence[Field]) -> list[int]:
@@ -197,6 +204,15 @@ def _heard(wholes: Sequence[Field]) -> list[int]:
         if apart[i, j] and apart[i, k] and not apart[j, k]:
             return [j, k]
     return everyone
+
+
+def _differ(one: Field, other: Field) -> bool:
+    """Are two answers apart, by their areas or by a whole patch (an arm, a face)?"""
+    if difference(one, other) > _DISAGREE:
+        return True
+    height, width = min(one.shape[0], other.shape[0]), min(one.shape[1], other.shape[1])
+    apart = np.abs(resized(one, (width, height)) - resized(other, (width, height))) > _CONTRADICTS
+    return bool(_patches(apart).any())
 
 
 def difference(one: Field, other: Field) -> float:
