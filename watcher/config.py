@@ -25,6 +25,7 @@ from watcher.outputs import Output as Output  # noqa: PLC0414  (settings are imp
 from watcher.places import Problem
 from watcher.strict import Place as Place  # noqa: PLC0414  (so is what they are made of)
 from watcher.strict import Strict as Strict  # noqa: PLC0414
+from watcher.strict import upon
 from watcher.web_settings import Web
 from watcher.wording import deeper, sentence
 
@@ -82,7 +83,7 @@ class Profile(Strict):
         return outputs
 
 
-# There without being written down; a configuration may define another one of the same name.
+# There without being written down; a configuration may say what is different in one.
 BUILT_IN = {
     "portrait": Profile(),
     "best": Profile(looks="all", refine_side=1024),
@@ -223,10 +224,10 @@ class Settings(Strict):
         90.0, description="how long finished photos that are gone stay in the journal"
     )
 
-    @field_validator("profiles")
+    @field_validator("profiles", mode="before")
     @classmethod
-    def _with_built_in(cls, profiles: dict[str, Profile]) -> dict[str, Profile]:
-        return profiles | {name: own for name, own in BUILT_IN.items() if name not in profiles}
+    def _with_built_in(cls, profiles: Any) -> Any:
+        return upon(BUILT_IN, profiles)
 
     def profile_of(self, folder: Folder) -> Profile:
         return self.profiles[folder.profile]

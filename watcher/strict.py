@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
@@ -21,3 +22,14 @@ class Strict(BaseModel):
     """Unknown keys are refused: a typo must not become a default in silence."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+
+def upon(ground: Mapping[str, BaseModel], given: Any) -> Any:
+    """`given`, settings by name as they are written: one with a name of `ground` says what is different there."""
+    if not isinstance(given, dict):
+        return given
+    sets = {name: model.model_dump(exclude_unset=True) for name, model in ground.items()}
+    named = {
+        name: {**sets.get(name, {}), **own} if isinstance(own, dict) else own for name, own in given.items()
+    }
+    return named | {name: model for name, model in ground.items() if name not in named}

@@ -220,12 +220,21 @@ def test_archive_without_a_folder_is_refused(problems: Callable[[str], list[str]
     ]
 
 
-def test_the_built_in_profiles_are_there_unless_others_take_their_names(tmp_path: Path) -> None:
-    text = LEAST + "profiles: {mine: {model: u2netp}, best: {looks: one}}\n"
+def test_the_built_in_profiles_are_there_and_may_be_changed_in_parts(tmp_path: Path) -> None:
+    text = LEAST + "profiles: {mine: {model: u2netp}, best: {refine_side: 768}, fast: {looks: doubt}}\n"
     profiles = load(written(tmp_path, text)).profiles
-    assert list(profiles) == ["mine", "best", "portrait", "fast"]
-    assert profiles["best"] == Profile(looks="one")
-    assert profiles["fast"] == BUILT_IN["fast"] != BUILT_IN["portrait"] == Profile()
+    assert list(profiles) == ["mine", "best", "fast", "portrait"]
+    assert profiles["best"] == Profile(looks="all", refine_side=768)
+    assert profiles["fast"] == BUILT_IN["portrait"] == Profile()
+    assert profiles["mine"] == Profile(model="u2netp")
+
+
+def test_a_wrong_setting_of_a_built_in_profile_is_named_where_it_stands(
+    problems: Callable[[str], list[str]],
+) -> None:
+    assert problems(LEAST + "profiles:\n  best:\n    refine_side: tall\n")[0].startswith(
+        "7: profiles.best.refine_side: "
+    )
 
 
 def test_an_unknown_profile_names_those_there_are(problems: Callable[[str], list[str]]) -> None:
