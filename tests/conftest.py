@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -20,6 +21,13 @@ from rootless import permissions_count
 
 # Every daemon of the tests has a cache of weights of its own, and would compile its loops there anew.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(COMPILED))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In a new environment loops are compiled before the first test, or several would wait for it at once."""
+    if not hasattr(config, "workerinput") and not Path(os.environ["NUMBA_CACHE_DIR"]).is_dir():
+        command = "from watcher.pipeline.finish import warm_up; warm_up()"
+        subprocess.run([sys.executable, "-c", command], check=True, cwd=Path(__file__).parents[1])
 
 
 @pytest.fixture(scope="session")
