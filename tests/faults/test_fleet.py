@@ -37,7 +37,7 @@ AWAY_S = float(os.environ.get("HOTMATTE_BROKER_AWAY_S") or 0)
 CUTS = ("down", "silent") if os.environ.get("HOTMATTE_FAULTS") == "full" else ("down",)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def host() -> Iterator[Host | None]:
     """To a host of its own; None where that is not allowed: see test_a_host_of_its_own_can_be_made."""
     host = Host() if unavailable() is None else None
