@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ import httpx
 import pytest
 import yaml
 from daemonrig import DaemonRig, drop, jpeg
+from rigs.brokers import free_port
 from webrig import WebRig
 
 TESTS = Path(__file__).parents[1]
@@ -70,8 +70,7 @@ class Prometheus:
     """A real one, which scrapes five times a second."""
 
     def __init__(self, root: Path, target: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
+        self.address = f"127.0.0.1:{free_port()}"
         settings = {
             "global": {"scrape_interval": "200ms", "scrape_timeout": "200ms", "evaluation_interval": "1s"},
             "rule_files": [str(RULES)],

@@ -21,7 +21,6 @@ from watcher.pipeline import sheet, thumbnails
 from watcher.pipeline.sheet import Scope
 from watcher.pipeline.sheet_keeper import SheetKeeper
 
-TODAY = date.today()
 RED = (40, 60, 220)
 
 
@@ -67,6 +66,7 @@ class Shoot:
         self.hot.mkdir()
         self.out.mkdir()
         self.count = 0
+        self.today = date.today()  # a run of all tests may see midnight
 
     @property
     def scope(self) -> Scope:
@@ -75,7 +75,7 @@ class Shoot:
     def when(self) -> str:
         """One after the other, within today, wherever that is."""
         self.count += 1
-        noon = datetime.combine(TODAY, datetime.min.time()).astimezone() + timedelta(seconds=self.count)
+        noon = datetime.combine(self.today, datetime.min.time()).astimezone() + timedelta(seconds=self.count)
         return noon.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
     def done(self, name="a.jpg", *, flags=(), created=None, kinds=("cutout", "matte"), **changes):
@@ -113,7 +113,7 @@ class Shoot:
         (self.out / f"{name}.error.json").write_text(json.dumps(told))
 
     def sheet(self):
-        paths = sheet.write(self.scope, TODAY, self.scope.place(TODAY))
+        paths = sheet.write(self.scope, self.today, self.scope.place(self.today))
         return [Page(path) for path in paths]
 
 
@@ -167,7 +167,7 @@ def test_a_hostile_name_is_text_and_nothing_else(shoot):
 def test_it_needs_nothing_but_itself(shoot):
     shoot.done()
     shoot.sheet()
-    text = shoot.scope.place(TODAY).read_text()
+    text = shoot.scope.place(shoot.today).read_text()
     assert "default-src 'none'; img-src data:" in text
     assert "http" not in text.replace("http-equiv", "")
     assert "url(" not in text
@@ -207,7 +207,7 @@ def test_a_photo_that_was_archived_is_found_there(shoot):
     (shoot.hot / "a.jpg").rename(archive / "a.jpg")
     folder = Folder(path=shoot.hot, output=shoot.out, source="archive", archive=archive)
     scope = Scope.of("hot", folder)
-    (path,) = sheet.write(scope, TODAY, scope.place(TODAY))
+    (path,) = sheet.write(scope, shoot.today, scope.place(shoot.today))
     assert Page(path).links[0] == "../archive/a.jpg"
     assert len(Page(path).images) == 3
 
@@ -244,7 +244,7 @@ def test_a_long_day_has_pages_and_only_what_changed_is_written(shoot, monkeypatc
     monkeypatch.setattr(sheet, "PER_PAGE", 3)
     for number in range(7):
         shoot.done(f"{number}.jpg")
-    first, second, third = paths = sheet.write(shoot.scope, TODAY, shoot.scope.place(TODAY))
+    first, second, third = paths = sheet.write(shoot.scope, shoot.today, shoot.scope.place(shoot.today))
     assert [len(Page(path).images) for path in paths] == [9, 9, 3]
     assert Page(first).links[0] == f"./{second.name}"
     assert set(Page(second).links) & {f"./{first.name}", f"./{third.name}"} == {
@@ -253,12 +253,12 @@ def test_a_long_day_has_pages_and_only_what_changed_is_written(shoot, monkeypatc
     }
     stamps = [path.stat().st_mtime_ns for path in paths]
     shoot.done("7.jpg")
-    sheet.write(shoot.scope, TODAY, first)
+    sheet.write(shoot.scope, shoot.today, first)
     assert [path.stat().st_mtime_ns for path in paths[:2]] == stamps[:2]
     assert len(Page(third).images) == 6
     for number in (5, 6, 7):
         (shoot.out / f"{number}.matte.json").unlink()
-    sheet.write(shoot.scope, TODAY, first)
+    sheet.write(shoot.scope, shoot.today, first)
     assert not third.exists()
     assert [len(Page(path).images) for path in (first, second)] == [9, 6]
 
@@ -285,7 +285,7 @@ def test_another_photo_of_the_same_name_is_not_opened(shoot):
 
 def test_somebody_elses_file_is_not_overwritten(shoot):
     shoot.done()
-    place = shoot.scope.place(TODAY)
+    place = shoot.scope.place(shoot.today)
     place.write_text("my notes")
     with pytest.raises(InputRejected, match="no contact sheet of ours"):
         shoot.sheet()
@@ -296,9 +296,9 @@ def test_a_sheet_is_never_a_source(tmp_path):
     folder = Folder(path=tmp_path, output=tmp_path / "out", include=("*",))
     rules = Rules(folder)
     assert rules.wants("sheet.html")
-    assert not rules.wants(Scope.of("hot", folder).place(TODAY).name)
-    assert not rules.wants(f"contact-sheet-hot-{TODAY}.12.html")
-    assert not rules.wants(f".contact-sheet-hot-{TODAY}.html.0.hotmatte.tmp")
+    assert not rules.wants(Scope.of("hot", folder).place(date.today()).name)
+    assert not rules.wants(f"contact-sheet-hot-{date.today()}.12.html")
+    assert not rules.wants(f".contact-sheet-hot-{date.today()}.html.0.hotmatte.tmp")
 
 
 @pytest.mark.parametrize("name", ["turned.jpg", "deep.png", "cmyk.jpg"])
@@ -342,7 +342,7 @@ def keeper(shoot):
 def test_the_keeper_writes_what_was_done_before_and_since(shoot, keeper, eventually):
     shoot.done("a.jpg")
     keeper.start()
-    place = shoot.scope.place(TODAY)
+    place = shoot.scope.place(shoot.today)
     eventually(place.exists, timeout=30)
     shoot.done("b.jpg")
     keeper.note("hot")
@@ -355,7 +355,7 @@ def test_a_sheet_that_cannot_be_written_is_a_warning_and_the_next_one_is_tried(
 ):
     caplog.set_level(logging.WARNING, "hotmatte")
     shoot.done()
-    place = shoot.scope.place(TODAY)
+    place = shoot.scope.place(shoot.today)
     place.mkdir()
     keeper.start()
     eventually(lambda: "contact sheet not written" in caplog.text, timeout=30)

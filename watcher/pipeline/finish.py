@@ -98,7 +98,7 @@ def warm_up(cache: Path | None = None) -> None:
 
 
 def warm_up_aside(cache: Path) -> threading.Thread:
-    """The same in a thread of its own; photos that come meanwhile wait for it, see work.py."""
+    """The same in a thread of its own; photos that come meanwhile wait for it, see runner.py."""
     return compile_aside(_call_each_kernel, cache)
 
 

@@ -20,6 +20,7 @@ from watcher.log import event
 from watcher.pipeline.answers import Sharing
 from watcher.pipeline.batch import Batcher
 from watcher.pipeline.budget import PixelBudget
+from watcher.pipeline.compiled import wait_for_compilers
 from watcher.pipeline.crews import PATIENCE, Crews
 from watcher.pipeline.looks import Answer, Look, View
 from watcher.pulse import Pulse
@@ -169,6 +170,7 @@ class Runner:
         self._on_close()
 
     def _decode(self, trip: _Trip) -> None:
+        wait_for_compilers()  # at a first start; decoding is not to blame for it
         trip.lap("wait_decode")
 
         def reserve(pixels: int) -> None:

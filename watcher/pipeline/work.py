@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from watcher.domain import Frame, Job, Outcome
 from watcher.pipeline.answers import Answers
-from watcher.pipeline.compiled import wait_for_compilers
 from watcher.pipeline.decode import DecodeLimits, decode, part
 from watcher.pipeline.finish import finish
 from watcher.pipeline.looks import Answer, Canvases, Look, View, concluded, next_look
@@ -43,7 +42,6 @@ class FolderWork:
         self._answers = answers
 
     def decode(self, job: Job, *, reserve: Callable[[int], None]) -> Frame:
-        wait_for_compilers()
         path = self._recipes[job.source.folder].folder.path / job.source.relpath
         return decode(
             job, path, proxy_size=self._proxy_size, limits=self._limits, reserve=reserve, reads=self._reads
