@@ -92,7 +92,9 @@ def npm_client(tmp_path_factory: pytest.TempPathFactory, real_part: Callable[...
     folder = tmp_path_factory.mktemp("npm")
     npm = Path(sys.executable).with_name("npm")
     command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", NPM_CLIENT]
-    environ = {**os.environ, "PATH": f"{npm.parent}{os.pathsep}{os.environ['PATH']}"}
+    # node brings authorities of its own; those of this machine count as they do for pip.
+    trusted = {"NODE_EXTRA_CA_CERTS": "/etc/ssl/certs/ca-certificates.crt"}
+    environ = {**trusted, **os.environ, "PATH": f"{npm.parent}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(
         command, cwd=folder, env=environ, capture_output=True, text=True, timeout=110, check=False
     )
