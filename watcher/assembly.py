@@ -33,6 +33,7 @@ from watcher.journal import Journal, Record
 from watcher.log import event
 from watcher.pipeline.answers import Tally
 from watcher.pipeline.budget import PixelBudget
+from watcher.pipeline.compiled import give_up_compilers
 from watcher.pipeline.finish import report, warm_up_aside
 from watcher.pipeline.naming import Names
 from watcher.pipeline.recipe import Recipe
@@ -68,7 +69,7 @@ class Engines:
     def __init__(self) -> None:
         self._kept: dict[EngineKey, Crew] = {}
         self._booting: Crew | None = None
-        self._compiling: threading.Thread | None = None
+        self._compiles = False
         self._closed = threading.Event()
 
     def boot(self, settings: Settings, where: Where = "here") -> None:
@@ -81,8 +82,9 @@ class Engines:
             return
         # Beside the workers, and after them if need be: the first photo waits for what is compiled at a
         # first start, not who waits for READY.
-        if self._compiling is None:
-            self._compiling = warm_up_aside(cache)
+        if not self._compiles:
+            self._compiles = True
+            warm_up_aside(cache)
         for name, card in cards.items():
             self._boot_one(card, settings.profiles[name].device, cache, offline=settings.models.offline)
 
@@ -122,13 +124,12 @@ class Engines:
                 supervisor.close()
 
     def close(self) -> None:
-        """End every worker, a booting one too."""
+        """End every worker, a booting one too; nothing waits for compilers any more."""
         self._closed.set()
+        give_up_compilers()
         if (booting := self._booting) is not None:
             booting.close()
         self.retain([])
-        if self._compiling is not None:
-            self._compiling.join()
 
 
 def _threads(card: Card) -> int:

@@ -19,10 +19,11 @@ from watcher.bell import Bell
 from watcher.config import Folder, Settings
 from watcher.domain import JobState, Source, printable
 from watcher.errors import ConfigError, EngineUnavailable, HostError, WatcherError
-from watcher.exits import BUG, OK, exit_status
+from watcher.exits import BUG, OK, exit_status, leave
 from watcher.health import JOURNAL, Heartbeat, StateDir, Systemd
 from watcher.journal_rescue import open_sound
 from watcher.log import event
+from watcher.pipeline.compiled import compilers_at_work
 from watcher.pipeline.naming import Names
 from watcher.pipeline.publish import sweep
 from watcher.pipeline.recollect import recollect
@@ -352,6 +353,7 @@ class Daemon:
         event(logging.INFO, "stopped", status=status)
         if not self._clean:
             event(logging.WARNING, "left a thread behind that hangs in the file system")
+        if not self._clean or compilers_at_work():
             leave(status)
         return status
 
@@ -375,9 +377,3 @@ class Daemon:
                 # Heard, and dealt with when this is over.
                 self._inbox.put((what, value))
                 time.sleep(0.05)
-
-
-def leave(status: int) -> None:
-    """Exit now, whatever hangs. Safe: leases and idempotent publishing were made for it."""
-    logging.shutdown()
-    os._exit(status)

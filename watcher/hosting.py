@@ -16,7 +16,7 @@ from watcher.cache_settings import opened
 from watcher.config import Settings
 from watcher.engine.card import Card, cards_of
 from watcher.errors import ConfigError
-from watcher.exits import OK
+from watcher.exits import OK, leave
 from watcher.fleet.brokers import Line
 from watcher.fleet.messages import card_digest
 from watcher.fleet.node import Bench, Node
@@ -26,6 +26,7 @@ from watcher.health import Systemd
 from watcher.log import event
 from watcher.pipeline.answers import Tally
 from watcher.pipeline.budget import PixelBudget
+from watcher.pipeline.compiled import compilers_at_work
 from watcher.pipeline.recipe import Recipe
 from watcher.pipeline.runner import Runner
 from watcher.stages import about_of, answers_of, build_runner
@@ -61,6 +62,8 @@ def run(name: str | None, settings: Settings, *, pull: Pull) -> int:
             runner.close()
         line.close()
     event(logging.INFO, "stopped", status=OK)
+    if compilers_at_work():
+        leave(OK)
     return OK
 
 

@@ -244,8 +244,8 @@ def test_what_is_no_photo_of_this_folder_is_never_admitted(rig, tmp_path, eventu
     eventually(lambda: watch.status().symlinks == 2)
     (rig.hot / "last.jpg").write_bytes(PHOTO)
     eventually(lambda: "last.jpg" in rig.journal.names())
+    eventually(lambda: watch.status().waiting == 0)
     assert rig.journal.names() == ["folder.jpg/inside.jpg", "last.jpg"]
-    assert watch.status().waiting == 0
 
 
 def test_a_file_that_is_deleted_or_renamed_counts_as_gone(rig, eventually, observer):

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from watcher.pipeline.compiled import compile_aside, wait_for_compilers
+from watcher.errors import EngineUnavailable
+from watcher.pipeline.compiled import compile_aside, compilers_at_work, give_up_compilers, wait_for_compilers
 
 
 def test_a_photo_waits_for_the_compilers_and_whoever_starts_them_does_not():
@@ -41,3 +42,17 @@ def test_a_compiler_that_fails_keeps_nobody_waiting():
     wait_for_compilers()
     thread.join(60)
     assert not thread.is_alive()
+
+
+def test_who_stops_waits_for_no_compiler_and_no_photo_is_to_blame():
+    go = threading.Event()
+    thread = compile_aside(lambda: go.wait(60))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(wait_for_compilers)
+        give_up_compilers()
+        with pytest.raises(EngineUnavailable, match="before all loops were compiled"):
+            waiting.result(60)
+    assert compilers_at_work()
+    go.set()
+    thread.join(60)
+    assert not compilers_at_work()

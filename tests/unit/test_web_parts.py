@@ -21,7 +21,7 @@ from watcher.errors import HostError
 from watcher.health import JOURNAL
 from watcher.journal import Journal
 from watcher.web.keys import KeyRing, signing_secret
-from watcher.web.limits import Rates
+from watcher.web.limits import Rates, Turns
 from watcher.web.progress import Progress
 from watcher.web.refusal import Refused
 from watcher.web.results import unprinted
@@ -74,6 +74,27 @@ def test_a_rate_refills_steadily_and_counts_callers_apart() -> None:
     rates.take("a")
     with pytest.raises(Refused):
         rates.take("a")
+
+
+def test_those_who_are_sent_away_come_back_one_after_the_other() -> None:
+    now = [100.0]
+    turns = Turns(clock=lambda: now[0])
+    # Two more may wait: they come as fast as uploads arrive, all others as fast as photos are done.
+    told = [turns.take(2, arrival=0.1, end=2.0) for _ in range(5)]
+    assert told == pytest.approx([0.1, 0.2, 2.2, 4.2, 6.2])
+    now[0] += 5.0
+    assert turns.take(0, arrival=0.1, end=2.0) == pytest.approx(3.2)
+    now[0] += 1000.0
+    assert turns.take(0, arrival=0.1, end=2.0) == pytest.approx(2.0)
+
+
+def test_nobody_is_sent_away_for_longer_than_a_minute() -> None:
+    turns = Turns(clock=lambda: 0.0)
+    told = [turns.take(0, arrival=0.1, end=10.0) for _ in range(50)]
+    assert told[:6] == [10.0, 20.0, 30.0, 40.0, 50.0, 60.0]
+    assert all(30.0 <= seconds <= 60.0 for seconds in told[6:])
+    # Not all of them in one moment.
+    assert len(set(told)) == 50
 
 
 # --- Where to listen -----------------------------------------------------------------------

@@ -81,7 +81,7 @@ class Node:
         self._ended: queue.SimpleQueue[Ended | None] = queue.SimpleQueue()
         self._tally = _Tally()
         self._tokens: dict[str, str] = {}
-        self._trouble = threading.Event()  # a share is away, or an engine: nothing is taken
+        self._trouble: set[str] = set()  # why nothing is taken: what was told since a share went away
         self._told = threading.Event()  # the shares; now the broker
         self._stopping = threading.Event()
         self._over = threading.Event()  # the time to drain
@@ -157,10 +157,17 @@ class Node:
                 roster.tell(self._shares.state(name) / roster.NODES, self._name, self._said(state))
             except (OSError, HostError) as error:
                 trouble = str(error)
-        if trouble and not self._trouble.is_set():
-            event(logging.WARNING, f"takes no work: {trouble}", remedy=HostError.remedy)
-        (self._trouble.set if trouble else self._trouble.clear)()
+        if trouble:
+            self._take_none(trouble, HostError.remedy)
+        else:
+            self._trouble.clear()
         self._told.set()
+
+    def _take_none(self, why: str, remedy: str, **fields: int) -> None:
+        """Until the shares are there again. What is seen of one that goes may change while it does."""
+        if why not in self._trouble:
+            event(logging.WARNING, f"takes no work: {why}", remedy=remedy, **fields)
+        self._trouble.add(why)
 
     def _beat_broker(self) -> None:
         """By a thread of its own: a broker that hangs shall not keep shares and systemd from hearing of us."""
@@ -196,7 +203,7 @@ class Node:
     def _take_all(self, bench: Bench) -> None:
         patience = Patience(self._stopping)
         while not self._stopping.is_set():
-            if self._trouble.is_set():
+            if self._trouble:
                 patience.wait()
                 continue
             try:
@@ -213,7 +220,7 @@ class Node:
 
     def _listen(self, listener: Listener, bench: Bench, patience: Patience) -> None:
         try:
-            while not self._stopping.is_set() and not self._trouble.is_set():
+            while not self._stopping.is_set() and not self._trouble:
                 delivery = listener.take()
                 if patience.well():
                     event(logging.INFO, "takes work again", engine=bench.model)
@@ -228,7 +235,7 @@ class Node:
             listener.close()
 
     def _drains(self) -> bool:
-        return bool(self._hands) and not self._trouble.is_set() and not self._over.is_set()
+        return bool(self._hands) and not self._trouble and not self._over.is_set()
 
     def _receive(self, listener: Listener, delivery: Delivery, bench: Bench) -> None:
         try:
@@ -245,8 +252,7 @@ class Node:
             kept = False
         except HostError as error:
             # The share's or ours: somebody else shall try, and we look again.
-            event(logging.WARNING, f"takes no work: {error}", job=message.job, remedy=error.remedy)
-            self._trouble.set()
+            self._take_none(str(error), error.remedy, job=message.job)
             listener.give_back(delivery)
             return
         except InputRejected as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeVar, cast
 
+from watcher.errors import EngineUnavailable
 from watcher.log import event
 
 _Kernel = TypeVar("_Kernel", bound=Callable[..., object])
@@ -20,8 +21,10 @@ _waiting: list[Callable[..., object]] = []
 _made: dict[Any, Any] = {}
 _kernels: list[Any] = []
 _turn = threading.Lock()
-_through = threading.Event()
+_through = threading.Event()  # nobody need wait
 _through.set()
+_given_up = threading.Event()
+_aside: threading.Thread | None = None
 
 # What pickle makes of a file that a power cut tore, and a disk of a cache it has no room for.
 _TROUBLE = (
@@ -101,6 +104,8 @@ def compile_all(call_each: Callable[[], None], cache: Path | None = None) -> Non
 
 def compile_aside(call_each: Callable[[], None], cache: Path | None = None) -> threading.Thread:
     """`compile_all` in a thread of its own, which is returned; `wait_for_compilers` waits for it."""
+    global _aside
+    _given_up.clear()
     _through.clear()
 
     def work() -> None:
@@ -115,14 +120,33 @@ def compile_aside(call_each: Callable[[], None], cache: Path | None = None) -> t
         finally:
             _through.set()
 
-    thread = threading.Thread(target=work, name="compile")
-    thread.start()
-    return thread
+    _aside = threading.Thread(target=work, name="compile")
+    _aside.start()
+    return _aside
 
 
 def wait_for_compilers() -> None:
-    """Return once no `compile_aside` is under way: a cache that is damaged is thrown away by then."""
+    """Return once no `compile_aside` is under way: a cache that is damaged is thrown away by then.
+
+    Raises EngineUnavailable where they were given up.
+    """
     _through.wait()
+    if _given_up.is_set():
+        raise EngineUnavailable(
+            "stopped before all loops were compiled", remedy="Nothing: work resumes at start."
+        )
+
+
+def give_up_compilers() -> None:
+    """Let nobody wait for them any more. They cannot be interrupted: see `compilers_at_work`."""
+    if compilers_at_work():
+        _given_up.set()
+        _through.set()
+
+
+def compilers_at_work() -> bool:
+    """A process that ends now must not wait for its threads, nor end under their feet: `exits.leave`."""
+    return _aside is not None and _aside.is_alive()
 
 
 def _drop_cache(kernel: Any) -> None:

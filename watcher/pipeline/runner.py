@@ -170,9 +170,6 @@ class Runner:
         self._on_close()
 
     def _decode(self, trip: _Trip) -> None:
-        wait_for_compilers()  # at a first start; decoding is not to blame for it
-        trip.lap("wait_decode")
-
         def reserve(pixels: int) -> None:
             trip.lap("decode")
             self._budget.take(pixels)
@@ -180,6 +177,8 @@ class Runner:
             trip.lap("wait_memory")
 
         try:
+            wait_for_compilers()  # at a first start; decoding is not to blame for it
+            trip.lap("wait_decode")
             trip.frame = self._work.decode(trip.job, reserve=reserve)
             trip.proxy = trip.frame.proxy
         except BaseException as error:  # noqa: BLE001  (crosses a thread)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import random
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +22,8 @@ from watcher.web.refusal import Refused, too_many
 REMEMBERED = 10_000
 MULTIPART_ROOM = 1 << 16
 DRAIN_S = 20.0
+# Seconds after which even the last in a line should ask again: the pace may have changed.
+LONGEST = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,31 @@ class Rates:
         return Rate(self._limit, int(level - 1), (self._limit - level + 1) / speed)
 
 
+class Turns:
+    """When those who were sent away are to come back: one after the other, not all at once.
+
+    A turn is a promise of nothing: whoever comes while there is room gets it.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._given: deque[float] = deque()
+
+    def take(self, room: int, *, arrival: float, end: float) -> float:
+        """Seconds until it is worth another try, at most LONGEST.
+
+        `room` photos more may wait; one arrives in `arrival` seconds and is done in `end`.
+        """
+        now, given = self._clock(), self._given
+        while given and given[0] <= now:
+            given.popleft()
+        turn = (given[-1] if given else now) + (arrival if len(given) < room else end)
+        if turn > now + LONGEST:  # the line is longer than it is worth standing in
+            return random.uniform(LONGEST / 2, LONGEST)
+        given.append(turn)
+        return turn - now
+
+
 class Gate:
     """Counts uploads that are under way. Lives on the event loop."""
 
@@ -73,28 +102,49 @@ class Gate:
         self._uploads = uploads
         self._waiting = waiting
         self._under_way: Counter[str] = Counter()
+        self._turns: defaultdict[str, Turns] = defaultdict(Turns)
+        self._arrival = 0.1  # seconds that an upload takes, others beside it: a running mean
+        self._pace = (0.0, -math.inf)
 
     @contextlib.contextmanager
     def enter(self, folder: str) -> Iterator[None]:
         """Raises Refused (429) before a byte of the body is kept."""
-        if self._under_way.total() >= self._uploads:
-            raise too_many("Too many uploads at the same time", after=1)
         waiting = self._desk.waiting(folder) + self._under_way[folder]
-        if waiting >= self._waiting:
+        room = self._waiting - waiting
+        if room <= 0:
             raise too_many(
-                f"{waiting} photos wait in {folder!r} already", after=self._pace(), detail="Try again later."
+                f"{waiting} photos wait in {folder!r} already",
+                after=self._turn(folder, room),
+                detail="Try again later.",
             )
+        if self._under_way.total() >= self._uploads:
+            raise too_many("Too many uploads at the same time", after=self._turn(folder, room))
         self._under_way[folder] += 1
+        began = time.monotonic()
         try:
             yield
         finally:
             self._under_way[folder] -= 1
+            self._arrival += (time.monotonic() - began - self._arrival) / 8
 
-    def _pace(self) -> float:
-        """Seconds in which a photo is done, by the last minute."""
+    def _turn(self, folder: str, room: int) -> float:
+        return self._turns[folder].take(
+            room, arrival=self._arrival / self._uploads, end=self._seconds_a_photo()
+        )
+
+    def _seconds_a_photo(self) -> float:
+        """By the last seconds, or the last minute where nothing ended in them. Looked up once a second."""
+        pace, when = self._pace
+        if time.monotonic() - when < 1:
+            return pace
         now = time.time()
-        done = sum(bucket.done for bucket in self._desk.throughput(since=now - 60, step=60))
-        return min(30.0, 60 / done) if done else 10.0
+        for window in (5, 60):
+            done = sum(bucket.done for bucket in self._desk.throughput(since=now - window, step=window))
+            if done:
+                break
+        pace = window / done if done else 10.0
+        self._pace = pace, time.monotonic()
+        return pace
 
 
 class BodyLimit:

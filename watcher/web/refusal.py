@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,7 +49,7 @@ class Refused(Exception):
 
 def too_many(title: str, *, after: float, detail: str | None = None) -> Refused:
     """429; `after`: seconds until it is worth another try."""
-    seconds = str(max(1, round(after)))
+    seconds = str(max(1, math.ceil(after)))
     return Refused(429, "rate_limit_exceeded", title, detail=detail, headers={"Retry-After": seconds})
 
 
