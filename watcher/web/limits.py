@@ -9,7 +9,7 @@ import random
 import threading
 import time
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,13 @@ from watcher.web.refusal import Refused, too_many
 REMEMBERED = 10_000
 MULTIPART_ROOM = 1 << 16
 DRAIN_S = 20.0
+CALM_S = 1.0
 # Seconds after which even the last in a line should ask again: the pace may have changed.
-LONGEST = 60.0
+LONGEST = 30.0
+# Turns are handed out so much closer than the pace seen: a try more costs less than a queue that runs dry.
+HASTE = 2.0
+# Seconds a photo, where none was done in the last minute.
+GUESS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,8 @@ class Gate:
         self._uploads = uploads
         self._waiting = waiting
         self._under_way: Counter[str] = Counter()
+        self._calm = asyncio.Event()
+        self._calm.set()
         self._turns: defaultdict[str, Turns] = defaultdict(Turns)
         self._arrival = 0.1  # seconds that an upload takes, others beside it: a running mean
         self._pace = (0.0, -math.inf)
@@ -120,12 +127,20 @@ class Gate:
         if self._under_way.total() >= self._uploads:
             raise too_many("Too many uploads at the same time", after=self._turn(folder, room))
         self._under_way[folder] += 1
+        self._calm.clear()
         began = time.monotonic()
         try:
             yield
         finally:
             self._under_way[folder] -= 1
+            if not self._under_way.total():
+                self._calm.set()
             self._arrival += (time.monotonic() - began - self._arrival) / 8
+
+    async def calm(self) -> None:
+        """Those who are sent away have time: first the photos of those who are not, but not for ever."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._calm.wait(), CALM_S)
 
     def _turn(self, folder: str, room: int) -> float:
         return self._turns[folder].take(
@@ -142,7 +157,7 @@ class Gate:
             done = sum(bucket.done for bucket in self._desk.throughput(since=now - window, step=window))
             if done:
                 break
-        pace = window / done if done else 10.0
+        pace = window / done / HASTE if done else GUESS
         self._pace = pace, time.monotonic()
         return pace
 
@@ -166,7 +181,7 @@ class BodyLimit:
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] >= 400:
-                await body.drain()
+                await body.drain(scope["app"].state.site.gate.calm)
             await send(message)
 
         await self._app(scope, body.receive, sending)
@@ -202,9 +217,10 @@ class _Body:
             self._ended = True
         return message
 
-    async def drain(self) -> None:
-        if self._asks_first:
+    async def drain(self, calm: Callable[[], Awaitable[None]]) -> None:
+        if self._asks_first or self._ended:
             return
+        await calm()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
                 while not self._ended and self._came <= 2 * self._most:
