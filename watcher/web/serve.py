@@ -23,6 +23,7 @@ from watcher.web.site import Accepts
 from watcher.web_settings import Web
 
 BACKLOG = 512
+ACCEPTS = 2
 # Streams end at once; an upload that is arriving gets this long.
 GRACE_S = 10
 KEEP_S = 75
@@ -51,6 +52,8 @@ def serve(settings: Settings, accepts: Accepts) -> int:
             # Longer than clients keep a connection: one that is closed as it is used again is an error to them.
             timeout_keep_alive=KEEP_S,
             h11_max_incomplete_event_size=64 << 10,
+            # So many new visitors between two looks at those who are in: a crowd must not hold up its first.
+            backlog=ACCEPTS,
         )
     )
     server.systemd = Systemd()
@@ -89,6 +92,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for listening in sockets or ():
+            listening.listen(BACKLOG)  # how many the kernel lets wait is another matter
         self.systemd.ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
