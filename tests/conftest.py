@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
-from daemonrig import COMPILED, DaemonRig
+from daemonrig import COMPILED, PATIENCE, DaemonRig
 from rootless import permissions_count
 
 # Every daemon of the tests has a cache of weights of its own, and would compile its loops there anew.
@@ -54,7 +54,7 @@ def eventually() -> Callable[..., object]:
     """Wait for a condition with a deadline, instead of sleeping and hoping."""
 
     def wait(condition: Callable[[], object], *, timeout: float = 10.0, every: float = 0.01) -> object:
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + PATIENCE * timeout
         while not (value := condition()):
             if time.monotonic() > deadline:
                 pytest.fail(f"not within {timeout:g} s: {condition}")
@@ -69,7 +69,7 @@ def _nothing_is_left_running() -> Iterator[None]:
     threads = set(threading.enumerate())
     children = {child.pid for child in psutil.Process().children()}
     yield
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + 30.0
     while time.monotonic() < deadline:
         more_threads = [t.name for t in threading.enumerate() if t not in threads]
         # What a daemon that several tests share starts meanwhile is its own affair.

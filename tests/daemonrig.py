@@ -39,6 +39,8 @@ QUICK_FOLDER: Mapping[str, Any] = {"create": True, "quiet_s": 0.1, "scan_interva
 QUICK_RETRY: Mapping[str, Any] = {"max_attempts": 3, "base_delay_s": 0.1, "max_delay_s": 1}
 READY_S = 30.0
 STOP_S = 20.0
+# Deadlines are for what goes wrong. A machine that tests share may be so much slower than the one they were chosen on.
+PATIENCE = 4.0
 
 
 class DaemonDied(AssertionError):
@@ -150,7 +152,7 @@ class DaemonRig:
 
     def wait(self, condition: Callable[[], object], *, timeout: float, every: float = 0.02) -> Any:
         """The first true value of `condition`; fails when the daemon ends meanwhile."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + PATIENCE * timeout
         while not (value := condition()):
             if self.child is not None and (status := self.child.poll()) is not None:
                 raise DaemonDied(f"the daemon ended with {status}:\n{self.log()[-4000:]}")
@@ -171,7 +173,7 @@ class DaemonRig:
     def wait_exit(self, *, timeout: float) -> int:
         assert self.child is not None
         try:
-            return self.child.wait(timeout)
+            return self.child.wait(PATIENCE * timeout)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still running after {timeout:g} s:\n{self.log()[-4000:]}") from None
 

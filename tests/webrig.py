@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from daemonrig import DaemonRig
+from daemonrig import PATIENCE, DaemonRig
 
 START_S = 30.0
 # A photo that a person may see, small enough to be quick.
@@ -57,7 +57,7 @@ class WebRig:
         """The first true value; fails when the service ends meanwhile."""
         import time
 
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + PATIENCE * timeout
         while not (value := condition()):
             if self.child is not None and (status := self.child.poll()) is not None:
                 raise AssertionError(f"the service ended with {status}:\n{self.log()[-4000:]}")

@@ -18,7 +18,7 @@ from typing import Any
 from rigs.brokers import free_port
 
 RIGS = Path(__file__).parent
-UP_S = 20.0
+UP_S = 90.0
 
 
 def wait_for(condition: Callable[[], object], server: subprocess.Popen[bytes] | None = None) -> None:

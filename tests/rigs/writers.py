@@ -144,7 +144,7 @@ class Written:
         return rows
 
 
-def eventually(condition: Callable[[], object], *, timeout: float = 20.0) -> None:
+def eventually(condition: Callable[[], object], *, timeout: float = 80.0) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, condition

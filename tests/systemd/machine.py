@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from daemonrig import PATIENCE
+
 RIG = Path(__file__).parents[1] / "rigs" / "sdboot.sh"
 ABSENT = "/nowhere"
 
@@ -68,7 +70,7 @@ class Machine:
         return done.stdout
 
     def eventually(self, condition: Callable[[], Any], *, timeout: float = 30.0, every: float = 0.1) -> Any:
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + PATIENCE * timeout
         while not (value := condition()):
             assert time.monotonic() < deadline, f"not within {timeout:g} s: {self.last_words()}"
             time.sleep(every)

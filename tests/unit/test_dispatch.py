@@ -108,7 +108,7 @@ def dispatch(journal):
     yield start
     for dispatcher in started:
         dispatcher.stop()
-        assert dispatcher.join(5)
+        assert dispatcher.join(60)
 
 
 def admit(journal, *names, folder="in"):
@@ -188,7 +188,7 @@ def test_a_folder_that_is_closed_keeps_its_jobs_and_its_neighbours_go_on(journal
         eventually(lambda: states(journal) == {"done": 1})
     finally:
         dispatcher.stop()
-        assert dispatcher.join(5)
+        assert dispatcher.join(60)
 
 
 def test_waiting_jobs_are_done_and_then_retired(journal, dispatch, eventually):
@@ -288,7 +288,7 @@ def test_a_file_that_kills_the_daemon_travels_alone_and_is_given_up(journal, dis
     eventually(lambda: states(journal) == {"done": 3})
     assert max(map(len, play.together)) == 1
     dispatcher.stop()
-    assert dispatcher.join(5)
+    assert dispatcher.join(60)
     admit(journal, "worse.jpg")
     for _ in range(3):
         journal.claim(["in"], limit=3, now=1e12, lease=-1)
@@ -316,7 +316,7 @@ def test_stopping_claims_nothing_more_and_waits_for_what_runs(journal, dispatch,
     dispatcher.stop()
     assert not dispatcher.join(0.1)
     play.release("a.jpg")
-    assert dispatcher.join(5)
+    assert dispatcher.join(60)
     assert states(journal) == {"done": 1, "queued": 1}
 
 

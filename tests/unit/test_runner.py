@@ -120,7 +120,7 @@ def build():
 def test_each_job_comes_back_with_its_own_alpha_and_timings(build):
     runner, _ = build(Engine(), max_batch=3)
     for id_, result in [(i, runner.submit(job(i))) for i in range(1, 11)]:
-        outcome = result.result(5)
+        outcome = result.result(60)
         assert outcome.review.coverage == id_
         assert {"decode", "infer", "wait_infer"} <= set(outcome.timings)
 
@@ -137,7 +137,7 @@ def test_out_of_memory_halves_the_batch_until_it_fits(build):
     engine = Engine(fits=1)
     runner, _ = build(engine, max_batch=4)
     results = [runner.submit(job(i)) for i in range(1, 5)]
-    assert [r.result(5).job.id for r in results] == [1, 2, 3, 4]
+    assert [r.result(60).job.id for r in results] == [1, 2, 3, 4]
     assert max(map(len, engine.batches)) == 4
 
 
@@ -180,7 +180,7 @@ def test_a_further_look_that_does_not_fit_leaves_what_was_seen_before(build):
 
     runner, work = build(Narrow())
     work.looks = {1: (8, 16)}
-    outcome = runner.submit(job(1)).result(5)
+    outcome = runner.submit(job(1)).result(60)
     assert work.seen[1] == [(4, 4), (8, 8)]
     assert outcome.warnings == ("the engine looked 2 time(s) at the photo; one look more failed: no",)
 
@@ -263,7 +263,7 @@ def test_as_many_batches_are_in_the_engine_as_there_are_lanes():
             self.both = threading.Barrier(2)
 
         def infer(self, proxies, *, timeout):
-            self.both.wait(5)
+            self.both.wait(60)
             return super().infer(proxies, timeout=timeout)
 
     budget = PixelBudget(10**9)
@@ -300,7 +300,7 @@ def test_unless_it_is_set_as_many_are_in_flight_as_keep_threads_and_workers_busy
 def test_the_same_photo_is_computed_once_although_it_comes_four_times_together(build):
     class Slow(Engine):
         def infer(self, proxies, *, timeout):
-            together.wait(5)
+            together.wait(60)
             return super().infer(proxies, timeout=timeout)
 
     engine, together = Slow(), threading.Event()
@@ -308,11 +308,11 @@ def test_the_same_photo_is_computed_once_although_it_comes_four_times_together(b
     work.same = {1, 2, 3, 4}
     results = [runner.submit(job(i)) for i in (1, 2, 3, 4)]
     together.set()
-    outcomes = [result.result(5) for result in results]
+    outcomes = [result.result(60) for result in results]
     assert len(engine.batches) == 1
     assert [outcome.cached for outcome in outcomes].count(False) == 1
     assert len({outcome.review.coverage for outcome in outcomes}) == 1
-    assert runner.submit(job(2)).result(5).cached
+    assert runner.submit(job(2)).result(60).cached
     assert len(engine.batches) == 1
     assert "infer" not in outcomes[0].timings or not outcomes[0].cached
 
@@ -320,7 +320,7 @@ def test_the_same_photo_is_computed_once_although_it_comes_four_times_together(b
 def test_an_engine_that_fails_on_the_first_is_asked_again_for_those_who_waited(build):
     class Once(Engine):
         def infer(self, proxies, *, timeout):
-            go.wait(5)
+            go.wait(60)
             if not self.batches:
                 self.batches.append([])
                 raise EngineCrashed("once")
@@ -345,7 +345,7 @@ def test_an_answer_that_the_engine_could_give_only_in_part_is_not_kept(build):
 
     runner, work = build(Narrow())
     work.same, work.looks = {1}, {1: (8, 16)}
-    assert not runner.submit(job(1)).result(5).cached
+    assert not runner.submit(job(1)).result(60).cached
     assert work.kept == {}
 
 
