@@ -56,3 +56,4 @@ def test_who_stops_waits_for_no_compiler_and_no_photo_is_to_blame():
     go.set()
     thread.join(60)
     assert not compilers_at_work()
+    wait_for_compilers()  # nobody is kept from anything any more

@@ -131,7 +131,7 @@ def wait_for_compilers() -> None:
     Raises EngineUnavailable where they were given up.
     """
     _through.wait()
-    if _given_up.is_set():
+    if _given_up.is_set() and compilers_at_work():
         raise EngineUnavailable(
             "stopped before all loops were compiled", remedy="Nothing: work resumes at start."
         )
