@@ -151,13 +151,12 @@ def test_a_full_state_folder_stops_nothing_for_good(daemon_on_disks):
 
 def waits_again(daemon: DaemonRig, disk: Disk) -> None:
     """And can be told to stop meanwhile. What the last run had open may have become room after the disk was filled."""
+    said = re.compile("waiting: the disk|cannot write the status")
     for _ in range(5):
         disk.fill()
         begins = len(daemon.log())
         daemon.start(ready=False)
-        daemon.wait(
-            lambda: re.search("waiting: the disk|cannot write the status", daemon.log()[begins:]), timeout=20
-        )
+        daemon.wait(lambda begins=begins: said.search(daemon.log(), begins), timeout=20)
         assert daemon.stop() == 0
         if "waiting: the disk" in daemon.log()[begins:]:
             return

@@ -144,7 +144,8 @@ class Allowed:
         self.scope = scope
         self.counted = counted
 
-    def __call__(self, request: Request) -> Caller:
+    async def __call__(self, request: Request) -> Caller:
+        """On the loop: a hop to a thread and back costs more than all that is asked here."""
         site = request.app.state.site
         caller: Caller = site.access.caller(request)
         if self.scope not in caller.scopes:

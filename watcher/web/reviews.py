@@ -65,7 +65,7 @@ def redone(site: Site, record: Record, folder: str) -> Record:
         raise Refused(409, "invalid_file_type", f"The hot folder {folder!r} does not take {photo.name!r}")
     with photo.open("rb") as content:
         placed = place(content, there.path, photo.name)
-    site.journal.admit(Source(folder, placed.name, Stamp.of(placed.stat())))
+    site.admit(Source(folder, placed.name, Stamp.of(placed.stat())))
     site.desk.judge(record.job.id, "redone")
     ring(site.settings.state_dir)
     fresh = site.journal.find(folder, placed.name)

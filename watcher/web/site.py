@@ -11,6 +11,7 @@ from fastapi import Request
 from watcher.cache_settings import opened
 from watcher.config import Folder, Settings
 from watcher.desk import Desk
+from watcher.domain import Source
 from watcher.health import JOURNAL, holder, read_snapshot
 from watcher.journal import Journal, Record
 from watcher.kept_urls import KeptUrls
@@ -22,6 +23,7 @@ from watcher.web.notices import Notices
 from watcher.web.previews import Previews
 from watcher.web.progress import Progress
 from watcher.web.refusal import Refused
+from watcher.web.together import Together
 
 # (hot folder, file name): whether the daemon would take that file.
 Accepts = Callable[[str, str], bool]
@@ -34,6 +36,7 @@ class Site:
     settings: Settings
     accepts: Accepts
     journal: Journal
+    admit: Together[Source, bool]
     desk: Desk
     progress: Progress
     access: Access
@@ -86,6 +89,7 @@ def build(settings: Settings, accepts: Accepts) -> Site:
         settings,
         accepts,
         journal,
+        Together(journal.admit_many),
         desk,
         Progress(settings.state_dir, ended),
         Access(web, KeyRing(settings.state_dir), signing_secret(settings.state_dir)),

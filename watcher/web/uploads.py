@@ -90,7 +90,7 @@ def _admit(site: Site, content: IO[bytes], folder: str, name: str, *, fixed: boo
     path = place_as(content, root.path, name) if fixed else place(content, root.path, name)
     path = path or root.path / name
     source = Source(folder, path.name, Stamp.of(path.stat()))
-    site.journal.admit(source)
+    site.admit(source)
     ring(site.settings.state_dir)
     record = site.journal.find(folder, source.relpath)
     if record is None:
