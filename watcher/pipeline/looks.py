@@ -125,17 +125,16 @@ def next_look(views: Sequence[View], canvases: Canvases, policy: Policy) -> Look
     if not seen:
         if (box := _tiny(first)) is not None:
             return _closer(box, canvases)
-        if unsure:
-            return Look.whole(canvases.smaller)
-        return _larger(first, canvases) if policy == "all" else None
+        if policy == "all" and (larger := _larger(first, canvases)) is not None:
+            # It is wanted anyway, and most often nothing is left to ask then.
+            return larger
+        return Look.whole(canvases.smaller) if unsure else None
     if len(seen) > 1 or seen[0] not in (canvases.smaller, canvases.larger):
         return None
     differ = _differ(first, _pasted(views[1]))
     if seen[0] == canvases.larger:
         return Look.whole(canvases.smaller) if differ else None
-    if differ:
-        return Look.whole(canvases.larger)
-    return _larger(first, canvases) if policy == "all" else None
+    return Look.whole(canvases.larger) if differ else None
 
 
 def concluded(views: Sequence[View]) -> Answer:
@@ -162,9 +161,11 @@ def chosen(views: Sequence[View]) -> Field:
 
 def disagree(views: Sequence[View]) -> bool:
     """Did the engine say something else at each of three sizes?"""
-    wholes = [_pasted(view) for view in views]
-    pairs = ((0, 1), (0, 2), (1, 2))
-    return len(wholes) == 3 and all(difference(wholes[i], wholes[j]) > _CONFUSED for i, j in pairs)
+    return len(views) == 3 and _confused([_pasted(view) for view in views])
+
+
+def _confused(three: Sequence[Field]) -> bool:
+    return all(difference(three[i], three[j]) > _CONFUSED for i, j in ((0, 1), (0, 2), (1, 2)))
 
 
 def _mended(best: Field, others: Sequence[Field]) -> Field:
@@ -172,17 +173,23 @@ def _mended(best: Field, others: Sequence[Field]) -> Field:
 
     Somebody they both see is taken over wherever it is: what an engine misses is far more often at
     fault than what it adds. What they both miss goes only if they agree about all of the photo.
-    A patch, not a strand: what only the finest answer sees of hair is why it was chosen.
+    Where no two of the three agree about the photo, each of them misses something, and what one alone
+    sees counts, unless it is fog. A patch, not a strand: what only the finest answer sees of hair is why
+    it was chosen.
     """
     if len(others) != 2:
         return best
     height, width = best.shape
     one, two = (resized(other, (width, height)) for other in others)
-    missed = (one - best > _CONTRADICTS) & (two - best > _CONTRADICTS)
-    wrong = _patches(missed)
-    if difference(*others) <= _DISAGREE:
-        wrong |= _patches((best - one > _CONTRADICTS) & (best - two > _CONTRADICTS))
-    return np.where(wrong, (one + two) / 2, best).astype(np.float32) if wrong.any() else best
+    if _confused((best, *others)):
+        seen = np.maximum.reduce([best, *(o for o in (one, two) if uncertainty(o) <= UNCERTAIN_ABOVE)])
+        wrong = _patches(seen - best > _CONTRADICTS)
+    else:
+        seen = (one + two) / 2
+        wrong = _patches((one - best > _CONTRADICTS) & (two - best > _CONTRADICTS))
+        if difference(*others) <= _DISAGREE:
+            wrong |= _patches((best - one > _CONTRADICTS) & (best - two > _CONTRADICTS))
+    return np.where(wrong, seen, best).astype(np.float32) if wrong.any() else best
 
 
 def _patches(alone: NDArray[np.bool_]) -> NDArray[np.bool_]:
