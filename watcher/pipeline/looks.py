@@ -44,6 +44,8 @@ _HINT = 0.5
 _FAINT = 0.1
 # Of the box, to each side: a model wants to see what a person stands before.
 _ROOM_TINY, _ROOM = 0.6, 0.06
+# A strip of the picture this wide, beside a subject, may hold somebody else.
+_BESIDE = 0.15
 # Larger than this a small photo need not be blown up for the sake of someone tiny in it.
 _ENLARGED = 2.0
 # The short side of what is passed on, at most; full size is refinement's business.
@@ -125,16 +127,18 @@ def next_look(views: Sequence[View], canvases: Canvases, policy: Policy) -> Look
     if not seen:
         if (box := _tiny(first)) is not None:
             return _closer(box, canvases)
-        if policy == "all" and (larger := _larger(first, canvases)) is not None:
-            # It is wanted anyway, and most often nothing is left to ask then.
-            return larger
-        return Look.whole(canvases.smaller) if unsure else None
+        if unsure and (policy == "doubt" or _beside(first)):
+            return Look.whole(canvases.smaller)
+        # Wanted by the best anyway, and most often nothing is left to ask then.
+        return _larger(first, canvases) if policy == "all" else None
     if len(seen) > 1 or seen[0] not in (canvases.smaller, canvases.larger):
         return None
     differ = _differ(first, _pasted(views[1]))
     if seen[0] == canvases.larger:
         return Look.whole(canvases.smaller) if differ else None
-    return Look.whole(canvases.larger) if differ else None
+    if differ:
+        return Look.whole(canvases.larger)
+    return _larger(first, canvases) if policy == "all" else None
 
 
 def concluded(views: Sequence[View]) -> Answer:
@@ -260,6 +264,12 @@ def _box(alpha: Field, above: float) -> Fractions | None:
         return None
     height, width = alpha.shape
     return columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height
+
+
+def _beside(alpha: Field) -> bool:
+    """Is there room for somebody who was missed, beside the subject or where nothing was seen?"""
+    box = _box(alpha, _FAINT)
+    return box is None or max(box[0], 1 - box[2]) > _BESIDE
 
 
 def _closer(box: Fractions, canvases: Canvases) -> Look:
