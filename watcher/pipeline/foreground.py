@@ -21,7 +21,7 @@ Field = NDArray[np.float32]
 # Smoothness everywhere, as in the paper's section IV ...
 _REGULARISATION = np.float32(1e-5)
 # ... and more of it across edges of alpha, against one for the photo itself. The paper has 1, and that blurs
-# what the photo says: with a tenth the colours of an exact alpha err by a fifth to a third less, with the
+# what the photo says: with a tenth the colours of an exact alpha err by a sixth to a third less, with the
 # rounding of 8 bits, and those of an engine's alpha by 1 to 4 % less. Below that hardly anything changes.
 _GRADIENT_WEIGHT = 0.1
 # Below this size a level costs nothing, and what it gets wrong every finer one inherits.
