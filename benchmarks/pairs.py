@@ -51,7 +51,7 @@ def compose(pairs: Sequence[Pair], folder: Path) -> list[Pair]:
     made = []
     for number, pair in enumerate(pairs):
         image, truth = rgb(pair.image), pair.truth
-        front = _front(image, truth)
+        front = by_the_paper(image, truth)
         height, width = truth.shape
         back = cv2.resize(backs[number % len(backs)][::-1], (width, height))
         back = cv2.GaussianBlur(back, (0, 0), 0.02 * min(height, width))
@@ -68,7 +68,7 @@ def groups(pairs: Sequence[Pair], folder: Path) -> list[Pair]:
     The same each time. Who stands further right stands in front; half of them are mirrored.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    people = [_cut_out(_front(rgb(pair.image), pair.truth), pair.truth) for pair in pairs]
+    people = [_cut_out(by_the_paper(rgb(pair.image), pair.truth), pair.truth) for pair in pairs]
     made = []
     for number in range(len(people)):
         count = 2 + number % 3
@@ -115,8 +115,30 @@ def _stand(picture: Field, front: Field, truth: Field, one: Field, alpha: Field,
     truth[there] = both
 
 
-def _front(image: Field, truth: Field) -> Field:
-    return np.ascontiguousarray(foreground.estimate(image, truth)[..., :3])
+def by_the_paper(image: Field, truth: Field) -> Field:
+    """The multi-level estimate of F at full size, with the constants of the paper (Germer et al. 2020)."""
+    return np.ascontiguousarray(
+        foreground.estimate(image, truth, gradient_weight=1.0, sweeps=2)[..., :3], np.float32
+    )
+
+
+def mirrored(image: Field, truth: Field) -> Field:
+    """What `image` shows where alpha is full; elsewhere what lies as far inside of the nearest such pixel.
+
+    Colours with the grain of a photo, and no estimate's.
+    """
+    sure = truth > 0.99
+    _, nearest = cv2.distanceTransformWithLabels(
+        (~sure).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    y, x = np.nonzero(sure)
+    order = np.zeros(int(nearest.max()) + 1, np.int64)
+    order[nearest[y, x]] = np.arange(len(y))
+    top, left = y[order[nearest]], x[order[nearest]]
+    rows, columns = np.indices(truth.shape)
+    v = np.clip(2 * top - rows, 0, truth.shape[0] - 1)
+    u = np.clip(2 * left - columns, 0, truth.shape[1] - 1)
+    return image[np.where(sure[v, u], v, top), np.where(sure[v, u], u, left)]
 
 
 def rgb(path: Path) -> Field:

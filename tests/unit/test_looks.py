@@ -69,6 +69,21 @@ def test_where_they_agree_only_the_best_looks_closer_at_the_subject():
     assert look.size[0] < 0.6 * 1024 and look.size[0] % 32 == look.size[1] % 32 == 0
 
 
+def test_the_best_looks_closer_first_where_nobody_else_has_room():
+    first, larger = (
+        whole(person(size, box=(0.1, 0.2, 0.9, 1.0), soft=0.2)) for size in (CANVASES.usual, CANVASES.larger)
+    )
+    look = next_look([first], CANVASES, "all")
+    assert look is not None and look.canvas == CANVASES.larger
+    assert next_look([first, larger], CANVASES, "all") is None
+    assert next_look([first], CANVASES, "doubt") == Look.whole(CANVASES.smaller)
+
+
+def test_what_is_doubtful_and_has_no_outline_is_asked_about_at_a_smaller_size():
+    haze = whole(np.full(CANVASES.usual[::-1], 0.05, np.float32))
+    assert next_look([haze], CANVASES, "all") == Look.whole(CANVASES.smaller)
+
+
 def test_a_sure_answer_that_the_closer_look_contradicts_is_put_to_a_third():
     closer = next_look([SURE], CANVASES, "all")
     assert closer is not None and closer.canvas == CANVASES.larger
@@ -149,6 +164,27 @@ def test_somebody_whom_only_the_best_sees_stays_where_the_others_differ():
     small = group(CANVASES.smaller, [(0.7, 0.9)], soft=0.05)
     fine = group(CANVASES.larger, [(0.05, 0.3), (0.4, 0.6), (0.7, 0.9)])
     assert np.array_equal(chosen([usual, small, fine]), fine.alpha)
+
+
+def test_of_three_that_all_differ_each_is_believed_in_what_it_sees_but_not_a_fog():
+    """Three people, of whom each size misses another; an engine misses far more often than it invents."""
+    seen = {
+        CANVASES.usual: ((0.05, 0.3), (0.4, 0.6)),
+        CANVASES.smaller: ((0.4, 0.6), (0.7, 0.95)),
+        CANVASES.larger: ((0.05, 0.3), (0.7, 0.95)),
+    }
+    views = [whole(person((w, h), box=(0, 0, 0, 0))) for w, h in seen]
+    for view, people in zip(views, seen.values(), strict=True):
+        for left, right in people:
+            view.alpha[:] += person((view.alpha.shape[1], view.alpha.shape[0]), box=(left, 0.2, right, 1.0))
+    assert disagree(views)
+    found = chosen(views)
+    for place in (0.15, 0.5, 0.8):
+        assert found[int(0.7 * found.shape[0]), int(place * found.shape[1])] == 1
+    assert found[:, int(0.35 * found.shape[1])].max() == 0
+    fog = whole(np.maximum(views[1].alpha, 0.5))
+    found = chosen([views[0], fog, views[2]])
+    assert found[:, int(0.35 * found.shape[1])].max() == 0
 
 
 def test_answers_of_which_no_two_agree_are_told():

@@ -94,8 +94,10 @@ def test_colours_of_strands_come_out_as_well_as_from_a_full_size_estimate(frame_
     frame = frame_of(np.rint(image * 255).astype(np.uint8))
     cutout = refine(frame, alpha, method="bilinear", decontaminate=True).cutout[..., :3] / 255
     full = error(foreground.estimate(image, alpha)[..., :3])
+    paper = error(foreground.estimate(image, alpha, gradient_weight=1.0, sweeps=2)[..., :3])
     assert error(image) > 25
     assert error(cutout) < 1.15 * full, (error(cutout), full)
+    assert full < 0.8 * paper, (full, paper)
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0])

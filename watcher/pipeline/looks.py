@@ -44,6 +44,8 @@ _HINT = 0.5
 _FAINT = 0.1
 # Of the box, to each side: a model wants to see what a person stands before.
 _ROOM_TINY, _ROOM = 0.6, 0.06
+# A strip of the picture this wide, beside a subject, may hold somebody else.
+_BESIDE = 0.15
 # Larger than this a small photo need not be blown up for the sake of someone tiny in it.
 _ENLARGED = 2.0
 # The short side of what is passed on, at most; full size is refinement's business.
@@ -125,8 +127,9 @@ def next_look(views: Sequence[View], canvases: Canvases, policy: Policy) -> Look
     if not seen:
         if (box := _tiny(first)) is not None:
             return _closer(box, canvases)
-        if unsure:
+        if unsure and (policy == "doubt" or _beside(first)):
             return Look.whole(canvases.smaller)
+        # Wanted by the best anyway, and most often nothing is left to ask then.
         return _larger(first, canvases) if policy == "all" else None
     if len(seen) > 1 or seen[0] not in (canvases.smaller, canvases.larger):
         return None
@@ -162,9 +165,11 @@ def chosen(views: Sequence[View]) -> Field:
 
 def disagree(views: Sequence[View]) -> bool:
     """Did the engine say something else at each of three sizes?"""
-    wholes = [_pasted(view) for view in views]
-    pairs = ((0, 1), (0, 2), (1, 2))
-    return len(wholes) == 3 and all(difference(wholes[i], wholes[j]) > _CONFUSED for i, j in pairs)
+    return len(views) == 3 and _confused([_pasted(view) for view in views])
+
+
+def _confused(three: Sequence[Field]) -> bool:
+    return all(difference(three[i], three[j]) > _CONFUSED for i, j in ((0, 1), (0, 2), (1, 2)))
 
 
 def _mended(best: Field, others: Sequence[Field]) -> Field:
@@ -172,17 +177,23 @@ def _mended(best: Field, others: Sequence[Field]) -> Field:
 
     Somebody they both see is taken over wherever it is: what an engine misses is far more often at
     fault than what it adds. What they both miss goes only if they agree about all of the photo.
-    A patch, not a strand: what only the finest answer sees of hair is why it was chosen.
+    Where no two of the three agree about the photo, each of them misses something, and what one alone
+    sees counts, unless it is fog. A patch, not a strand: what only the finest answer sees of hair is why
+    it was chosen.
     """
     if len(others) != 2:
         return best
     height, width = best.shape
     one, two = (resized(other, (width, height)) for other in others)
-    missed = (one - best > _CONTRADICTS) & (two - best > _CONTRADICTS)
-    wrong = _patches(missed)
-    if difference(*others) <= _DISAGREE:
-        wrong |= _patches((best - one > _CONTRADICTS) & (best - two > _CONTRADICTS))
-    return np.where(wrong, (one + two) / 2, best).astype(np.float32) if wrong.any() else best
+    if _confused((best, *others)):
+        seen = np.maximum.reduce([best, *(o for o in (one, two) if uncertainty(o) <= UNCERTAIN_ABOVE)])
+        wrong = _patches(seen - best > _CONTRADICTS)
+    else:
+        seen = (one + two) / 2
+        wrong = _patches((one - best > _CONTRADICTS) & (two - best > _CONTRADICTS))
+        if difference(*others) <= _DISAGREE:
+            wrong |= _patches((best - one > _CONTRADICTS) & (best - two > _CONTRADICTS))
+    return np.where(wrong, seen, best).astype(np.float32) if wrong.any() else best
 
 
 def _patches(alone: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -253,6 +264,12 @@ def _box(alpha: Field, above: float) -> Fractions | None:
         return None
     height, width = alpha.shape
     return columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height
+
+
+def _beside(alpha: Field) -> bool:
+    """Is there room for somebody who was missed, beside the subject or where nothing was seen?"""
+    box = _box(alpha, _FAINT)
+    return box is None or max(box[0], 1 - box[2]) > _BESIDE
 
 
 def _closer(box: Fractions, canvases: Canvases) -> Look:

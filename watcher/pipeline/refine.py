@@ -27,6 +27,9 @@ _SURE = 0.02
 _FLOOR = np.float32(1 / 255)
 # An alpha this many times finer than the grid has seen the photo's edges already.
 _BEYOND = 1.5
+# The short side at which colours are estimated, whatever the grid. Half of it has a seventh more error on a
+# true alpha; twice as much 7 % less, but on an engine's alpha 2 % more, for four times the time.
+_COLOURS = 512
 # A panorama's grid is no longer than this.
 _LONGEST = 4096
 _LUMA = (np.float32(0.299), np.float32(0.587), np.float32(0.114))
@@ -80,7 +83,7 @@ def refine(
         frame.pixels,
         slope,
         offset,
-        _colours(reduced, alpha, side // 2) if decontaminate else np.zeros((1, 1, 6), np.float32),
+        _colours(reduced, alpha) if decontaminate else np.zeros((1, 1, 6), np.float32),
         opaque if frame.opacity is None else frame.opacity,
         decontaminate,
         cutout,
@@ -141,9 +144,9 @@ def _mean(field: Field) -> Field:
     return cv2.blur(field, (size, size), borderType=cv2.BORDER_REPLICATE)  # type: ignore[return-value]
 
 
-def _colours(image: Field, alpha: Field, side: int) -> Field:
-    """Foreground and background at half the proxy's size, where colours are smooth anyway, or at `side`."""
-    share = min(0.5, side / min(alpha.shape))
+def _colours(image: Field, alpha: Field) -> Field:
+    """Foreground and background, smooth as they are, no finer than `_COLOURS`."""
+    share = min(1.0, _COLOURS / min(alpha.shape))
     size = max(1, int(alpha.shape[1] * share)), max(1, int(alpha.shape[0] * share))
     return foreground.estimate(resized(image, size), resized(alpha, size))
 
