@@ -141,8 +141,10 @@ def _growth(card: Card, path: Path | None, device: str) -> Growth | None:
     """Workers on a CPU beside the first, with a share of the cores each."""
     cores = len(os.sched_getaffinity(0))
     most = most_on_cpu(card, cores)
+    if most == 1:
+        return None
     launch = prepare(card, path, device=device, threads=max(1, cores // most))
-    return Growth(launch, most, partial(has_room, card)) if most > 1 else None
+    return Growth(launch, most, partial(has_room, card))
 
 
 def _nobody() -> EngineAbout:

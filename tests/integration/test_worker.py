@@ -453,8 +453,8 @@ def growing():
     """A crew on a CPU that begins with one and may become two; the further ones are started by `changes`."""
     made = []
 
-    def open_(*, room=lambda: True, **changes):
-        crew = Crew(launch(), growth=Growth(launch(**changes), 2, room))
+    def open_(*, room=lambda: True, after=0.0, **changes):
+        crew = Crew(launch(), growth=Growth(launch(**changes), 2, room, after=after))
         made.append(crew)
         crew.start()
         return crew
@@ -468,7 +468,7 @@ def growing():
 def telling(tmp_path):
     """A crew whose answers are the number of threads that it was told to use; red 200 waits until red 201 comes."""
     told = launch(str(tmp_path / "meeting"), engine_file=TELLING)
-    crew = Crew(told, growth=Growth(told, 2))
+    crew = Crew(told, growth=Growth(told, 2, after=0.0))
     yield crew
     crew.close()
 
@@ -513,6 +513,15 @@ def test_a_crew_on_a_cpu_begins_with_one_and_one_photo_after_the_other_is_no_rea
     for _ in range(3):
         assert crew.infer([proxy()], timeout=10)
     assert (crew.size, crew.most) == (1, 2)
+
+
+def test_two_photos_together_are_no_reason_for_more_either(growing):
+    crew = growing(after=3600.0)
+    with ThreadPoolExecutor(2) as aside:
+        for done in [aside.submit(crew.infer, [proxy()], timeout=10) for _ in range(8)]:
+            assert done.result(30)
+    assert crew.size == 1
+    assert crew._booting is None
 
 
 def test_work_that_waits_gets_a_worker_more_whose_death_is_its_own(growing, eventually):

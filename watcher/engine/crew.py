@@ -51,11 +51,16 @@ def has_room(card: Card, *, available: Callable[[], float | None] = available_mb
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """Further workers on a CPU: at `most` so many with the first, while there is `room` for one more."""
+    """Further workers on a CPU: at `most` so many with the first, while there is `room` for one more.
+
+    One is booted when work has waited for `after` seconds, some of it all the time: for two or three photos
+    its start would cost more than it gains.
+    """
 
     launch: Launch
     most: int
     room: Callable[[], bool] = lambda: True
+    after: float = 1.0
 
 
 class Crew:
@@ -82,6 +87,7 @@ class Crew:
         self._busy: set[Supervisor] = set()
         self._fixed = 1  # so many never leave
         self._waiting = 0
+        self._crowded: float | None = None  # monotonic: since when somebody has always waited
         self._booting: Supervisor | None = None
         self._not_before = 0.0  # monotonic
         self._needed = 0.0  # monotonic: when more than the fixed ones were at work
@@ -167,10 +173,11 @@ class Crew:
     def _take(self) -> tuple[Supervisor, int]:
         """Who computes next, and on how many threads; 0: on all."""
         with self._changed:
+            if self._free() is not None and not self._waiting:
+                self._crowded = None
             self._waiting += 1
             while (free := self._free()) is None:
-                self._grow()
-                self._changed.wait()
+                self._changed.wait(self._grow())
             self._waiting -= 1
             alone = not self._busy and not self._waiting
             self._busy.add(free)
@@ -185,18 +192,25 @@ class Crew:
         """Threads of each, of those there are."""
         return max(1, len(os.sched_getaffinity(0)) // self.size) if self.size > 1 else 0
 
-    def _grow(self) -> None:
-        """Boot one more aside, if there may be one: who waits takes whoever is free first."""
-        growth = self._growth
+    def _grow(self) -> float | None:
+        """Boot one more aside, if there may be one: who waits takes whoever is free first.
+
+        Returns in how many seconds to ask again, None: not before something changes.
+        """
+        growth, now = self._growth, time.monotonic()
         if growth is None or not self._grows() or self._closed or self._booting is not None:
-            return
-        if self.size >= growth.most or time.monotonic() < self._not_before:
-            return
+            return None
+        self._crowded = now if self._crowded is None else self._crowded
+        if self.size >= growth.most or now < self._not_before:
+            return None
+        if (early := self._crowded + growth.after - now) > 0:
+            return early
         if not growth.room():
-            self._not_before = time.monotonic() + AGAIN_S
-            return
+            self._not_before = now + AGAIN_S
+            return None
         self._booting = Supervisor(growth.launch)
         threading.Thread(target=self._join, args=(self._booting,), name="boot-worker", daemon=True).start()
+        return None
 
     def _join(self, member: Supervisor) -> None:
         """Boot `member`; the crew works on without it where that fails."""

@@ -59,9 +59,13 @@ class Session:
         Each number has a session of its own, made when it is first asked for. They share the arena, and only one
         computes at a time, so that a second one costs little more than its weights.
         """
+        usual = self._by_threads[0]
         if threads not in self._by_threads and self._open_with is not None:
-            self._by_threads[threads] = self._open_with(threads) or self._session
-        self._session = self._by_threads.get(threads, self._by_threads[0])
+            try:
+                self._by_threads[threads] = self._open_with(threads) or usual
+            except MemoryError:
+                self._by_threads[threads] = usual  # no photo is too large because of this
+        self._session = self._by_threads.get(threads, usual)
 
     def infer(self, images):
         if self._layout == "hwc":
