@@ -12,7 +12,7 @@ from benchmarks import photos
 from benchmarks.service import REAL, Service, running, write_config
 from benchmarks.setting import Setting
 from benchmarks.table import Cell, Table
-from benchmarks.usage import Peak, cpu_seconds, peak_mb, tree_cpu_seconds
+from benchmarks.usage import Peak, children, cpu_seconds, peak_mb, reads_photos, tree_cpu_seconds
 from watcher.config import Folder, Profile
 from watcher.domain import EngineAbout, Job, Source, Stamp
 from watcher.engine import weights
@@ -137,7 +137,7 @@ def _alone(path: Path, work: FolderWork, client: EngineClient) -> None:
 
 def _flood(made: list[Path], service: Service, least: Least) -> tuple[Cell, ...]:
     count, cores = len(made), len(os.sched_getaffinity(0))
-    cpu, engine = tree_cpu_seconds(service.pid), sum(map(cpu_seconds, service.workers))
+    cpu, engine = tree_cpu_seconds(service.pid), _in_workers(service)
     peak = Peak(service.pid)
     for path in made:
         path.rename(service.hot / path.name)
@@ -145,7 +145,7 @@ def _flood(made: list[Path], service: Service, least: Least) -> tuple[Cell, ...]
     _await(service, count)
     wall = time.perf_counter() - began
     used = 1000 * (tree_cpu_seconds(service.pid) - cpu) / count
-    inside = 1000 * (sum(map(cpu_seconds, service.workers)) - engine) / count
+    inside = 1000 * (_in_workers(service) - engine) / count
     pace, bound = count / wall, 1000 * cores / least.sum
     return (
         pace,
@@ -158,6 +158,11 @@ def _flood(made: list[Path], service: Service, least: Least) -> tuple[Cell, ...]
         peak_mb(service.pid),
         peak.stop(),
     )
+
+
+def _in_workers(service: Service) -> float:
+    """CPU seconds of the workers there are by now, their start included."""
+    return sum(cpu_seconds(child) for child in children(service.pid) if not reads_photos(child))
 
 
 def _await(service: Service, count: int) -> None:

@@ -24,7 +24,7 @@ from watcher.dispatch import Dispatcher
 from watcher.domain import EngineAbout, Failure, Job, JobState, Outcome, Source
 from watcher.engine import weights
 from watcher.engine.card import Card, cards_of
-from watcher.engine.crew import Crew
+from watcher.engine.crew import Crew, Growth, has_room, most_on_cpu
 from watcher.engine.launch import prepare
 from watcher.errors import EngineUnavailable, HostError, WatcherError
 from watcher.fleet_settings import Where
@@ -94,7 +94,7 @@ class Engines:
             return
         path = weights.ensure(card, cache, offline=offline)
         self._booting = Crew(
-            prepare(card, path, device=device, threads=_threads(card)), wanted=card.workers_on
+            prepare(card, path, device=device), wanted=card.workers_on, growth=_growth(card, path, device)
         )
         self._warm_up(self._booting)
         self._kept[key] = self._booting
@@ -116,6 +116,11 @@ class Engines:
         """One that `boot` made."""
         return self._kept[EngineKey.of(card, device)]
 
+    def rest(self) -> None:
+        """Workers that nobody has needed for a while give their memory back."""
+        for crew in list(self._kept.values()):
+            crew.rest()
+
     def retain(self, supervisors: list[Crew]) -> None:
         """Close those that nobody uses any more."""
         for key, supervisor in list(self._kept.items()):
@@ -132,10 +137,14 @@ class Engines:
         self.retain([])
 
 
-def _threads(card: Card) -> int:
-    """For each of several workers on a CPU, so that they share it; 0, every core, for one."""
+def _growth(card: Card, path: Path | None, device: str) -> Growth | None:
+    """Workers on a CPU beside the first, with a share of the cores each."""
     cores = len(os.sched_getaffinity(0))
-    return max(1, cores // card.workers_cpu) if card.workers_cpu > 1 else 0
+    most = most_on_cpu(card, cores)
+    if most == 1:
+        return None
+    launch = prepare(card, path, device=device, threads=max(1, cores // most))
+    return Growth(launch, most, partial(has_room, card))
 
 
 def _nobody() -> EngineAbout:

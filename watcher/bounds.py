@@ -16,7 +16,7 @@ def in_flight(card: Card, supervisor: Crew, settings: Settings) -> int:
     the next one waits, and two that wait for the disk.
     """
     chosen = settings.limits.max_in_flight
-    return chosen or stage_threads(settings) + 2 * batch_of(card, supervisor) * supervisor.size + 2
+    return chosen or stage_threads(settings) + 2 * batch_of(card, supervisor) * supervisor.most + 2
 
 
 def batch_of(card: Card, supervisor: Crew) -> int:

@@ -206,6 +206,7 @@ class Daemon:
         if now - self._tidied > memory.EVERY:
             self._tidied = now
             memory.give_back()
+            self._engines.rest()
         self._heart.beat([self._bell.pulse, *assembly.pulses()], now)
         try:
             if now - self._pruned > PRUNE_EVERY or not self._pruned:

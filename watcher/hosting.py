@@ -53,7 +53,7 @@ def run(name: str | None, settings: Settings, *, pull: Pull) -> int:
         for bench, runner in _benches(wanted, engines):
             runners.append(runner)
             node.add(bench)
-        _run(node, name, line, systemd)
+        _run(node, name, line, systemd, engines)
     finally:
         systemd.stopping()
         # Cuts short what outlasted the drain: others have it by now.
@@ -92,7 +92,7 @@ def _benches(settings: Settings, engines: Engines) -> list[tuple[Bench, Runner]]
     return list(found.values())
 
 
-def _run(node: Node, name: str, line: Line, systemd: Systemd) -> None:
+def _run(node: Node, name: str, line: Line, systemd: Systemd, engines: Engines) -> None:
     def on_signal(number: int, _: object) -> None:
         if node.stopping:
             logging.shutdown()
@@ -100,8 +100,12 @@ def _run(node: Node, name: str, line: Line, systemd: Systemd) -> None:
         event(logging.INFO, "stopping", signal=signal.Signals(number).name)
         node.stop()
 
+    def beat() -> None:
+        systemd.ping(time.monotonic())
+        engines.rest()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     systemd.ready()
     event(logging.INFO, "node ready", source=name, path=line.address)
-    node.run(lambda: systemd.ping(time.monotonic()))
+    node.run(beat)

@@ -1,4 +1,6 @@
-"""Keeps the C library from holding on to memory that nobody uses. Does nothing where that is not glibc's.
+"""What memory there is, and keeping the C library from holding on to what nobody uses.
+
+The latter does nothing where the library is not glibc.
 
 glibc gives threads arenas of their own, eight for each core, and each keeps what its busiest moment took.
 Threads come and go here with reloads and shares, so that one arena after the other swells: half
@@ -10,12 +12,14 @@ from __future__ import annotations
 import ctypes
 import os
 from contextlib import suppress
+from pathlib import Path
 
 _M_ARENA_MAX = -8
 # Four threads that ask at the same time are plenty beside Python's lock.
 ARENAS = 4
 # Seconds between two times that free pages go back; finding them takes some milliseconds.
 EVERY = 60.0
+_MEGA = 1_000_000
 
 
 def limit_arenas() -> None:
@@ -29,3 +33,54 @@ def give_back() -> None:
     """Free pages of all arenas go back to the system."""
     with suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(ctypes.c_size_t(0))
+
+
+def available_mb(*, root: Path = Path("/")) -> float | None:
+    """Megabytes that may still be used here: by the machine, and by every control group around us.
+
+    What only caches files counts as free. None where the kernel does not say.
+    """
+    found = [_machine_mb(root), *_groups_mb(root)]
+    known = [mb for mb in found if mb is not None]
+    return min(known, default=None)
+
+
+def _machine_mb(root: Path) -> float | None:
+    kib = _fields(root / "proc/meminfo").get("MemAvailable:")
+    return None if kib is None else kib * 1024 / _MEGA
+
+
+def _groups_mb(root: Path) -> list[float]:
+    """What is left below each limit; cgroups(7), version 2, and memory.high as what slows us down."""
+    try:
+        text = (root / "proc/self/cgroup").read_text(encoding="utf-8")
+    except OSError:
+        return []
+    ours = next((line[3:] for line in text.splitlines() if line.startswith("0::")), "/")
+    top = root / "sys/fs/cgroup"
+    folder = top / ours.strip("/")
+    left = []
+    for group in [folder, *folder.parents]:
+        limits = [_number(group / name) for name in ("memory.max", "memory.high")]
+        used = _number(group / "memory.current")
+        if used is not None and (bounds := [limit for limit in limits if limit is not None]):
+            cached = _fields(group / "memory.stat").get("inactive_file", 0)
+            left.append((min(bounds) - used + cached) / _MEGA)
+        if group == top:
+            break
+    return left
+
+
+def _fields(path: Path) -> dict[str, int]:
+    """Lines of a name and a number; empty where there is no such file."""
+    with suppress(OSError, ValueError, IndexError):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return {words[0]: int(words[1]) for line in lines if len(words := line.split()) > 1}
+    return {}
+
+
+def _number(path: Path) -> int | None:
+    """The number in a file; None where there is none, or the word for no limit."""
+    with suppress(OSError, ValueError):
+        return int(path.read_text(encoding="utf-8"))
+    return None

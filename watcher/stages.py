@@ -69,5 +69,5 @@ def build_runner(
         apart=apart,
         step_down=partial(step_down, multiple=card.input.multiple),
         on_close=readers.close,
-        lanes=supervisor.size,
+        lanes=supervisor.most,
     )

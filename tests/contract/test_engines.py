@@ -144,6 +144,22 @@ def test_the_same_input_gives_the_same_bytes(bench):
     assert bench.infer(proxy)[0].tobytes() == bench.infer(proxy)[0].tobytes()
 
 
+def test_one_thread_beside_others_gives_what_all_cores_give():
+    card, graph = ready("modnet")
+    launch = prepare(card, graph, device="cpu", threads=2)
+    client = EngineClient(launch.python, launch.engine_file, arena_bytes=launch.arena_bytes)
+    try:
+        client.boot(launch.hello, timeout=120)
+        shown = [drawing(512, 512), noise(384, 512)]
+        for proxy in shown:
+            wide, narrow, again = (client.infer([proxy], timeout=60, threads=n)[0] for n in (0, 1, 0))
+            assert_is_alpha(narrow, proxy)
+            assert np.allclose(wide, narrow, atol=2e-5)
+            assert wide.tobytes() == again.tobytes()
+    finally:
+        client.close()
+
+
 def test_an_engine_says_who_it_is(bench):
     assert bench.about["engine"] == bench.card.engine
     assert bench.about["device"] == "cpu"

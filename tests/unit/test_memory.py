@@ -75,3 +75,53 @@ def test_many_threads_share_few_arenas_and_what_they_leave_goes_back(crowd):
 
 def test_an_operator_who_sets_the_number_of_arenas_has_it(crowd):
     assert memory.ARENAS < crowd(MALLOC_ARENA_MAX="9")["arenas"] <= 9
+
+
+# --- What there is ---------------------------------------------------------------------------
+
+
+def machine(root, *, groups, ours="/system.slice/hotmatte.service", free_mb=8000):
+    """A kernel's files: `groups` are path -> {file: content}."""
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/meminfo").write_text(
+        f"MemTotal: 99999999 kB\nMemAvailable: {free_mb * 1000000 // 1024} kB\n"
+    )
+    (root / "proc/self/cgroup").write_text(f"0::{ours}\n")
+    for path, files in groups.items():
+        folder = root / "sys/fs/cgroup" / path
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (folder / name).write_text(f"{content}\n")
+    return memory.available_mb(root=root)
+
+
+def group(limit, used, *, cached=0, high="max"):
+    return {
+        "memory.max": limit,
+        "memory.high": high,
+        "memory.current": used,
+        "memory.stat": f"anon 5\ninactive_file {cached}",
+    }
+
+
+def test_memory_that_may_be_used_is_that_of_the_machine_or_of_the_narrowest_group_around_us(tmp_path):
+    ours = "system.slice/hotmatte.service"
+    assert machine(tmp_path / "a", groups={}) == pytest.approx(8000, abs=0.01)
+    roomy = {ours: group("max", 10**9)}
+    assert machine(tmp_path / "b", groups=roomy) == pytest.approx(8000, abs=0.01)
+    limited = {ours: group(2 * 10**9, 15 * 10**8, cached=2 * 10**8)}
+    assert machine(tmp_path / "c", groups=limited) == 700
+    outer = {ours: group("max", 10**9), "system.slice": group(3 * 10**9, 25 * 10**8)}
+    assert machine(tmp_path / "d", groups=outer) == 500
+    slowed = {ours: group(4 * 10**9, 10**9, high=12 * 10**8)}
+    assert machine(tmp_path / "e", groups=slowed) == 200
+    # As a container sees itself.
+    inside = {".": group(10**9, 4 * 10**8)}
+    assert machine(tmp_path / "f", groups=inside, ours="/") == 600
+
+
+def test_a_kernel_that_says_nothing_of_memory_sets_no_bound(tmp_path):
+    assert memory.available_mb(root=tmp_path) is None
+    here = memory.available_mb()
+    assert here is not None
+    assert here > 0

@@ -178,7 +178,17 @@ class Card(Strict):
     max_batch: int = Field(1, ge=1, le=256, description="proxies that go through a GPU together")
     max_batch_cpu: int = Field(1, ge=1, le=256, description="the same on a CPU, where batches gain little")
     workers: int = Field(1, ge=1, le=16, description="processes that share a GPU, each with the whole model")
-    workers_cpu: int = Field(1, ge=1, le=64, description="the same on a CPU, which they divide among them")
+    workers_cpu: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="the same on a CPU, at most; 0: a core each, where `memory_mb` is known and free",
+    )
+    memory_mb: int | None = Field(
+        None,
+        ge=1,
+        description="what a worker takes on a CPU at most; unset: workers_cpu 0 is 1",
+    )
     max_delay_ms: float = Field(5.0, ge=0, le=10_000, description="how long a batch waits to be filled")
     timeout_s: Positive = Field(60.0, description="a batch that takes longer means a hung worker")
     boot_timeout_s: Positive = Field(120.0, ge=60, description="the same for loading and warming up")
@@ -187,8 +197,8 @@ class Card(Strict):
     latency_s: Seconds = Field(0.0, description="fake engine only: how long a batch takes at least")
 
     def workers_on(self, about: EngineAbout) -> int:
-        """How many there shall be where the first one found itself."""
-        return self.workers_cpu if about.device == "cpu" else self.workers
+        """How many there shall be from the start where the first one found itself; on a CPU more come when needed."""
+        return 1 if about.device == "cpu" else self.workers
 
     @property
     def interpreter(self) -> str:

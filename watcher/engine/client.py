@@ -87,9 +87,12 @@ class EngineClient:
                 raise EngineUnavailable(f"the engine did not start: {detail}")
         raise EngineUnavailable(f"the engine did not start: unexpected answer {reply['kind']!r}")
 
-    def infer(self, proxies: list[NDArray[np.uint8]], *, timeout: float) -> list[NDArray[np.float32]]:
+    def infer(
+        self, proxies: list[NDArray[np.uint8]], *, timeout: float, threads: int = 0
+    ) -> list[NDArray[np.float32]]:
         """Alphas (HxW float32 in 0..1) for proxies (HxWx3 uint8 RGB), same order and sizes.
 
+        `threads`: of an engine that can be told, on a CPU that others use at the same time; 0: all it has.
         Raises EngineCrashed, EngineTimeout (the worker is dead then), EngineOutOfMemory (the
         batch is too big; the worker lives) or InputRejected (the engine refuses the image).
         """
@@ -101,7 +104,7 @@ class EngineClient:
             raise EngineOutOfMemory(str(error)) from error
         finally:
             self._arena.reset()
-        reply = self._ask("infer", {"items": items}, timeout)
+        reply = self._ask("infer", {"items": items, "threads": threads}, timeout)
         if reply["kind"] == "failed":
             raise _failure(reply)
         if reply["kind"] != "done":

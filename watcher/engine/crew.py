@@ -1,36 +1,108 @@
-"""Several workers with one model, as one engine: while one computes, another prepares its batch."""
+"""Several workers with one model, as one engine: while one computes, another prepares its batch.
+
+On a GPU they are all there from the start. On a CPU the first has every core, and the others are booted
+when work waits: a lone photo is computed by all cores, photos side by side by their share of them each,
+since threads that wait for each other at every layer of a model cost a quarter more CPU time.
+"""
 
 from __future__ import annotations
 
-import queue
+import logging
+import os
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from watcher.domain import EngineAbout
+from watcher.engine.card import Card
 from watcher.engine.launch import Launch
 from watcher.engine.supervisor import Supervisor
+from watcher.errors import EngineUnavailable, HostError
+from watcher.log import event
+from watcher.memory import available_mb
+
+# More would wait for memory, not for cores. Who has both can ask for more in the card.
+MOST = 4
+# Beside a further worker, for photos in work and for whoever else lives here.
+SPARE_MB = 500.0
+# Seconds until a further worker that found no room or did not boot is tried again.
+AGAIN_S = 60.0
+# Seconds after which a further worker that nobody needed gives its memory back.
+IDLE_S = 300.0
+
+
+def most_on_cpu(card: Card, cores: int) -> int:
+    """How many workers may share these cores: as the card says, or, where it says what one takes, each a core."""
+    return card.workers_cpu or (min(cores, MOST) if card.memory_mb else 1)
+
+
+def has_room(card: Card, *, available: Callable[[], float | None] = available_mb) -> bool:
+    """Whether one worker more may be booted now; who asked for a number of them gets it."""
+    if card.workers_cpu or card.memory_mb is None:
+        return True
+    free = available()
+    return free is None or free >= card.memory_mb + SPARE_MB
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """Further workers on a CPU: at `most` so many with the first, while there is `room` for one more.
+
+    One is booted when work has waited for `after` seconds, some of it all the time: for two or three photos
+    its start would cost more than it gains.
+    """
+
+    launch: Launch
+    most: int
+    room: Callable[[], bool] = lambda: True
+    after: float = 1.0
 
 
 class Crew:
-    """`infer` may be called by as many threads as there are workers at one time; more wait.
+    """`infer` may be called by as many threads as there may be workers at one time; more wait.
 
-    `wanted` says, once the first worker has said where it computes, how many there shall be.
-    Each is replaced by itself when it dies; one that cannot be is fatal for all.
+    `wanted` says, once the first worker has said where it computes, how many there shall be from the start;
+    `growth` how many there may be on a CPU. Each is replaced by itself when it dies; one from the start that
+    cannot be is fatal for all.
     """
 
-    def __init__(self, launch: Launch, *, wanted: Callable[[EngineAbout], int] = lambda _: 1) -> None:
+    def __init__(
+        self,
+        launch: Launch,
+        *,
+        wanted: Callable[[EngineAbout], int] = lambda _: 1,
+        growth: Growth | None = None,
+    ) -> None:
         self._launch = launch
         self._wanted = wanted
+        self._growth = growth
+        self._changed = threading.Condition()
+        # All below are guarded by it. The first of `_members` is who is asked first.
         self._members = [Supervisor(launch)]
-        self._free: queue.SimpleQueue[Supervisor] = queue.SimpleQueue()
-        self._free.put(self._members[0])
+        self._busy: set[Supervisor] = set()
+        self._fixed = 1  # so many never leave
+        self._waiting = 0
+        self._crowded: float | None = None  # monotonic: since when somebody has always waited
+        self._booting: Supervisor | None = None
+        self._not_before = 0.0  # monotonic
+        self._needed = 0.0  # monotonic: when more than the fixed ones were at work
+        self._lost = 0
+        self._closed = False
 
     @property
     def size(self) -> int:
+        """Workers there are."""
         return len(self._members)
+
+    @property
+    def most(self) -> int:
+        """Workers there may be at one time."""
+        return max(self.size, self._growth.most) if self._grows() and self._growth else self.size
 
     @property
     def about(self) -> EngineAbout | None:
@@ -40,32 +112,136 @@ class Crew:
     @property
     def restarts(self) -> int:
         """How often a worker had to be replaced."""
-        return sum(member.restarts for member in self._members)
+        with self._changed:
+            return self._lost + sum(member.restarts for member in self._members)
 
     @property
     def fatal(self) -> bool:
-        return any(member.fatal for member in self._members)
+        with self._changed:
+            return any(member.fatal for member in self._members[: self._fixed])
 
     def start(self) -> EngineAbout:
-        """Boot them all, the others together after the first. Raises EngineUnavailable; may be tried again."""
+        """Boot those wanted from the start, the others together after the first.
+
+        Raises EngineUnavailable; may be tried again.
+        """
         about = self._members[0].start()
-        while self.size < self._wanted(about):
-            self._members.append(Supervisor(self._launch))
-            self._free.put(self._members[-1])
-        with ThreadPoolExecutor(self.size, "boot-worker") as boots:
-            for boot in [boots.submit(member.start) for member in self._members[1:]]:
+        with self._changed:
+            while self.size < self._wanted(about):
+                self._members.append(Supervisor(self._launch))
+            self._fixed = max(self._fixed, self.size if not self._grows() else 1)
+            others = self._members[1 : self._fixed]
+        with ThreadPoolExecutor(max(1, len(others)), "boot-worker") as boots:
+            for boot in [boots.submit(member.start) for member in others]:
                 boot.result()
         return about
 
     def infer(self, proxies: list[NDArray[np.uint8]], *, timeout: float) -> list[NDArray[np.float32]]:
         """See EngineClient.infer, by whoever is free."""
-        member = self._free.get()
+        member, threads = self._take()
         try:
-            return member.infer(proxies, timeout=timeout)
+            return member.infer(proxies, timeout=timeout, threads=threads)
         finally:
-            self._free.put(member)
+            with self._changed:
+                self._busy.discard(member)
+                self._drop_if_hopeless(member)
+                self._changed.notify()
+
+    def rest(self, *, now: float | None = None) -> None:
+        """Close the further workers that nobody has needed for a while. To be called now and then."""
+        with self._changed:
+            quiet = (time.monotonic() if now is None else now) - self._needed
+            if quiet < IDLE_S or not self._grows():
+                return
+            leaving = [member for member in self._members[self._fixed :] if member not in self._busy]
+            for member in leaving:
+                self._leave(member)
+        for member in leaving:
+            member.close()
 
     def close(self) -> None:
         """See Supervisor.close."""
-        for member in self._members:
+        with self._changed:
+            self._closed = True
+            members = [*self._members, *([self._booting] if self._booting else [])]
+        for member in members:
             member.close()
+
+    def _grows(self) -> bool:
+        return self._growth is not None and self.about is not None and self.about.device == "cpu"
+
+    def _take(self) -> tuple[Supervisor, int]:
+        """Who computes next, and on how many threads; 0: on all."""
+        with self._changed:
+            if self._free() is not None and not self._waiting:
+                self._crowded = None
+            self._waiting += 1
+            while (free := self._free()) is None:
+                self._changed.wait(self._grow())
+            self._waiting -= 1
+            alone = not self._busy and not self._waiting
+            self._busy.add(free)
+            if free not in self._members[: self._fixed]:
+                self._needed = time.monotonic()
+            return free, 0 if alone or not self._grows() else self._share()
+
+    def _free(self) -> Supervisor | None:
+        return next((member for member in self._members if member not in self._busy), None)
+
+    def _share(self) -> int:
+        """Threads of each, of those there are."""
+        return max(1, len(os.sched_getaffinity(0)) // self.size) if self.size > 1 else 0
+
+    def _grow(self) -> float | None:
+        """Boot one more aside, if there may be one: who waits takes whoever is free first.
+
+        Returns in how many seconds to ask again, None: not before something changes.
+        """
+        growth, now = self._growth, time.monotonic()
+        if growth is None or not self._grows() or self._closed or self._booting is not None:
+            return None
+        self._crowded = now if self._crowded is None else self._crowded
+        if self.size >= growth.most or now < self._not_before:
+            return None
+        if (early := self._crowded + growth.after - now) > 0:
+            return early
+        if not growth.room():
+            self._not_before = now + AGAIN_S
+            return None
+        self._booting = Supervisor(growth.launch)
+        threading.Thread(target=self._join, args=(self._booting,), name="boot-worker", daemon=True).start()
+        return None
+
+    def _join(self, member: Supervisor) -> None:
+        """Boot `member`; the crew works on without it where that fails."""
+        failed: Exception | None = None
+        try:
+            member.start()
+        except (EngineUnavailable, HostError) as error:
+            failed = error
+        with self._changed:
+            self._booting = None
+            if failed is None and not self._closed:
+                self._members.append(member)
+                self._needed = time.monotonic()
+            else:
+                self._not_before = time.monotonic() + AGAIN_S
+            self._changed.notify_all()
+        if self._closed or failed is not None:
+            member.close()
+        if failed is not None and not self._closed:
+            event(
+                logging.WARNING,
+                f"no further worker, {self.size} go(es) on: {failed}",
+                model=self._launch.model,
+            )
+
+    def _drop_if_hopeless(self, member: Supervisor) -> None:
+        """A further worker that cannot be replaced is none: the first goes on."""
+        if member.fatal and member in self._members[self._fixed :]:
+            self._leave(member)
+            self._not_before = time.monotonic() + AGAIN_S
+
+    def _leave(self, member: Supervisor) -> None:
+        self._members.remove(member)
+        self._lost += member.restarts

@@ -68,12 +68,14 @@ class Supervisor:
         assert self._about is not None
         return self._about
 
-    def infer(self, proxies: list[NDArray[np.uint8]], *, timeout: float) -> list[NDArray[np.float32]]:
+    def infer(
+        self, proxies: list[NDArray[np.uint8]], *, timeout: float, threads: int = 0
+    ) -> list[NDArray[np.float32]]:
         """See EngineClient.infer. Boots where there is no worker: raises EngineUnavailable if it cannot."""
         with self._turn:
             client = self._ready()
             try:
-                alphas = client.infer(proxies, timeout=timeout)
+                alphas = client.infer(proxies, timeout=timeout, threads=threads)
             except (EngineCrashed, EngineTimeout) as error:
                 self._bury(client)
                 self._refuse_if_closing()

@@ -126,6 +126,9 @@ def answer(session, arena, message):
         return "failed", {"why": "bug", "detail": "asked to {!r}".format(message["kind"])}
     try:
         pairs = [views(arena, item) for item in message["items"]]
+        limit = getattr(session, "limit", None)
+        if limit is not None:
+            limit(message.get("threads", 0))
         infer(session, [pixels for pixels, _ in pairs], [alpha for _, alpha in pairs])
     except MemoryError as error:
         return "failed", {"why": "memory", "detail": str(error)[:4000]}
