@@ -28,7 +28,8 @@ from watcher.pipeline.work import FolderWork
 
 TITLE = "Throughput of run"
 QUIET_S = 0.5
-LOOK_S = 0.05
+LOOK_S = 0.25
+LOOK_AT_MEMORY_S = 5.0
 STALLED_S = 120.0
 ABOUT = EngineAbout("modnet", "onnx", "onnxruntime", "cpu", None)
 
@@ -55,7 +56,7 @@ def run(setting: Setting) -> list[Table]:
     for name, size, count in loads:
         with setting.folder("throughput") as folder:
             made = photos.make(setting.photos, folder / "photos", count=count, size=size)
-            least = _least(made[: setting.count(9, quick=3)], folder / "alone")
+            least = _least(made[:: -(-count // setting.count(40, quick=3))], folder / "alone")
             with running(write_config(folder, model=REAL, quiet_s=QUIET_S)) as service:
                 rows.append((name, count, *_flood(made, service, least)))
     columns = (
@@ -74,7 +75,8 @@ def run(setting: Setting) -> list[Table]:
     notes = (
         "MODNet on the CPU, cutout and matte, default settings, every file and the journal on the disk at the end.",
         (
-            "Least: one photo after the other, as many looks as the daemon takes, a worker with one thread, nothing"
+            "Least: up to 40 of them spread over all, since a photo has one to three looks; one after the other, as"
+            " many looks as the daemon takes, a worker with one thread, nothing"
             f" beside them; CPU time of all processes. Bound: {cores} cores through that."
         ),
         (
@@ -138,7 +140,7 @@ def _alone(path: Path, work: FolderWork, client: EngineClient) -> None:
 def _flood(made: list[Path], service: Service, least: Least) -> tuple[Cell, ...]:
     count, cores = len(made), len(os.sched_getaffinity(0))
     cpu, engine = tree_cpu_seconds(service.pid), _in_workers(service)
-    peak = Peak(service.pid)
+    peak = Peak(service.pid, every=LOOK_AT_MEMORY_S)
     for path in made:
         path.rename(service.hot / path.name)
     began = time.perf_counter() + QUIET_S

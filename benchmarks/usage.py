@@ -131,17 +131,21 @@ def spent_by(command: Sequence[str], *, env: Mapping[str, str], log: Path, cores
 
 
 class Peak:
-    """Looks at a tree of processes every tenth of a second."""
+    """Looks at a tree of processes every tenth of a second, or more seldom.
 
-    def __init__(self, pid: int) -> None:
+    A look at a gigabyte takes the kernel some milliseconds, which are not free for who is measured.
+    """
+
+    def __init__(self, pid: int, *, every: float = _SAMPLE_S) -> None:
         self._pid = pid
+        self._every = every
         self._peak = 0.0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, name="peak", daemon=True)
         self._thread.start()
 
     def _look(self) -> None:
-        while not self._over.wait(_SAMPLE_S):
+        while not self._over.wait(self._every):
             self._peak = max(self._peak, tree_mb(self._pid))
 
     def stop(self) -> float:
