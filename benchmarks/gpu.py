@@ -26,7 +26,7 @@ from watcher.engine.crew import Crew
 from watcher.engine.launch import prepare
 from watcher.pipeline.batch import Batcher
 from watcher.pipeline.budget import PixelBudget
-from watcher.pipeline.looks import Look, View
+from watcher.pipeline.looks import Answer, Look, View
 from watcher.pipeline.runner import Proxy, Runner
 
 TITLE = "A simulated GPU"
@@ -47,13 +47,28 @@ class _Ready:
         reserve(self._pixels.size)
         return Frame(job, NOWHERE, self._pixels, None, None, Metadata(), self._pixels, "", "jpeg")
 
+    def key(self, frame: Frame) -> None:
+        """No two are alike."""
+
     def next_look(self, frame: Frame, views: Sequence[View]) -> Look | None:
         return None
 
     def show(self, frame: Frame, look: Look) -> Proxy:
         raise NotImplementedError("one look is enough")
 
-    def finish(self, frame: Frame, views: Sequence[View], *, timings: dict[str, float]) -> Outcome:
+    def conclude(self, views: Sequence[View]) -> Answer:
+        return Answer(views[0].alpha, disagree=False)
+
+    def find(self, key: str) -> Answer | None:
+        return None
+
+    def keep(self, key: str, answer: Answer) -> None:
+        raise NotImplementedError("nothing has a key")
+
+    def share(self, answer: Answer) -> Answer:
+        raise NotImplementedError("nothing has a key")
+
+    def finish(self, frame: Frame, answer: Answer, *, timings: dict[str, float]) -> Outcome:
         return Outcome(frame.job, (), NOWHERE, Review(0.0, 0.0, ()), timings)
 
 

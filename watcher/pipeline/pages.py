@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 
-# Arrays up to this size, and as much of the heap's free end.
+# Arrays up to this size, and so much of the heap's free end: what refining 1080p takes beside the photo.
 KEPT_BYTES = 32 << 20
+KEPT_END_BYTES = 64 << 20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
@@ -17,4 +18,4 @@ def keep_pages() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:  # musl has none
         mallopt(_M_MMAP_THRESHOLD, KEPT_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, KEPT_END_BYTES)

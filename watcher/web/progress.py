@@ -22,7 +22,7 @@ from watcher.journal import Journal, Record
 from watcher.log import event
 
 # While somebody waits for a matte; while somebody looks; while nobody does.
-BEAT_WAITED, BEAT_WATCHED, BEAT_IDLE = 0.01, 0.1, 0.5
+BEAT_WAITED, BEAT_WATCHED, BEAT_IDLE = 0.005, 0.1, 0.5
 # Clocks and commits may disagree about order by so much: rows this old are read again.
 OVERLAP = 5.0
 # A page that does not read loses news, not the server its memory.
