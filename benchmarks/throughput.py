@@ -56,7 +56,7 @@ def run(setting: Setting) -> list[Table]:
     for name, size, count in loads:
         with setting.folder("throughput") as folder:
             made = photos.make(setting.photos, folder / "photos", count=count, size=size)
-            least = _least(made[:: -(-count // setting.count(40, quick=3))], folder / "alone")
+            least = _least(made[:: -(-count // setting.count(67, quick=3))], folder / "alone")
             with running(write_config(folder, model=REAL, quiet_s=QUIET_S)) as service:
                 rows.append((name, count, *_flood(made, service, least)))
     columns = (
@@ -75,7 +75,7 @@ def run(setting: Setting) -> list[Table]:
     notes = (
         "MODNet on the CPU, cutout and matte, default settings, every file and the journal on the disk at the end.",
         (
-            "Least: up to 40 of them spread over all, since a photo has one to three looks; one after the other, as"
+            "Least: every third of 200, all of 40, since a photo has one to three looks; one after the other, as"
             " many looks as the daemon takes, a worker with one thread, nothing"
             f" beside them; CPU time of all processes. Bound: {cores} cores through that."
         ),
