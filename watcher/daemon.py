@@ -81,12 +81,15 @@ class Daemon:
             self._bell = bell = Bell(state.path, lambda look: self._inbox.put(("rung", look)))
             try:
                 self._boot_engines(self._settings)
-                return self._loop()
+                status = self._loop()
             finally:
                 bell.close()
                 self._journal.close()
         finally:
             state.release()
+        if compilers_at_work():
+            leave(status)
+        return status
 
     def _open_journal(self) -> bool:
         """Waits while the disk is full. False if told to stop meanwhile; raises HostError, ConfigError."""
@@ -354,7 +357,6 @@ class Daemon:
         event(logging.INFO, "stopped", status=status)
         if not self._clean:
             event(logging.WARNING, "left a thread behind that hangs in the file system")
-        if not self._clean or compilers_at_work():
             leave(status)
         return status
 
