@@ -23,7 +23,6 @@ from watcher.exits import BUG, OK, exit_status, leave
 from watcher.health import JOURNAL, Heartbeat, StateDir, Systemd
 from watcher.journal_rescue import open_sound
 from watcher.log import event
-from watcher.pipeline.compiled import compilers_at_work
 from watcher.pipeline.naming import Names
 from watcher.pipeline.publish import sweep
 from watcher.pipeline.recollect import recollect
@@ -81,15 +80,12 @@ class Daemon:
             self._bell = bell = Bell(state.path, lambda look: self._inbox.put(("rung", look)))
             try:
                 self._boot_engines(self._settings)
-                status = self._loop()
+                return self._loop()
             finally:
                 bell.close()
                 self._journal.close()
         finally:
             state.release()
-        if compilers_at_work():
-            leave(status)
-        return status
 
     def _open_journal(self) -> bool:
         """Waits while the disk is full. False if told to stop meanwhile; raises HostError, ConfigError."""

@@ -30,6 +30,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     from watcher import descriptors
     from watcher.daemon import Daemon
     from watcher.engine.card import cards_of
+    from watcher.exits import leave
+    from watcher.pipeline.compiled import compilers_at_work
 
     log.set_up(settings.log.format, settings.log.level)
     descriptors.raise_limit(len(settings.folders))
@@ -43,7 +45,10 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
         pull_missing(list(cards.values()), settings)
     with _display(plain and not args.no_progress and sys.stderr.isatty()) as show:
-        return Daemon(args.config, settings, show=show).run()
+        status = Daemon(args.config, settings, show=show).run()
+    if compilers_at_work():  # journal closed, terminal as it was: nothing is left to be done
+        leave(status)
+    return status
 
 
 def banner(args: argparse.Namespace, settings: Settings) -> str:
