@@ -200,6 +200,8 @@ class Daemon:
                 self._halt(EngineUnavailable("the engine failed to start three times in a row"))
         if not self._ready and assembly.ready():
             self._ready = True
+            self._last = (None, 0.0)
+            self._report(assembly, now)  # first: who waited for READY is to find it in `status`
             self._systemd.ready()
             event(logging.INFO, "ready", folders=len(assembly.watches), generation=self._generation)
         if now - self._tidied > memory.EVERY:
@@ -211,9 +213,9 @@ class Daemon:
             if now - self._pruned > PRUNE_EVERY or not self._pruned:
                 self._pruned = now
                 self._journal.prune(before=time.time() - self._settings.history_days * 86_400)
-            self._report(assembly, now)
         except HostError as error:
             event(logging.WARNING, str(error), remedy=error.remedy)
+        self._report(assembly, now)
         if self._journal.corrupt:
             self._rescue(assembly, self._journal.corrupt)
 
@@ -237,15 +239,15 @@ class Daemon:
 
     def _report(self, assembly: Assembly, now: float) -> None:
         """Write the snapshot when something changed; an idle daemon writes next to nothing."""
-        facts = snapshot(assembly)
-        said, when = self._last
-        if facts == said and now - when < HEARTBEAT:
-            return
-        self._last = (facts, now)
-        full = self._full(facts)
-        self._systemd.say(sentence(full))
-        self._show(full)
         try:
+            facts = snapshot(assembly)
+            said, when = self._last
+            if facts == said and now - when < HEARTBEAT:
+                return
+            self._last = (facts, now)
+            full = self._full(facts)
+            self._systemd.say(sentence(full))
+            self._show(full)
             self._state.write_snapshot(full)
         except HostError as error:
             event(logging.WARNING, str(error), remedy=error.remedy)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -38,6 +40,23 @@ def test_a_photo_becomes_a_whole_set_of_results_and_stays(rig):
     assert (daemon.hot() / "shoot" / "a.jpg").read_bytes() == content
     assert daemon.stop() == 0
     assert daemon.leftovers() == []
+
+
+def test_who_waits_for_ready_finds_in_the_status_what_is_ready(rig, tmp_path, real_part):
+    real_part("systemd-python", importlib.util.find_spec("systemd"), "pip install 'hotmatte[systemd]'")
+    daemon = rig()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(120)
+        for _ in range(2):  # the second over the status that the first left
+            daemon.start(ready=False, NOTIFY_SOCKET=str(tmp_path / "notify"))
+            while b"READY=1" not in systemd.recv(4096):
+                pass
+            daemon.signal(signal.SIGSTOP)  # what it says after it does not count
+            assert daemon.is_ready()
+            assert daemon.status()["folders"]["in"]["state"] == "watching"
+            daemon.signal(signal.SIGCONT)
+            assert daemon.stop() == 0
 
 
 def test_a_second_start_does_nothing_again(rig):
