@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import mean
 
 from benchmarks import photos
 from benchmarks.service import REAL, Service, running, write_config
@@ -41,9 +42,39 @@ class Least:
     engine: float
     rest: float
 
+    @classmethod
+    def of(cls, photos: list[Least]) -> Least:
+        return cls(mean(photo.engine for photo in photos), mean(photo.rest for photo in photos))
+
     @property
     def sum(self) -> float:
         return self.engine + self.rest
+
+
+@dataclass(frozen=True, slots=True)
+class Flood:
+    """CPU milliseconds a photo, in the workers and in all; peaks in megabytes."""
+
+    count: int
+    wall_s: float
+    used: float
+    inside: float
+    daemon_mb: float
+    all_mb: float
+
+    def row(self, least: Least) -> tuple[Cell, ...]:
+        pace, bound = self.count / self.wall_s, 1000 * len(os.sched_getaffinity(0)) / least.sum
+        return (
+            pace,
+            bound,
+            100 * pace / bound,
+            self.used * pace / 1000,
+            self.used,
+            least.sum,
+            self.used - self.inside,
+            self.daemon_mb,
+            self.all_mb,
+        )
 
 
 def run(setting: Setting) -> list[Table]:
@@ -56,9 +87,12 @@ def run(setting: Setting) -> list[Table]:
     for name, size, count in loads:
         with setting.folder("throughput") as folder:
             made = photos.make(setting.photos, folder / "photos", count=count, size=size)
-            least = _least(made[:: -(-count // setting.count(67, quick=3))], folder / "alone")
+            # Half of them before and half after, so that a machine that gets slower or faster meanwhile is in it.
+            before = _alone(made[::2], folder / "alone")
             with running(write_config(folder, model=REAL, quiet_s=QUIET_S)) as service:
-                rows.append((name, count, *_flood(made, service, least)))
+                flood = _flood(made, service)
+            after = _alone([service.hot / path.name for path in made[1::2]], folder / "alone")
+            rows.append((name, count, *flood.row(Least.of([*before, *after]))))
     columns = (
         "JPEGs of",
         "photos",
@@ -75,8 +109,8 @@ def run(setting: Setting) -> list[Table]:
     notes = (
         "MODNet on the CPU, cutout and matte, default settings, every file and the journal on the disk at the end.",
         (
-            "Least: every third of 200, all of 40, since a photo has one to three looks; one after the other, as"
-            " many looks as the daemon takes, a worker with one thread, nothing"
+            "Least: the same photos one after the other, half of them before and half after, as many looks as the"
+            " daemon takes, a worker with one thread, nothing"
             f" beside them; CPU time of all processes. Bound: {cores} cores through that."
         ),
         (
@@ -92,8 +126,8 @@ def run(setting: Setting) -> list[Table]:
     return [Table(TITLE, columns, tuple(rows), notes)]
 
 
-def _least(made: list[Path], folder: Path) -> Least:
-    """The first photo warms up and does not count."""
+def _alone(made: list[Path], folder: Path) -> list[Least]:
+    """Each of them with nothing beside it. The first is done once more before them all, to warm up."""
     card = load_card(REAL, card_folders(None))
     launch = prepare(card, weights.ensure(card, weights.cache_folder(None)), device="cpu", threads=1)
     client = EngineClient(launch.python, launch.engine_file, arena_bytes=launch.arena_bytes)
@@ -107,22 +141,23 @@ def _least(made: list[Path], folder: Path) -> Least:
         limits=DecodeLimits(),
         reads=readers,
     )
+    spent = []
     try:
         client.boot(launch.hello, timeout=launch.boot_timeout)
-        _alone(made[0], work, client)
-        engine, all_ = cpu_seconds(client.pid), tree_cpu_seconds(os.getpid())
-        for path in made[1:]:
-            _alone(path, work, client)
-        inside = cpu_seconds(client.pid) - engine
-        # The processes that read photos are below this one, too.
-        spent = inside, tree_cpu_seconds(os.getpid()) - all_ - inside
+        _one(made[0], work, client)
+        for path in made:
+            engine, all_ = cpu_seconds(client.pid), tree_cpu_seconds(os.getpid())
+            _one(path, work, client)
+            inside = cpu_seconds(client.pid) - engine
+            # The processes that read photos are below this one, too.
+            spent.append(Least(1000 * inside, 1000 * (tree_cpu_seconds(os.getpid()) - all_ - inside)))
     finally:
         client.close()
         readers.close()
-    return Least(*(1000 * seconds / (len(made) - 1) for seconds in spent))
+    return spent
 
 
-def _alone(path: Path, work: FolderWork, client: EngineClient) -> None:
+def _one(path: Path, work: FolderWork, client: EngineClient) -> None:
     """All stages, with as many looks as the daemon takes."""
     job = Job(1, Source("hot", path.name, Stamp.of(path.stat())), attempts=1, fence=1)
     frame = work.decode(job, reserve=lambda _: None)
@@ -137,8 +172,8 @@ def _alone(path: Path, work: FolderWork, client: EngineClient) -> None:
     work.finish(frame, work.conclude(views), timings={})
 
 
-def _flood(made: list[Path], service: Service, least: Least) -> tuple[Cell, ...]:
-    count, cores = len(made), len(os.sched_getaffinity(0))
+def _flood(made: list[Path], service: Service) -> Flood:
+    count = len(made)
     cpu, engine = tree_cpu_seconds(service.pid), _in_workers(service)
     peak = Peak(service.pid, every=LOOK_AT_MEMORY_S)
     for path in made:
@@ -148,18 +183,7 @@ def _flood(made: list[Path], service: Service, least: Least) -> tuple[Cell, ...]
     wall = time.perf_counter() - began
     used = 1000 * (tree_cpu_seconds(service.pid) - cpu) / count
     inside = 1000 * (_in_workers(service) - engine) / count
-    pace, bound = count / wall, 1000 * cores / least.sum
-    return (
-        pace,
-        bound,
-        100 * pace / bound,
-        used * count / 1000 / wall,
-        used,
-        least.sum,
-        used - inside,
-        peak_mb(service.pid),
-        peak.stop(),
-    )
+    return Flood(count, wall, used, inside, peak_mb(service.pid), peak.stop())
 
 
 def _in_workers(service: Service) -> float:
