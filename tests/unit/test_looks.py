@@ -31,7 +31,7 @@ def whole(alpha):
 
 
 SURE = whole(person(CANVASES.usual))
-UNSURE = whole(person(CANVASES.usual, soft=0.2))
+UNSURE = whole(person(CANVASES.usual, soft=0.05))
 
 
 @pytest.mark.parametrize("view", [SURE, UNSURE])
@@ -60,7 +60,7 @@ def test_where_two_answers_differ_a_larger_size_decides():
 
 
 def test_where_they_agree_only_the_best_looks_closer_at_the_subject():
-    other = whole(person(CANVASES.smaller, soft=0.2))
+    other = whole(person(CANVASES.smaller, soft=0.05))
     assert next_look([UNSURE, other], CANVASES, "doubt") is None
     look = next_look([UNSURE, other], CANVASES, "all")
     assert look is not None and look.canvas == CANVASES.larger
@@ -71,12 +71,28 @@ def test_where_they_agree_only_the_best_looks_closer_at_the_subject():
 
 def test_the_best_looks_closer_first_where_nobody_else_has_room():
     first, larger = (
-        whole(person(size, box=(0.1, 0.2, 0.9, 1.0), soft=0.2)) for size in (CANVASES.usual, CANVASES.larger)
+        whole(person(size, box=(0.1, 0.2, 0.9, 1.0), soft=0.05)) for size in (CANVASES.usual, CANVASES.larger)
     )
     look = next_look([first], CANVASES, "all")
     assert look is not None and look.canvas == CANVASES.larger
     assert next_look([first, larger], CANVASES, "all") is None
     assert next_look([first], CANVASES, "doubt") == Look.whole(CANVASES.smaller)
+
+
+def test_the_best_spares_at_the_larger_size_where_three_looks_are_likely():
+    first = whole(person(CANVASES.usual, soft=0.2))
+    other = whole(person(CANVASES.smaller, box=(0.3, 0.2, 0.5, 1.0)))
+    spared = next_look([first, other], CANVASES, "all")
+    assert spared == Look.whole((928, 704))
+    assert next_look([first, other, whole(person(spared.canvas))], CANVASES, "all") is None
+    assert next_look([first, other], CANVASES, "doubt") == Look.whole(CANVASES.larger)
+
+
+def test_a_larger_size_that_is_little_larger_is_not_spared_below_the_usual_one():
+    first = whole(person(CANVASES.usual, soft=0.2))
+    other = whole(person(CANVASES.smaller, box=(0.3, 0.2, 0.5, 1.0)))
+    canvases = Canvases(PHOTO, CANVASES.usual, CANVASES.smaller, CANVASES.usual)
+    assert next_look([first, other], canvases, "all") == Look.whole(CANVASES.usual)
 
 
 def test_what_is_doubtful_and_has_no_outline_is_asked_about_at_a_smaller_size():
