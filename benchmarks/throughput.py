@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from statistics import mean
 
+import yaml
+
 from benchmarks import photos
 from benchmarks.service import REAL, Service, running, write_config
 from benchmarks.setting import Setting
@@ -91,8 +93,14 @@ def run(setting: Setting) -> list[Table]:
             before = _alone(made[::2], folder / "alone")
             with running(write_config(folder, model=REAL, quiet_s=QUIET_S)) as service:
                 flood = _flood(made, service)
-            after = _alone([service.hot / path.name for path in made[1::2]], folder / "alone")
-            rows.append((name, count, *flood.row(Least.of([*before, *after]))))
+            made = [service.hot / path.name for path in made]
+            after = _alone(made[1::2], folder / "alone")
+            least = Least.of([*before, *after])
+            rows.append((name, count, *flood.row(least)))
+            if size == photos.FULL_HD:
+                made = made[: setting.count(count // 2, quick=count)]
+                with running(_one_worker(folder / "one")) as service:
+                    rows.append((f"{name}, one worker", len(made), *_flood(made, service).row(least)))
     columns = (
         "JPEGs of",
         "photos",
@@ -121,9 +129,19 @@ def run(setting: Setting) -> list[Table]:
             f"Cores busy below {cores} with photos waiting: somebody else had them, or they were left idle. CPU time"
             " a photo above the least: work that running side by side adds."
         ),
+        "One worker: `workers_cpu: 1` in the card; half of the photos, right after the others.",
         "Peak of the daemon is its VmHWM, memory shared with the worker in full; of all, proportional set sizes.",
     )
     return [Table(TITLE, columns, tuple(rows), notes)]
+
+
+def _one_worker(folder: Path) -> Path:
+    """A configuration whose worker computes one photo after the other, each on all cores."""
+    cards = folder / "cards"
+    cards.mkdir(parents=True)
+    card = yaml.safe_load((card_folders(None)[0] / f"{REAL}.yaml").read_text(encoding="utf-8"))
+    (cards / f"{REAL}.yaml").write_text(yaml.safe_dump(card | {"workers_cpu": 1}), encoding="utf-8")
+    return write_config(folder, model=REAL, cards=cards, quiet_s=QUIET_S)
 
 
 def _alone(made: list[Path], folder: Path) -> list[Least]:
