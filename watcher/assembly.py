@@ -244,8 +244,15 @@ class Assembly:
     def _lane(self, card: Card, supervisor: Crew, recipes: dict[str, Recipe], budget: PixelBudget) -> Lane:
         answers = answers_of(card, supervisor, self.cache, self.tally)
         runner = build_runner(card, supervisor, recipes, self.settings, budget, answers=answers, apart=True)
+        supervisor.heed(partial(self._waiting, list(recipes)))
         most = in_flight(card, supervisor, self.settings)
         return Lane(supervisor, runner, self._dispatcher(runner, recipes, most))
+
+    def _waiting(self, folders: list[str]) -> int:
+        try:
+            return self._journal.waiting(folders)
+        except HostError:
+            return 0
 
     def _lane_away(self, card: Card, recipes: dict[str, Recipe]) -> Lane:
         # Only here: without a fleet nothing of it is imported, nor is dramatiq.

@@ -187,6 +187,14 @@ class Journal(JournalFile):
         ]
         return min(due, default=None)
 
+    def waiting(self, folders: Sequence[str]) -> int:
+        """How many jobs nobody has claimed yet, but for those of folders that are held."""
+        sql = (
+            "SELECT count(*) FROM job WHERE state = 'queued' AND folder = ?1"
+            " AND NOT EXISTS (SELECT 1 FROM hold WHERE hold.folder = ?1)"
+        )
+        return sum(count for folder in folders for (count,) in self._read(sql, (folder,)))
+
     def renew(self, jobs: Iterable[Job], *, until: float) -> None:
         """Lengthen the lease of jobs that are still being worked on."""
         with self._write() as db:

@@ -18,7 +18,7 @@ import pytest
 
 from watcher.engine.card import card_folders, load_card
 from watcher.engine.client import ISLAND, EngineClient
-from watcher.engine.crew import IDLE_S, SPARE_MB, Crew, Growth, has_room, most_on_cpu
+from watcher.engine.crew import ENOUGH, IDLE_S, SPARE_MB, Crew, Growth, has_room, most_on_cpu
 from watcher.engine.launch import Launch
 from watcher.engine.supervisor import Supervisor, pause_before_boot
 from watcher.errors import (
@@ -453,8 +453,8 @@ def growing():
     """A crew on a CPU that begins with one and may become two; the further ones are started by `changes`."""
     made = []
 
-    def open_(*, room=lambda: True, after=0.0, **changes):
-        crew = Crew(launch(), growth=Growth(launch(**changes), 2, room, after=after))
+    def open_(*, room=lambda: True, after=0.0, patience=0.0, **changes):
+        crew = Crew(launch(), growth=Growth(launch(**changes), 2, room, after=after, patience=patience))
         made.append(crew)
         crew.start()
         return crew
@@ -468,7 +468,7 @@ def growing():
 def telling(tmp_path):
     """A crew whose answers are the number of threads that it was told to use; red 200 waits until red 201 comes."""
     told = launch(str(tmp_path / "meeting"), engine_file=TELLING)
-    crew = Crew(told, growth=Growth(told, 2, after=0.0))
+    crew = Crew(told, growth=Growth(told, 2, after=0.0, patience=0.0))
     yield crew
     crew.close()
 
@@ -522,6 +522,19 @@ def test_two_photos_together_are_no_reason_for_more_either(growing):
             assert done.result(30)
     assert crew.size == 1
     assert crew._booting is None
+
+
+def test_a_few_photos_are_not_worth_a_further_worker_and_many_are(growing, eventually):
+    crew = growing(patience=3600.0)
+    backlog = [ENOUGH - 1, ENOUGH]
+    crew.heed(lambda: backlog.pop(0) if len(backlog) > 1 else backlog[0])
+    with ThreadPoolExecutor(2) as aside:
+        hung = aside.submit(crew.infer, [proxy(HANG)], timeout=60.0)
+        eventually(lambda: crew._busy)
+        assert crew.infer([proxy()], timeout=10)  # by the second, booted when it was asked again
+        assert (crew.size, backlog) == (2, [ENOUGH])
+        crew._members[0].close()
+        assert isinstance(hung.exception(30), EngineCrashed | EngineUnavailable)
 
 
 def test_work_that_waits_gets_a_worker_more_whose_death_is_its_own(growing, eventually):

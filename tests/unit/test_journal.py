@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from watcher.desk import Desk
 from watcher.domain import JobState, Source, Stamp
 from watcher.errors import ConfigError, HostError
 from watcher.journal import Journal
@@ -109,6 +110,15 @@ def test_a_clock_set_back_does_not_make_a_retry_wait_for_ever(journal):
     journal.retry(job, not_before=1e9 + 5, charge=True)
     assert journal.mend_clock(now=1.0, longest=300.0) == 1
     assert journal.next_due(["in"]) == 301.0
+
+
+def test_what_waits_is_counted_but_not_where_somebody_paused(journal):
+    journal.admit_many(
+        [source(f"{n}.jpg", folder=folder) for folder in ("in", "on", "off") for n in range(3)]
+    )
+    journal.claim(["in"], limit=1, now=1e9, lease=60)
+    Desk(journal).hold("on")
+    assert journal.waiting(["in", "on"]) == 2
 
 
 def test_a_journal_from_the_future_is_refused(tmp_path):

@@ -192,6 +192,8 @@ def _work(settings: Settings, profile_name: str, roots: list[_Root], bar: Bar, *
         try:
             with bar:
                 batch = _Batch(runner, recipes, settings.retry.policy, bar)
+                count = sum(len(root.relpaths) for root in roots)
+                supervisor.heed(lambda: count - batch.begun)
                 return batch.run(_jobs(roots), limit=in_flight(card, supervisor, settings))
         finally:
             runner.close()
@@ -220,12 +222,14 @@ class _Batch:
         self._recipes = recipes
         self._policy = policy
         self._bar = bar
+        self.begun = 0
         self._failed = 0
         self._pending: dict[Future[Outcome], Job] = {}
 
     def run(self, jobs: Iterator[Job], *, limit: int) -> int:
         for job in jobs:
             self._pending[self._runner.submit(job)] = job
+            self.begun += 1
             if len(self._pending) >= limit:
                 self._collect()
         while self._pending:
