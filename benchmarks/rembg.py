@@ -25,6 +25,7 @@ TITLE = "Beside rembg"
 REQUIREMENT, VERSION = "rembg[cpu,cli]", "2.0.86"
 MODEL = "u2netp"
 PLAIN, CLEAN = "plain cutout", "clean edges"
+LIKE, USUAL = "hotmatte", "hotmatte, contour redrawn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +57,31 @@ def run(setting: Setting) -> list[Table]:
             if number == 1 and len(cores) == 1 and tables:
                 break
             race = _Race(folder, frozenset(cores[:number]), count)
-            spent: dict[tuple[str, str], list[Run]] = {}
-            for kind in (PLAIN, CLEAN):
-                contenders = _contenders(folder, clean=kind == CLEAN)
-                spent |= {(kind, who): found for who, found in race.run(contenders, times).items()}
-            tables.append(_table(spent, count, number, times, cards))
+            tables.append(_table(race, (PLAIN, CLEAN), times, f"{number} core(s)", cards))
+        few = setting.count(4, quick=2)
+        for name, number in (("photos", few), ("one", 1)):
+            shutil.rmtree(folder / name)
+            photos.make(setting.photos, folder / name, count=number, size=photos.LARGE)
+        race = _Race(folder, frozenset(cores), few, size=photos.LARGE)
+        tables.append(_table(race, (CLEAN,), 1, f"24 MP, {len(cores)} core(s)", cards))
     return tables
 
 
-def _table(spent: dict[tuple[str, str], list[Run]], count: int, cores: int, rounds: int, peer: str) -> Table:
+def _table(race: _Race, kinds: Sequence[str], rounds: int, what: str, peer: str) -> Table:
     rows: list[tuple[Cell, ...]] = []
-    for kind in (PLAIN, CLEAN):
-        ours, theirs = spent[kind, "hotmatte"], spent[kind, "rembg"]
-        for who, runs in (("rembg", theirs), ("hotmatte", ours)):
-            rows.append((kind, who, *_figures(runs, count)))
-        each = zip(_figures(theirs, count), _figures(ours, count), strict=True)
-        # Photos a second are better when more, all else when less.
-        ratios = [b / a if column == 4 else a / b for column, (a, b) in enumerate(each)]
-        rows.append((kind, "rembg / hotmatte", *ratios))
+    samples = {}
+    for kind in kinds:
+        spent = race.run(_contenders(race.folder, clean=kind == CLEAN), rounds)
+        figures = {who: _figures(runs, race.count) for who, runs in spent.items()}
+        rows += [(kind, who, *found) for who, found in figures.items()]
+        for who in (LIKE, USUAL):
+            each = zip(figures["rembg"], figures[who], strict=True)
+            # Photos a second are better when more, all else when less.
+            ratios = [b / a if column == 5 else a / b for column, (a, b) in enumerate(each)]
+            rows.append((kind, f"rembg / {who}", *ratios))
+        for who, runs in spent.items():
+            lines = [[run.one.cpu, run.every.cpu, run.every.wall, run.every.peak_mb] for run in runs]
+            samples[f"{kind}, {who}"] = lines
     columns = (
         "result",
         "who",
@@ -81,31 +89,31 @@ def _table(spent: dict[tuple[str, str], list[Run]], count: int, cores: int, roun
         "CPU ms of one photo alone",
         "CPU ms of each further one",
         "wall s",
+        "wall ms of each further one",
         "photos a second",
         "peak MB",
     )
-    samples = {
-        f"{kind}, {who}": [[run.one.cpu, run.every.cpu, run.every.wall, run.every.peak_mb] for run in runs]
-        for (kind, who), runs in spent.items()
-    }
-    return Table(
-        f"{TITLE}, {cores} core(s)", columns, tuple(rows), _notes(count, cores, rounds, peer), samples
-    )
+    return Table(f"{TITLE}, {what}", columns, tuple(rows), _notes(race, rounds, peer), samples)
 
 
-def _notes(count: int, cores: int, rounds: int, peer: str) -> tuple[str, ...]:
+def _notes(race: _Race, rounds: int, peer: str) -> tuple[str, ...]:
+    width, height = race.size
     return (
-        f"{count} JPEGs of 1920x1080, {MODEL} with the same weights, {rounds} run(s) each in turn, medians; {peer}.",
-        "The last row of each three says how many times better hotmatte is.",
+        f"{race.count} JPEGs of {width}x{height}, {MODEL} with the same weights, {rounds} run(s) each in turn, medians; {peer}.",
+        "The last rows say how many times better hotmatte is.",
         (
-            f"Both are held to {cores} core(s) by affinity, with as many inference threads: OMP_NUM_THREADS for"
+            f"Both are held to {race.cores} core(s) by affinity, with as many inference threads: OMP_NUM_THREADS for"
             " rembg, and hotmatte counts the cores it may use. Everything else is as each comes: ONNX Runtime's"
             " waiting threads spin in rembg and sleep in hotmatte."
         ),
         (
             "`plain cutout`: `rembg p` against a profile with `decontaminate: false`. `clean edges`: `rembg p -dc`"
-            " against `decontaminate: true`. Both write one RGBA PNG for each photo; hotmatte also refines the"
-            " alpha by the guided filter, syncs each file to the disk and writes its sidecar."
+            " against `decontaminate: true`. Both write one RGBA PNG for each photo; hotmatte also syncs each file to"
+            " the disk and writes its sidecar."
+        ),
+        (
+            f"`{LIKE}`: the alpha interpolated to full size, as rembg does it (`refine: bilinear`). `{USUAL}`: what"
+            " the profile `portrait` does besides."
         ),
         (
             "Whole processes from start to end, children included; one photo before, unmeasured, so that both have"
@@ -116,41 +124,49 @@ def _notes(count: int, cores: int, rounds: int, peer: str) -> tuple[str, ...]:
 
 def _figures(runs: list[Run], count: int) -> tuple[float, ...]:
     """The columns of the table after the names."""
-    one = statistics.median(run.one.cpu for run in runs)
+    one, alone = (statistics.median(getattr(run.one, name) for run in runs) for name in ("cpu", "wall"))
     cpu, wall, peak = (
         statistics.median(getattr(run.every, name) for run in runs) for name in ("cpu", "wall", "peak_mb")
     )
-    return cpu, 1000 * one, 1000 * (cpu - one) / (count - 1), wall, count / wall, peak
+    further = [1000 * (every - first) / (count - 1) for every, first in ((cpu, one), (wall, alone))]
+    return cpu, 1000 * one, further[0], wall, further[1], count / wall, peak
 
 
 class _Race:
     """Runs contenders in turn, so that a busy machine is unfair to all alike."""
 
-    def __init__(self, folder: Path, cores: frozenset[int], count: int) -> None:
-        self._folder = folder
+    def __init__(
+        self, folder: Path, cores: frozenset[int], count: int, *, size: tuple[int, int] = photos.FULL_HD
+    ) -> None:
+        self.folder = folder
+        self.count = count
+        self.size = size
         self._cores = cores
-        self._count = count
         threads = str(len(cores))
         self._env = {**os.environ, "OMP_NUM_THREADS": threads, "U2NET_HOME": str(folder / "weights")}
+
+    @property
+    def cores(self) -> int:
+        return len(self._cores)
 
     def run(self, contenders: Sequence[Contender], rounds: int) -> dict[str, list[Run]]:
         spent: dict[str, list[Run]] = {contender.name: [] for contender in contenders}
         for contender in contenders:
-            self._once(contender, self._folder / "one", expected=1)
+            self._once(contender, self.folder / "one", expected=1)
         for _ in range(rounds):
             for contender in contenders:
-                one = self._once(contender, self._folder / "one", expected=1)
-                every = self._once(contender, self._folder / "photos", expected=self._count)
+                one = self._once(contender, self.folder / "one", expected=1)
+                every = self._once(contender, self.folder / "photos", expected=self.count)
                 spent[contender.name].append(Run(one, every))
         return spent
 
     def _once(self, contender: Contender, inputs: Path, *, expected: int) -> Spent:
-        outputs = self._folder / "outputs"
+        outputs = self.folder / "outputs"
         outputs.mkdir()
         spent = spent_by(
             contender.command(inputs, outputs),
             env=self._env,
-            log=self._folder / "log.txt",
+            log=self.folder / "log.txt",
             cores=self._cores,
         )
         made = len(list(outputs.rglob("*.png")))
@@ -164,19 +180,23 @@ class _Race:
 
 
 def _contenders(folder: Path, *, clean: bool) -> list[Contender]:
-    own = folder / ("clean" if clean else "plain")
-    own.mkdir(exist_ok=True)
-    outputs = [{"kind": "cutout", "suffix": ".png"}]
-    config = write_config(own, model=MODEL, profile={"decontaminate": clean, "outputs": outputs})
-
     def rembg(inputs: Path, made: Path) -> list[str]:
         return [str(command_of()), "p", "-m", MODEL, *(["-dc"] if clean else []), str(inputs), str(made)]
 
-    def hotmatte(inputs: Path, made: Path) -> list[str]:
-        words = ["matte", "--fresh", "--config", str(config), "--quiet", "-d", str(made), str(inputs)]
-        return [sys.executable, "-m", "watcher", *words]
+    def hotmatte(name: str, **profile: str) -> Contender:
+        own = folder / f"{'clean' if clean else 'plain'}-{name}"
+        own.mkdir(exist_ok=True)
+        outputs = [{"kind": "cutout", "suffix": ".png"}]
+        settings = {"decontaminate": clean, "outputs": outputs, **profile}
+        config = write_config(own, model=MODEL, profile=settings)
 
-    return [Contender("rembg", rembg), Contender("hotmatte", hotmatte)]
+        def command(inputs: Path, made: Path) -> list[str]:
+            words = ["matte", "--fresh", "--config", str(config), "--quiet", "-d", str(made), str(inputs)]
+            return [sys.executable, "-m", "watcher", *words]
+
+        return Contender(name, command)
+
+    return [Contender("rembg", rembg), hotmatte(LIKE, refine="bilinear"), hotmatte(USUAL)]
 
 
 def same_weights(folder: Path) -> str:

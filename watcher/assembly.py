@@ -143,7 +143,7 @@ def _growth(card: Card, path: Path | None, device: str) -> Growth | None:
     most = most_on_cpu(card, cores)
     if most == 1:
         return None
-    launch = prepare(card, path, device=device, threads=max(1, cores // most))
+    launch = prepare(card, path, device=device, threads=max(1, cores // most), warm=False)
     return Growth(launch, most, partial(has_room, card))
 
 

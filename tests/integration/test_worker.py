@@ -538,7 +538,7 @@ def test_a_few_photos_are_not_worth_a_further_worker_and_many_are(growing, event
 
 
 def test_work_that_waits_gets_a_worker_more_whose_death_is_its_own(growing, eventually):
-    crew = growing()
+    crew = growing(hello=dict(HELLO, warmup=None))
     with ThreadPoolExecutor(2) as aside:
         hung = aside.submit(crew.infer, [proxy(HANG)], timeout=60.0)
         eventually(lambda: crew._busy)

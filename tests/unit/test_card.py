@@ -229,6 +229,7 @@ def test_an_engine_is_told_what_its_card_says():
     assert launch.hello["options"]["mean"] == [0.5, 0.5, 0.5]
     assert launch.hello["warmup"] == [512, 512]
     assert prepare(U2NETP, None).hello["warmup"] == [320, 320]
+    assert prepare(U2NETP, None, warm=False).hello["warmup"] is None
 
 
 def test_cards_cannot_be_changed_by_whoever_holds_one():

@@ -37,8 +37,13 @@ class Launch:
         )
 
 
-def prepare(card: Card, weights: Path | None, *, device: str = "auto", threads: int = 0) -> Launch:
-    """`weights` as `weights.ensure` returned it; `threads` 0 means every core. Raises ConfigError."""
+def prepare(
+    card: Card, weights: Path | None, *, device: str = "auto", threads: int = 0, warm: bool = True
+) -> Launch:
+    """`weights` as `weights.ensure` returned it; `threads` 0 means every core. Raises ConfigError.
+
+    `warm`: ready means that it has computed once; not needed where another one just has.
+    """
     options = {
         "mean": list(card.input.mean),
         "std": list(card.input.std),
@@ -60,7 +65,7 @@ def prepare(card: Card, weights: Path | None, *, device: str = "auto", threads: 
             "model": str(weights or ""),
             "device": device,
             "options": options,
-            "warmup": [height, width],
+            "warmup": [height, width] if warm else None,
         },
         # A little more for the alignment of each part.
         arena_bytes=batch * (card.input.largest * BYTES_A_PIXEL + 128),

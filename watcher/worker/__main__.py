@@ -103,13 +103,14 @@ def warm_up(session, height, width):
 
 
 def boot(inbox, outbox, engine_path):
-    """Load and warm up; None where that failed, after telling the daemon why."""
+    """Load, and warm up if asked to; None where that failed, after telling the daemon why."""
     hello = wire.receive(inbox)
     if hello is None:
         return None
     try:
         session = load_engine(engine_path).load(hello["model"], hello["device"], hello["options"])
-        warm_up(session, *hello["warmup"])
+        if hello["warmup"]:
+            warm_up(session, *hello["warmup"])
     except Exception as error:
         traceback.print_exc()
         why = "memory" if isinstance(error, MemoryError) else "load"
