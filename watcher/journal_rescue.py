@@ -1,9 +1,10 @@
-"""Opens the journal; sets a damaged file aside, so that a new one can be begun. Never deletes it."""
+"""Opens the journal; sets a damaged file aside, so that a new one can be begun. Never deletes what was in use."""
 
 from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from watcher.errors import HostError
@@ -24,12 +25,19 @@ def open_sound(path: Path) -> Journal:
         _set_aside(path, f"the journal {path} is empty")
     if not path.exists() and any(path.parent.glob(ASIDE + "*")):
         _begin_anew(path)
+    is_first = not path.exists()
     try:
         return _checked(path)
     except JournalCorrupt as error:
         _set_aside(path, str(error))
         _begin_anew(path)
         return _checked(path)
+    except HostError:
+        if is_first:
+            # A stub, made here just now on a disk without room: nothing was ever in it.
+            with suppress(OSError):
+                _remove(path)
+        raise
 
 
 def _checked(path: Path) -> Journal:
@@ -46,13 +54,17 @@ def _begin_anew(path: Path) -> None:
     """Under its name only once it knows that it is not the first."""
     new = path.with_name(f"{path.stem}.new{path.suffix}")
     try:
-        for end in ("", "-wal", "-shm"):
-            Path(f"{new}{end}").unlink(missing_ok=True)
+        _remove(new)
         with Journal(new) as journal:
             journal.begin_anew(int(time.time()))
         new.replace(path)
     except OSError as error:
         raise HostError(f"cannot begin a new journal {path}: {error.strerror or error}") from error
+
+
+def _remove(path: Path) -> None:
+    for end in ("", "-wal", "-shm"):
+        Path(f"{path}{end}").unlink(missing_ok=True)
 
 
 def _set_aside(path: Path, why: str) -> None:

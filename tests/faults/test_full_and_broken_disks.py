@@ -177,6 +177,7 @@ def test_a_state_folder_that_is_full_at_start_is_waited_for(rig, tmp_path, real_
         assert daemon.stop() == 0
         # Whatever was still under way: it leaves nothing that would be room for the next.
         assert list(daemon.state.glob("journal.sqlite-*")) == []
+        assert list(daemon.state.glob("journal.corrupt-*")) == []
         disk.fill()
         daemon.start(ready=False)
         daemon.wait(lambda: daemon.log().count("waiting: the disk") == 2, timeout=20)
