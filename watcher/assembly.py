@@ -305,9 +305,7 @@ class Assembly:
         """Of every loop there is, and of every photo that is being published or retired."""
         pulses = [watch.pulse for watch in self.watches.values()]
         for lane in self.lanes:
-            pulses += lane.dispatcher.pulses()
-            if isinstance(lane.runner, Runner):
-                pulses += lane.runner.pulses()
+            pulses += lane.dispatcher.pulses() + lane.runner.pulses()
         return pulses
 
     def begin_stop(self) -> None:

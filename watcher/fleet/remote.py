@@ -12,8 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from watcher import errors
@@ -27,15 +27,18 @@ from watcher.fleet.failures import failure_in, seen_from_here
 from watcher.fleet.messages import JobMessage, Reply, card_digest, jobs_queue, pack, replies_queue
 from watcher.fleet.roster import NODES, Roster
 from watcher.fleet.sending import Ledger, Pending
-from watcher.fleet.shares import Shares
+from watcher.fleet.shares import Shares, watcher_id
 from watcher.fleet_settings import STATE, Queue, broker_url
 from watcher.log import event
 from watcher.pipeline.collect import collect
 from watcher.pipeline.recipe import Recipe
+from watcher.pulse import Pulse
 
 # Publishing is some eighty looks at the share and next to no work: several at once hide its latency.
 COLLECTORS = 16
 MIND_S = 1.0
+# A loop here is heard of again within so many seconds, besides what it takes to find the broker lost.
+PROMISE_S = 120.0
 SWEEP_S = 600.0
 # A watcher that has asked for nothing for so long is gone for good.
 GONE_S = 7 * 86_400.0
@@ -81,10 +84,13 @@ class RemoteRunner:
         self._outbox: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
         self._state = _State()
         self._stopping = threading.Event()
+        self._promise = PROMISE_S + fleet.settings.lost_after_s
         self._collectors = ThreadPoolExecutor(COLLECTORS, "collect")
+        loops = {"send": self._send_all, "hear": self._hear_all, "mind": self._mind_all}
+        self._pulses = {name: Pulse(f"fleet-{name}") for name in loops}
         self._threads = [
-            threading.Thread(target=loop, name=f"fleet-{name}")
-            for name, loop in (("send", self._send_all), ("hear", self._hear_all), ("mind", self._mind_all))
+            threading.Thread(target=self._live, args=(loop, self._pulses[name]), name=f"fleet-{name}")
+            for name, loop in loops.items()
         ]
         for thread in self._threads:
             thread.start()
@@ -123,6 +129,13 @@ class RemoteRunner:
         self._collectors.shutdown()
         self._line.close()
 
+    def pulses(self) -> list[Pulse]:
+        return list(self._pulses.values())
+
+    def _live(self, loop: Callable[[Pulse], None], pulse: Pulse) -> None:
+        loop(pulse)
+        pulse.rest()  # a loop that ends by an error is missed
+
     def snapshot(self) -> dict[str, Any]:
         """What `status` shows of the fleet."""
         now = time.monotonic()
@@ -152,20 +165,28 @@ class RemoteRunner:
 
     # --- Sending ---------------------------------------------------------------------------
 
-    def _send_all(self) -> None:
+    def _send_all(self, pulse: Pulse) -> None:
+        while True:
+            pulse.beat(self._promise)
+            with suppress(queue.Empty):
+                if (pending := self._outbox.get(timeout=PROMISE_S / 4)) is None:
+                    return
+                self._send_one(pending, pulse)
+
+    def _send_one(self, pending: Pending, pulse: Pulse) -> None:
         patience = Patience(self._stopping)
-        while (pending := self._outbox.get()) is not None:
-            while not self._stopping.is_set():
-                try:
-                    self._send(pending)
-                    patience.well()
-                    break
-                except BrokerLost as error:
-                    self._lose(error)
-                    patience.wait()
-                except BaseException as error:  # noqa: BLE001  (crosses a thread)
-                    self._settle(pending, error)
-                    break
+        while not self._stopping.is_set():
+            pulse.beat(self._promise)
+            try:
+                self._send(pending)
+            except BrokerLost as error:
+                self._lose(error)
+                patience.wait()
+            except BaseException as error:  # noqa: BLE001  (crosses a thread)
+                self._settle(pending, error)
+                return
+            else:
+                return
 
     def _send(self, pending: Pending) -> None:
         if not self._ledger.has(pending):
@@ -211,13 +232,15 @@ class RemoteRunner:
 
     # --- Hearing ---------------------------------------------------------------------------
 
-    def _hear_all(self) -> None:
+    def _hear_all(self, pulse: Pulse) -> None:
         patience = Patience(self._stopping)
         while not self._stopping.is_set():
+            pulse.beat(self._promise)
             try:
                 listener = self._line.listen(self._replies, prefetch=REPLIES)
                 try:
                     while not self._stopping.is_set():
+                        pulse.beat(self._promise)
                         delivery = listener.take()
                         self._regain()
                         patience.well()
@@ -311,8 +334,9 @@ class RemoteRunner:
 
     # --- Minding ---------------------------------------------------------------------------
 
-    def _mind_all(self) -> None:
+    def _mind_all(self, pulse: Pulse) -> None:
         while not self._stopping.is_set():
+            pulse.beat(self._promise)
             self._mark_all()
             now = time.monotonic()
             self._roster.look(now)
@@ -368,18 +392,6 @@ def remote_runner(
     url = broker_url(settings.queue) or ""
     watcher = watcher_id(settings.state_dir)
     return RemoteRunner(Fleet(watcher, settings.queue, url, Shares(settings.shares), wanted), card, recipes)
-
-
-def watcher_id(state_dir: Path) -> str:
-    """Who this watcher is, for as long as its journal lives."""
-    import secrets
-
-    path = state_dir / "fleet.id"
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except FileNotFoundError:
-        path.write_text(secrets.token_hex(8) + "\n", encoding="ascii")
-        return watcher_id(state_dir)
 
 
 def _words(job: Job) -> dict[str, object]:

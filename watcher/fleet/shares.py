@@ -116,3 +116,13 @@ def as_seen(path: Path, expected: Stamp) -> Stamp:
 
 def _probe(token: str) -> str:
     return json.dumps({"token": token, "protocol": PROTOCOL, "hotmatte": __version__}) + "\n"
+
+
+def watcher_id(state_dir: Path) -> str:
+    """Who this watcher is, for as long as its journal lives."""
+    path = state_dir / "fleet.id"
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        path.write_text(secrets.token_hex(8) + "\n", encoding="ascii")
+        return watcher_id(state_dir)
