@@ -12,8 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Field = NDArray[np.float32]
-Curve = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+Field = NDArray[np.floating]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ def photographed(layer: Layer, *, blur: float, grain: float) -> Layer:
     """The layer as the photo's lens and sensor would show it: sigma in pixels, and of noise in 0..1."""
     alpha, colours = (cv2.GaussianBlur(part, (0, 0), blur) for part in (layer.alpha, layer.colours))
     noise = np.random.default_rng(1).normal(0, grain, colours.shape).astype(np.float32)
-    # The noise of a demosaiced sensor hangs together over two pixels.
+    # A sensor's noise, once demosaiced, hangs together over two pixels.
     noise = 2 * cv2.GaussianBlur(noise, (0, 0), 0.7)
     return Layer(colours + alpha[..., None] * noise, alpha)
 
@@ -67,8 +66,8 @@ def veil(sheet: Sheet, height: int, width: int) -> Layer:
     Optical depths add, so alpha = 1 - exp(-sum); where the cloth runs along the line of sight it is dense.
     """
     depth, light = np.zeros((2, height, width))
-    # As broad as where it is furthest out, and a quarter more: it is gathered everywhere.
-    broad = 1.25 * (max(x for _, x in sheet.outer + sheet.inner) - min(x for _, x in sheet.outer + sheet.inner))
+    # A quarter more than all the way from edge to edge: it is gathered everywhere.
+    broad = 1.25 * np.ptp([x for _, x in (*sheet.inner, *sheet.outer)])
     u = (np.arange(round(FINER * broad)) + 0.5) / round(FINER * broad)
     cloth = broad * u
     rows = np.arange(height, dtype=np.float64)
@@ -87,9 +86,7 @@ def veil(sheet: Sheet, height: int, width: int) -> Layer:
     return Layer(((alpha * share)[..., None] * WHITE).astype(np.float32), alpha.astype(np.float32))
 
 
-def _folded(
-    u: NDArray[np.float64], down: float, folds: Sequence[tuple[float, float, float]]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _folded(u: Field, down: float, folds: Sequence[tuple[float, float, float]]) -> tuple[Field, Field]:
     """Where each point of the cloth is seen (0: inner edge, 1: outer), and how fast that changes with it."""
     across = u.copy()
     for number, deep, start in folds:
@@ -101,29 +98,29 @@ def _folded(
     return across, np.gradient(across, u)
 
 
-def _curve(points: Sequence[tuple[float, float]]) -> Curve:
+def _curve(points: Sequence[tuple[float, float]]) -> Callable[[Field], Field]:
     """A smooth curve x(y) through points (y, x): their polynomial."""
     y, x = np.array(points, np.float64).T
     middle, reach = y.mean(), np.ptp(y)
     factors = np.polyfit((y - middle) / reach, x, len(points) - 1)
-    return lambda at: np.polyval(factors, (at - middle) / reach)
+    return lambda at: np.asarray(np.polyval(factors, (at - middle) / reach))
 
 
-def _mesh(across: NDArray[np.float64], down: float) -> NDArray[np.float64]:
+def _mesh(across: Field, down: float) -> Field:
     """A honeycomb, -1/2..1: three waves at 120 degrees."""
     turn = 2 * np.pi / MESH
     waves = [np.cos(turn * (across * np.cos(a) + down * np.sin(a))) for a in np.radians((0, 60, 120))]
-    return sum(waves) / 3
+    return np.asarray(np.mean(waves, 0))
 
 
-def _dots(across: NDArray[np.float64], down: float) -> NDArray[np.float64]:
+def _dots(across: Field, down: float) -> Field:
     """1 in embroidered dots, every other row of them shifted by half a step; 0 elsewhere."""
     row = round(down / (0.5 * DOTS))
     aside = (across + 0.5 * DOTS * (row % 2)) % DOTS - 0.5 * DOTS
     return np.clip(DOT + 0.5 - np.hypot(aside, down - 0.5 * DOTS * row), 0, 1)
 
 
-def _add(line: NDArray[np.float64], x: NDArray[np.float64], what: NDArray[np.float64]) -> None:
+def _add(line: Field, x: Field, what: Field) -> None:
     """Add `what` to the pixels around each `x`, shared out by nearness."""
     x = x - 0.5
     first = np.floor(x).astype(np.int64)
@@ -177,7 +174,8 @@ def glasses(pose: Pose, behind: Field, sky: Field) -> Layer:
         for part in np.linspace(0.25, 0.8, 16):  # what is before her, mirrored: brighter towards one end
             front.fill(lens[np.sort(low[: int(part * len(low))])], 0.5 * sky, 0.022)
         for depth in np.linspace(THICK, 0, 9):
-            front.ring(rim + (0, 0, depth), lens + (0, 0, depth), ACETATE)
+            back = np.array([0, 0, depth])
+            front.ring(rim + back, lens + back, ACETATE)
         front.line(rim[15:45], 0.45, 0.55 * sky, 0.5)  # the brow catches the light
         if side < 0:
             front.fill(_bridge(), ACETATE, 1)
@@ -198,7 +196,7 @@ def _lens(side: int, more: float) -> Field:
     return np.stack([x, y, _wrap(x)], 1)
 
 
-def _wrap(x: NDArray[np.float64]) -> NDArray[np.float64]:
+def _wrap(x: Field) -> Field:
     """How far the front lies back so far from its middle: it goes around the face."""
     return 12 * (x / 68) ** 2
 
@@ -248,7 +246,7 @@ class _Canvas:
         return Layer(whole[..., :3], whole[..., 3])
 
     def _there(self, points: Field) -> NDArray[np.int32]:
-        return np.rint((self._pose.seen(points) - self._corner) * FINE).astype(np.int32)
+        return np.asarray(np.rint((self._pose.seen(points) - self._corner) * FINE), np.int32)
 
     def _over(self, draw: Callable[[NDArray[np.uint8]], object], colour: object, alpha: float) -> None:
         mask = np.zeros(self._premixed.shape[:2], np.uint8)
