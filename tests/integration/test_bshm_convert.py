@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -110,10 +111,10 @@ def test_without_an_index_the_environment_is_not_half_made(tmp_path, monkeypatch
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
-    monkeypatch.setattr(converter, "PINS", ("nobody-has-this==1.0",))
+    kit = dataclasses.replace(converter.TENSORFLOW, pins=("nobody-has-this==1.0",))
     for _ in range(2):
         with pytest.raises(EngineUnavailable, match="cannot install the converter: ") as caught:
-            converter.interpreter(tmp_path / "cache", say=print)
+            converter.interpreter(tmp_path / "cache", kit, say=print)
         assert "--python PATH" in caught.value.remedy
     assert not list((tmp_path / "cache").glob("*/ready"))
 
