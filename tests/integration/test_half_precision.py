@@ -161,8 +161,8 @@ def test_the_cpu_alone_would_not_have_seen_what_rounding_breaks(shop, tmp_path):
 
 
 def test_squares_and_their_means_keep_single_precision(shop):
-    # A norm in pieces: grey is 300 here, and its square is out of the range of half precision.
-    shop.add("norm", ("Mul", 600.0), ("Pow", 2.0), ("ReduceMean", None), ("Sqrt", None), ("Mul", 1 / 600))
+    # A norm in pieces: white is 300 here, and its square is out of the range of half precision; the mean is not.
+    shop.add("norm", ("Mul", 300.0), ("Pow", 2.0), ("ReduceMean", None), ("Sqrt", None), ("Mul", 1 / 300))
     assert 300**2 > float(np.finfo(np.float16).max)
     assert shop.convert("norm") == 0
     assert shop.kept("norm-fp16") == ["norm.onnx", "norm.onnx.json"]
