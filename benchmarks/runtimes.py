@@ -17,8 +17,9 @@ from watcher.engine.card import card_folders
 
 TITLE = "Runtimes and workers on a CPU"
 MODELS = "modnet", "modnet-openvino"
-# `workers_cpu` of the card: 0 is as many as there are cores, if there is memory.
-WORKERS = 1, 0
+CORES = len(os.sched_getaffinity(0))
+# `workers_cpu` of the card.
+WORKERS = 1, CORES
 
 
 def run(setting: Setting) -> list[Table]:
@@ -36,7 +37,7 @@ def run(setting: Setting) -> list[Table]:
     rows: list[tuple[Cell, ...]] = [
         (
             model,
-            "each a core" if workers == 0 else workers,
+            "each a core" if workers == CORES else workers,
             _pace(measured),
             _pace(measured) / slowest,
             mean(one.used for one in measured),
@@ -57,7 +58,7 @@ def run(setting: Setting) -> list[Table]:
             f"{2 * count} photos of 1080p for each row, in two floods of {count} that begin with one worker: forward"
             " through the rows, then back. Cutout and matte, default settings, every file on the disk at the end."
         ),
-        f"{len(os.sched_getaffinity(0))} cores. CPU time is that of all processes, the start of further workers included.",
+        f"{CORES} cores. CPU time is that of all processes, the start of further workers included.",
     )
     return [Table(TITLE, columns, tuple(rows), notes)]
 
