@@ -119,9 +119,9 @@ def test_without_an_index_the_environment_is_not_half_made(tmp_path, monkeypatch
     assert not list((tmp_path / "cache").glob("*/ready"))
 
 
-def test_a_model_nobody_converts_is_a_configuration_error(tmp_path):
-    with pytest.raises(ConfigError, match="no model card has weights converted from 'modnet'"):
-        hotmatte(tmp_path, "convert", "modnet")
+def test_a_model_nobody_converts_is_a_configuration_error():
+    with pytest.raises(ConfigError, match="no model card has weights converted from 'u2netp'"):
+        target_of(shipped("u2netp"), [shipped("modnet"), shipped("bshm-onnx")])
     assert target_of(shipped("bshm"), [shipped("modnet"), shipped("bshm-onnx")]).name == "bshm-onnx"
 
 
