@@ -22,6 +22,7 @@ NAMES = (
     "cache",
     "gpu",
     "throughput",
+    "runtimes",
     "latency",
     "idle",
     "growth",

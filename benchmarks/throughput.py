@@ -92,15 +92,15 @@ def run(setting: Setting) -> list[Table]:
             # Half of them before and half after, so that a machine that gets slower or faster meanwhile is in it.
             before = _alone(made[::2], folder / "alone")
             with running(write_config(folder, model=REAL, quiet_s=QUIET_S)) as service:
-                flood = _flood(made, service)
+                flooded = flood(made, service)
             made = [service.hot / path.name for path in made]
             after = _alone(made[1::2], folder / "alone")
             least = Least.of([*before, *after])
-            rows.append((name, count, *flood.row(least)))
+            rows.append((name, count, *flooded.row(least)))
             if size == photos.FULL_HD:
                 made = made[: setting.count(count // 2, quick=count)]
                 with running(_one_worker(folder / "one")) as service:
-                    rows.append((f"{name}, one worker", len(made), *_flood(made, service).row(least)))
+                    rows.append((f"{name}, one worker", len(made), *flood(made, service).row(least)))
     columns = (
         "JPEGs of",
         "photos",
@@ -190,7 +190,8 @@ def _one(path: Path, work: FolderWork, client: EngineClient) -> None:
     work.finish(frame, work.conclude(views), timings={})
 
 
-def _flood(made: list[Path], service: Service) -> Flood:
+def flood(made: list[Path], service: Service) -> Flood:
+    """All of `made` renamed into the hot folder at once, and what it took until the last was done."""
     count = len(made)
     cpu, engine = tree_cpu_seconds(service.pid), _in_workers(service)
     peak = Peak(service.pid, every=LOOK_AT_MEMORY_S)

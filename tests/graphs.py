@@ -121,3 +121,26 @@ def stranger(path):
     nodes = [_mean("input", "mean"), helper.make_node("Mul", ["mean", "temperature"], ["output"])]
     inputs = [tensor("input", [1, 3, 64, 64]), tensor("temperature", [])]
     return _saved(path, nodes, inputs, [tensor("output", [1, 1, 64, 64])])
+
+
+def arithmetic(path, *steps):
+    """The mean over the channels of a picture of any size, after each of `steps`: an operator, and a number or None."""
+    nodes, constants, last = [_mean("input", "mean")], [], "mean"
+    for place, (operator, number) in enumerate(steps):
+        inputs, out = [last], f"v{place}"
+        if number is not None:
+            inputs.append(f"c{place}")
+            constants.append((f"c{place}", np.float32(number)))
+        extra = {"axes": [2, 3], "keepdims": 1} if operator == "ReduceMean" else {}
+        nodes.append(helper.make_node(operator, inputs, [out], **extra))
+        last = out
+    # As large as the picture, whatever was summed up on the way.
+    nodes += [
+        helper.make_node("Mul", ["mean", "nothing"], ["empty"]),
+        helper.make_node("Add", ["empty", last], ["output"]),
+    ]
+    constants.append(("nothing", np.float32(0)))
+    size = ["batch", 3, "height", "width"]
+    return _saved(
+        path, nodes, [tensor("input", size)], [tensor("output", ["batch", 1, *size[2:]])], constants
+    )

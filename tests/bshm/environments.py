@@ -70,7 +70,7 @@ def tensorflow1() -> Path:
 def tensorflow2() -> Path:
     """The environment that `hotmatte models convert` makes, made by the same code."""
     try:
-        return converter.interpreter(CACHE, say=print)
+        return converter.interpreter(CACHE, converter.TENSORFLOW, say=print)
     except EngineUnavailable as error:
         raise Missing(str(error)) from error
 

@@ -11,7 +11,7 @@ from bshm import environments
 from watcher.engine import weights
 from watcher.engine.card import Card, card_folders, load_card
 from watcher.engine.convert import convert
-from watcher.engine.converter import PINS
+from watcher.engine.converter import TENSORFLOW
 
 RUNTIMES = ("bshm-tf1", "bshm-tf2", "bshm-onnx")
 GRAPH = Path(__file__).parents[1] / "data" / "bshm_signature.pb"
@@ -42,7 +42,7 @@ def with_graph(cache: Path) -> Path:
 def converted() -> Path:
     """The signature graph as ONNX, by the real conversion; kept as long as graph and converter last."""
     python = environments.demand(environments.tensorflow2)
-    recipe = hashlib.sha256(GRAPH.read_bytes() + "\n".join(PINS).encode()).hexdigest()[:8]
+    recipe = hashlib.sha256(GRAPH.read_bytes() + "\n".join(TENSORFLOW.pins).encode()).hexdigest()[:8]
     cache, target = environments.CACHE / f"signature-{recipe}", shipped("bshm-onnx")
     if weights.state(target, cache) is not weights.State.OK:
         convert(shipped("bshm"), target, with_graph(cache), python=python, sizes=((33, 31),), say=print)

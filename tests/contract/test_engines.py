@@ -144,8 +144,9 @@ def test_the_same_input_gives_the_same_bytes(bench):
     assert bench.infer(proxy)[0].tobytes() == bench.infer(proxy)[0].tobytes()
 
 
-def test_one_thread_beside_others_gives_what_all_cores_give():
-    card, graph = ready("modnet")
+@pytest.mark.parametrize("model", ["modnet", "modnet-openvino"])
+def test_one_thread_beside_others_gives_what_all_cores_give(model):
+    card, graph = ready(model)
     launch = prepare(card, graph, device="cpu", threads=2)
     client = EngineClient(launch.python, launch.engine_file, arena_bytes=launch.arena_bytes)
     try:
@@ -154,7 +155,8 @@ def test_one_thread_beside_others_gives_what_all_cores_give():
         for proxy in shown:
             wide, narrow, again = (client.infer([proxy], timeout=60, threads=n)[0] for n in (0, 1, 0))
             assert_is_alpha(narrow, proxy)
-            assert np.allclose(wide, narrow, atol=2e-5)
+            # Sums in another order: OpenVINO splits them otherwise for each number of threads.
+            assert np.allclose(wide, narrow, atol=5e-4 if card.engine == "openvino" else 2e-5)
             assert wide.tobytes() == again.tobytes()
     finally:
         client.close()

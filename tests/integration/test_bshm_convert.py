@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -110,17 +111,17 @@ def test_without_an_index_the_environment_is_not_half_made(tmp_path, monkeypatch
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
-    monkeypatch.setattr(converter, "PINS", ("nobody-has-this==1.0",))
+    kit = dataclasses.replace(converter.TENSORFLOW, pins=("nobody-has-this==1.0",))
     for _ in range(2):
         with pytest.raises(EngineUnavailable, match="cannot install the converter: ") as caught:
-            converter.interpreter(tmp_path / "cache", say=print)
+            converter.interpreter(tmp_path / "cache", kit, say=print)
         assert "--python PATH" in caught.value.remedy
     assert not list((tmp_path / "cache").glob("*/ready"))
 
 
-def test_a_model_nobody_converts_is_a_configuration_error(tmp_path):
-    with pytest.raises(ConfigError, match="no model card has weights converted from 'modnet'"):
-        hotmatte(tmp_path, "convert", "modnet")
+def test_a_model_nobody_converts_is_a_configuration_error():
+    with pytest.raises(ConfigError, match="no model card has weights converted from 'u2netp'"):
+        target_of(shipped("u2netp"), [shipped("modnet"), shipped("bshm-onnx")])
     assert target_of(shipped("bshm"), [shipped("modnet"), shipped("bshm-onnx")]).name == "bshm-onnx"
 
 

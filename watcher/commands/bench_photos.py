@@ -39,14 +39,15 @@ def prepared(folder: Path, photo: Path | None) -> tuple[Path, ...]:
 
 def decoded(path: Path, card: Card) -> Frame:
     """The frame of `path`, with the proxy that `card` wants, as the daemon would read it."""
-    return _read(path, lambda width, height: proxy_size(width, height, card))
+    return read_as(path, lambda width, height: proxy_size(width, height, card))
 
 
 def _whole(path: Path) -> Frame:
-    return _read(path, lambda width, height: (width, height))
+    return read_as(path, lambda width, height: (width, height))
 
 
-def _read(path: Path, size: Callable[[int, int], tuple[int, int]]) -> Frame:
+def read_as(path: Path, size: Callable[[int, int], tuple[int, int]]) -> Frame:
+    """The frame of `path`, its proxy of the `size` that is made of its own (width, height)."""
     # A file that is not there has no stamp; decoding says what is wrong with it.
     stamp = Stamp.of(path.stat()) if path.exists() else Stamp(0, 0)
     job = Job(1, Source("bench", path.name, stamp), attempts=1, fence=1)

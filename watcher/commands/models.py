@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from watcher.commands.models_options import configure_add
+from watcher.commands.models_options import configure_add, configure_convert
 from watcher.config import BUILT_IN, Settings
 from watcher.engine import fetch, weights
 from watcher.engine.card import Card, card_folders, list_cards, load_card
@@ -26,13 +26,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("--json", action="store_true", help="for programs")
     pull = actions.add_parser("pull", help="fetch and verify weights")
     pull.add_argument("names", nargs="*", metavar="NAME", help="default: those the profiles use")
-    conversion = actions.add_parser("convert", help="make weights for ONNX Runtime from TensorFlow's")
-    conversion.add_argument("name", metavar="NAME", help="the model to convert: bshm")
-    conversion.add_argument(
-        "--python",
-        type=Path,
-        metavar="PATH",
-        help="one that has TensorFlow 2, tf2onnx and onnx; without it, one is made in the cache",
+    configure_convert(
+        actions.add_parser("convert", help="make ONNX of TensorFlow's weights, or half precision of ONNX")
     )
     configure_add(actions.add_parser("add", help="write a card for an ONNX file of your own"))
     verify = actions.add_parser("verify", help="recompute the sha256 of what was fetched")
@@ -50,7 +45,9 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
             names = args.names or sorted(_named(settings))
             return _pull([load_card(name, folders) for name in names], cache, settings.models.offline)
         case "convert":
-            return _convert(args.name, args.python, folders, cache, settings.models.offline)
+            from watcher.commands import models_convert
+
+            return models_convert.run(args, settings)
         case "add":
             from watcher.commands import models_add
 
@@ -121,7 +118,7 @@ def _pull(cards: list[Card], cache: Path, offline: bool) -> int:
             with _progress(card.name) as progress:
                 path = weights.ensure(card, cache, offline=offline, progress=progress)
         except EngineUnavailable as error:
-            _explain(error)
+            explain(error)
             status = UNAVAILABLE
         else:
             print(f"{card.name}: ok {path}" if path else f"{card.name}: needs no weights")
@@ -129,30 +126,6 @@ def _pull(cards: list[Card], cache: Path, offline: bool) -> int:
                 sha256 = weights.expected_sha256(card, cache)
                 print(f"{card.name}: sha256 {sha256} recorded, will be verified from now on")
     return status
-
-
-def _convert(name: str, python: Path | None, folders: list[Path], cache: Path, offline: bool) -> int:
-    from watcher.engine.convert import convert, target_of
-
-    card = load_card(name, folders)
-    target = target_of(card, list_cards(folders)[0])
-    try:
-        record = convert(card, target, cache, python=python, offline=offline, say=_tell)
-    except EngineUnavailable as error:
-        _explain(error)
-        return UNAVAILABLE
-    assert record.converted_from is not None
-    assert record.parity is not None
-    print(f"{target.name}: ok {weights.place(target, cache)}")
-    print(f"{target.name}: sha256 {record.sha256}")
-    print(f"{target.name}: from {record.converted_from.file}, sha256 {record.converted_from.sha256}")
-    apart, sizes = record.parity.largest, len(record.parity.sizes)
-    print(f"{target.name}: alpha at most {apart}/255 apart at {sizes} sizes")
-    return OK
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def pull_missing(cards: list[Card], settings: Settings) -> None:
@@ -215,5 +188,5 @@ def _complain(problems: list[str]) -> None:
         print(f"hotmatte: {problem}", file=sys.stderr)
 
 
-def _explain(error: WatcherError) -> None:
+def explain(error: WatcherError) -> None:
     print(f"hotmatte: {error}\n  {error.remedy}", file=sys.stderr)

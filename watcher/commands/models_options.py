@@ -1,4 +1,4 @@
-"""Options of `hotmatte models add`, apart from what it does: its help needs no arrays."""
+"""Options of `hotmatte models add` and `convert`, apart from what they do: their help needs no arrays."""
 
 from __future__ import annotations
 
@@ -25,6 +25,27 @@ def configure_add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--short-side", type=int, metavar="N", help="of the proxy, for a graph of any size")
     parser.add_argument("--replace", action="store_true", help="overwrite a card of that name")
     parser.add_argument("--yes", action="store_true", help="ask nothing: take the defaults")
+
+
+def configure_convert(parser: argparse.ArgumentParser) -> None:
+    """Options of `hotmatte models convert`."""
+    parser.add_argument(
+        "name", metavar="NAME", help="bshm, or a model of ONNX Runtime to make half precision of"
+    )
+    parser.add_argument(
+        "--python",
+        type=Path,
+        metavar="PATH",
+        help="one that has what the conversion needs; without it, one is made in the cache",
+    )
+    parser.add_argument(
+        "--photos",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="of yours, to compare half precision on as well",
+    )
 
 
 def three(words: str) -> tuple[float, float, float]:

@@ -170,11 +170,11 @@ def prove(card: Card, weights: Path) -> NDArray[np.float32]:
     return alpha
 
 
-def save(card: Card, folder: Path) -> Path:
+def save(card: Card, folder: Path, *, by: str = "hotmatte models add") -> Path:
     """Write the card, whole or not at all. Raises HostError."""
     path = folder / f"{card.name}.yaml"
     held = {**card.model_dump(mode="json", exclude_defaults=True), "engine": card.engine}
-    text = f"# Written by `hotmatte models add`.\n{yaml.safe_dump(held, sort_keys=False, allow_unicode=True)}"
+    text = f"# Written by `{by}`.\n{yaml.safe_dump(held, sort_keys=False, allow_unicode=True)}"
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,9 @@ from watcher.fleet_settings import Where
 
 GROUP = "watcher.engines"
 
+# Seconds. TensorRT compiles a graph for each GPU; killed before it is done it has kept nothing.
+COMPILING_S = 900
+
 Side = Annotated[int, Field(ge=1, le=16_384)]
 Channels = tuple[float, float, float]
 Deviation = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -200,6 +203,14 @@ class Card(Strict):
         """How many there shall be from the start where the first one found itself; on a CPU more come when needed."""
         return 1 if about.device == "cpu" else self.workers
 
+    @model_validator(mode="after")
+    def _patient_with_compilers(self) -> Card:
+        if self.options.get("tensorrt") and self.boot_timeout_s < COMPILING_S:
+            raise ValueError(
+                f"boot_timeout_s must be at least {COMPILING_S} with TensorRT, which compiles for minutes at its first start"
+            )
+        return self
+
     @property
     def interpreter(self) -> str:
         """The worker's Python: a path, or a name to be found on PATH."""
@@ -240,6 +251,22 @@ def sizes_of(
     ratios = [min(side / wanted.short_side, wanted.max_side / max(usual)) for side in wanted.looks]
     smaller, larger = ((_legal(usual[0] * by, wanted), _legal(usual[1] * by, wanted)) for by in ratios)
     return usual, smaller, larger, wanted.multiple
+
+
+def bounds_of(card: Card) -> dict[str, list[int]]:
+    """The `least`, the `usual` and the `most` that a proxy has, as [height, width], for engines that prepare for sizes.
+
+    Up to photos of 16:9 at the larger look, upright or lying: longer ones are rare, and each side more is paid for
+    by all.
+    """
+    wanted = card.input
+    if wanted.size:
+        return {which: list(wanted.size) for which in ("least", "usual", "most")}
+    width, height = proxy_size(3000, 2000, card)
+    usual, _, larger, _ = sizes_of(1920, 1080, card)
+    longest = wanted.max_side if wanted.short_side is None else max(*usual, *(larger or usual))
+    least = [wanted.multiple, wanted.multiple]
+    return {"least": least, "usual": [height, width], "most": [longest, longest]}
 
 
 def _legal(side: float, wanted: Input) -> int:

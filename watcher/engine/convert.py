@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 from watcher.engine import converter, parity, provenance, weights
 from watcher.engine.card import Card, ConvertedSource
-from watcher.engine.converter import Say
+from watcher.engine.converter import TENSORFLOW, Say
 from watcher.engine.provenance import Origin, Parity, Provenance
 from watcher.errors import ConfigError, EngineUnavailable
 
@@ -20,11 +19,16 @@ ALLOWED_STEPS = 1
 
 def target_of(card: Card, cards: list[Card]) -> Card:
     """The card whose weights are converted from those of `card`. Raises ConfigError."""
-    for other in cards:
-        for source in other.weights.sources if other.weights else ():
-            if isinstance(source, ConvertedSource) and source.model == card.name:
-                return other
-    raise ConfigError([f"no model card has weights converted from {card.name!r}"])
+    found = next((other for other in cards if origin_of(other) == card.name), None)
+    if found is None:
+        raise ConfigError([f"no model card has weights converted from {card.name!r}"])
+    return found
+
+
+def origin_of(card: Card) -> str | None:
+    """The model whose weights those of `card` are converted from; None where they are not."""
+    sources = card.weights.sources if card.weights else ()
+    return next((source.model for source in sources if isinstance(source, ConvertedSource)), None)
 
 
 def convert(
@@ -45,8 +49,8 @@ def convert(
     original, made = weights.ensure(card, cache, offline=offline), weights.place(target, cache)
     if original is None or made is None or card.weights is None:
         raise ConfigError([f"{card.name!r} or {target.name!r} has no weights"])
-    python = python or converter.interpreter(cache, say=say)
-    versions = json.loads(converter.versions(python))
+    python = python or converter.interpreter(cache, TENSORFLOW, say=say)
+    versions = converter.versions(python, TENSORFLOW)
     made.parent.mkdir(parents=True, exist_ok=True)
     part = made.with_name(made.name + ".part")
     say(f"converting {original}")
@@ -64,7 +68,7 @@ def convert(
             converter={**versions, "opset": str(OPSET)},
             parity=Parity(sizes=sizes, largest=largest),
         )
-        _install(part, made, record)
+        install(part, made, record)
     finally:
         part.unlink(missing_ok=True)
     return record
@@ -73,7 +77,7 @@ def convert(
 def _to_onnx(graph: Path, onnx: Path, python: Path) -> None:
     names = ["--inputs", INPUT, "--outputs", OUTPUT, "--opset", str(OPSET)]
     command = [str(python), "-m", "tf2onnx.convert", "--graphdef", str(graph), *names, "--output", str(onnx)]
-    converter.run(command, doing=f"convert {graph}")
+    converter.run(command, TENSORFLOW, doing=f"convert {graph}")
 
 
 def _compare(card: Card, original: Path, target: Card, onnx: Path, sizes: parity.Sizes) -> int:
@@ -93,8 +97,8 @@ def _compare(card: Card, original: Path, target: Card, onnx: Path, sizes: parity
     return largest
 
 
-def _install(part: Path, made: Path, record: Provenance) -> None:
-    """Durable, then named. Died in between, the file is not the recorded one, and is refused."""
+def install(part: Path, made: Path, record: Provenance) -> None:
+    """Keep what was made. Durable, then named. Died in between, the file is not the recorded one, and is refused."""
     with part.open("rb") as file:
         os.fsync(file.fileno())
     provenance.write(made, record)

@@ -1,65 +1,101 @@
-"""The environment that converts TensorFlow graphs to ONNX: a venv of its own, so that the daemon needs none."""
+"""The environments that convert weights: each a venv of its own, so that the daemon needs nothing of them."""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from watcher.errors import EngineUnavailable
 
 Say = Callable[[str], None]
 
-# Seen working together. tensorflow-cpu is the same code at half the size, where there is one.
-PINS = (
-    'tensorflow-cpu==2.21.0; platform_machine == "x86_64"',
-    'tensorflow==2.21.0; platform_machine != "x86_64"',
-    "tf2onnx==1.17.0",
-    "onnx==1.23.2",
-    "numpy==2.4.6",
-    "protobuf==7.36.2",
-)
-# pip fetches about 350 MB, on lines of any speed. Seconds.
+# pip fetches up to 350 MB, on lines of any speed. Seconds.
 PATIENCE = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """What one kind of conversion needs: pins that were seen working together, and who they are to a person.
+
+    `packages` are those whose versions go on record, `needs` what a Python given by hand must have.
+    """
+
+    pins: tuple[str, ...]
+    packages: tuple[str, ...]
+    needs: str
+    size: str
+
+
+TENSORFLOW = Kit(
+    # tensorflow-cpu is the same code at half the size, where there is one.
+    pins=(
+        'tensorflow-cpu==2.21.0; platform_machine == "x86_64"',
+        'tensorflow==2.21.0; platform_machine != "x86_64"',
+        "tf2onnx==1.17.0",
+        "onnx==1.23.2",
+        "numpy==2.4.6",
+        "protobuf==7.36.2",
+    ),
+    packages=("tensorflow", "tf2onnx", "onnx"),
+    needs="tensorflow, tf2onnx and onnx",
+    size="1.5 GB",
+)
+# ONNX Runtime's own tools do it, for which they want the package onnx, as the daemon does not.
+HALF = Kit(
+    pins=("onnxruntime==1.32.0", "onnx==1.23.2", "numpy==2.4.6", "protobuf==7.36.2"),
+    packages=("onnxruntime", "onnx"),
+    needs="onnxruntime and onnx",
+    size="210 MB",
+)
+# A module of each must load: one that is there in part is not. TensorFlow goes by two names on the index.
 _VERSIONS = """
-import json, sys
-from importlib.metadata import version
-import numpy, onnx, tensorflow, tf2onnx
-print("\\n" + json.dumps({"python": sys.version.split()[0], "tensorflow": tensorflow.__version__,
-                          "tf2onnx": version("tf2onnx"), "onnx": onnx.__version__}))
+import importlib, json, os, sys
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+from importlib.metadata import PackageNotFoundError, version
+def of(name):
+    module = importlib.import_module(name)
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return module.__version__
+print("\\n" + json.dumps({"python": sys.version.split()[0], **{name: of(name) for name in sys.argv[1:]}}))
 """
 
 
-def interpreter(cache: Path, *, say: Say) -> Path:
-    """The Python of the environment under `cache`, made now if need be. Raises EngineUnavailable."""
-    folder = cache / f"converter-{_name()}"
+def interpreter(cache: Path, kit: Kit, *, say: Say) -> Path:
+    """The Python of the kit's environment under `cache`, made now if need be. Raises EngineUnavailable."""
+    folder = cache / f"converter-{_name(kit)}"
     python, ready = folder / "bin" / "python", folder / "ready"
     if ready.exists():
         return python
     cache.mkdir(parents=True, exist_ok=True)
     with _alone(cache / f".{folder.name}.lock"):
         if not ready.exists():
-            say(f"making the environment of the converter in {folder} (about 1.5 GB, once)")
+            say(f"making the environment of the converter in {folder} (about {kit.size}, once)")
             shutil.rmtree(folder, ignore_errors=True)
-            run([sys.executable, "-m", "venv", str(folder)], doing="make a virtual environment")
+            run([sys.executable, "-m", "venv", str(folder)], kit, doing="make a virtual environment")
             pip = [str(python), "-m", "pip", "install", "--quiet", "--no-input"]
-            run([*pip, "--disable-pip-version-check", *PINS], doing="install the converter")
+            run([*pip, "--disable-pip-version-check", *kit.pins], kit, doing="install the converter")
             ready.touch()
     return python
 
 
-def versions(python: Path) -> str:
-    """What converts, as JSON text. Raises EngineUnavailable where `python` lacks a part of it."""
-    return run([str(python), "-c", _VERSIONS], doing=f"use {python} to convert").splitlines()[-1]
+def versions(python: Path, kit: Kit) -> dict[str, str]:
+    """What converts, by name. Raises EngineUnavailable where `python` lacks a part of it."""
+    said = run([str(python), "-c", _VERSIONS, *kit.packages], kit, doing=f"use {python} to convert")
+    return dict(json.loads(said.splitlines()[-1]))
 
 
-def run(command: Sequence[str], *, doing: str) -> str:
+def run(command: Sequence[str], kit: Kit, *, doing: str) -> str:
     """The command's stdout. Raises EngineUnavailable with its last words where it fails."""
     quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"}
     # What leads to our own packages leads another interpreter astray.
@@ -77,26 +113,26 @@ def run(command: Sequence[str], *, doing: str) -> str:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise _failed(doing, f"not done within {PATIENCE:g} s") from error
+        raise _failed(kit, doing, f"not done within {PATIENCE:g} s") from error
     except OSError as error:
-        raise _failed(doing, error.strerror or str(error)) from error
+        raise _failed(kit, doing, error.strerror or str(error)) from error
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
-        raise _failed(doing, "\n".join(lines[-5:]) or f"exit status {done.returncode}")
+        raise _failed(kit, doing, "\n".join(lines[-5:]) or f"exit status {done.returncode}")
     return done.stdout
 
 
-def _failed(doing: str, why: str) -> EngineUnavailable:
+def _failed(kit: Kit, doing: str, why: str) -> EngineUnavailable:
     return EngineUnavailable(
         f"cannot {doing}: {why}",
         remedy="Convert where a package index is reachable and copy the result and its .json record here, "
-        "or name a Python that has tensorflow, tf2onnx and onnx: `hotmatte models convert NAME --python PATH`.",
+        f"or name a Python that has {kit.needs}: `hotmatte models convert NAME --python PATH`.",
     )
 
 
-def _name() -> str:
+def _name(kit: Kit) -> str:
     """Another set of pins, or another Python, is another environment."""
-    recipe = "\n".join((*PINS, sys.version)).encode()
+    recipe = "\n".join((*kit.pins, sys.version)).encode()
     return hashlib.sha256(recipe).hexdigest()[:8]
 
 

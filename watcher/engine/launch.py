@@ -9,7 +9,7 @@ from typing import Any
 
 from watcher.domain import EngineAbout
 from watcher.engine.arena import BYTES_A_PIXEL
-from watcher.engine.card import Card, engine_file
+from watcher.engine.card import Card, bounds_of, engine_file
 from watcher.engine.weights import sha256_of
 
 
@@ -52,6 +52,7 @@ def prepare(
         "output_name": card.output.name,
         "threads": threads,
         "latency_s": card.latency_s,
+        "sizes": {**bounds_of(card), "batch": max(card.max_batch, card.max_batch_cpu)},
         **card.options,
     }
     height, width = card.input.size or card.warmup

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,16 +33,22 @@ _WAVES = ((97.0, 0.0), (61.0, 1.0), (143.0, 2.0))
 
 
 def alphas(card: Card, weights: Path, sizes: Iterable[tuple[int, int]]) -> Iterator[NDArray[np.uint8]]:
-    """The alpha of each picture in levels, by a worker of `card` on the CPU. Raises EngineError."""
+    """The alpha of a picture of each size in levels, by a worker of `card` on the CPU. Raises EngineError."""
+    for alpha in answers(card, weights, [picture(width, height) for width, height in sizes]):
+        yield np.rint(alpha * LEVELS).astype(np.uint8)
+
+
+def answers(
+    card: Card, weights: Path, pictures: Sequence[NDArray[np.uint8]]
+) -> Iterator[NDArray[np.float32]]:
+    """The alpha of each picture (HxWx3), by a worker of `card` on the CPU. Raises EngineError."""
     launch = prepare(card, weights, device="cpu")
-    sizes = tuple(sizes)
-    room = max(width * height for width, height in sizes) * BYTES_A_PIXEL + 4096
+    room = max(one.shape[0] * one.shape[1] for one in pictures) * BYTES_A_PIXEL + 4096
     client = EngineClient(launch.python, launch.engine_file, arena_bytes=room)
     try:
         client.boot(launch.hello, timeout=launch.boot_timeout)
-        for width, height in sizes:
-            (alpha,) = client.infer([picture(width, height)], timeout=card.timeout_s)
-            yield np.rint(alpha * LEVELS).astype(np.uint8)
+        for one in pictures:
+            yield client.infer([one], timeout=card.timeout_s)[0]
     finally:
         client.close()
 

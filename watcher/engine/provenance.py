@@ -24,10 +24,14 @@ class Origin(Strict):
 
 
 class Parity(Strict):
-    """How far two runtimes were apart: `largest` in steps of an 8-bit alpha, sizes as [width, height]."""
+    """How far two runtimes were apart, or two precisions: in steps of an 8-bit alpha, sizes as [width, height].
+
+    `largest` of any pixel; `mean` of the worst picture, where that counts.
+    """
 
     sizes: tuple[tuple[int, int], ...]
     largest: int
+    mean: float | None = None
 
 
 class Provenance(Strict):

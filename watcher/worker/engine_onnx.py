@@ -6,7 +6,8 @@ batch), `mean`, `std` (three numbers each, after division by 255), `scale` (what
 opaque at 254), `input_name`, `output_name` (unset: the graph's first), `states` (name: shape; inputs that
 are fed zeros, what the memory of a film begins with), `downsample` (`input`, `long_side`: an input that is
 told by how much to reduce the picture to that side), `threads` (0: every core we may use), `tensorrt`
-(true: on a GPU by TensorRT).
+(true: on a GPU by TensorRT; "fp16": in half precision, whatever the graph's), `sizes` (`least`, `usual` and
+`most` as [height, width], and `batch`: what TensorRT prepares for; unset: the first picture's).
 Alpha is never stretched to its own minimum and maximum: that turns nobody into somebody.
 """
 
@@ -15,6 +16,7 @@ import sys
 
 import numpy as np
 import planes
+import trt
 
 # From 1.29 on it reports its use to its maker over the network unless told not to, and leaves a
 # device id in the user's cache. Photos are nobody's business, their sizes and models included.
@@ -23,7 +25,6 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-TENSORRT = "TensorrtExecutionProvider"
 # BSHM truncates 255 times a sigmoid: solid foreground is 254, never 255.
 OPAQUE = 254.0
 _shared = []  # whether sessions share an arena, once somebody has asked
@@ -32,10 +33,17 @@ _TOO_BIG = ("allocate memory", "bad_alloc", "bad allocation", "out of memory", "
 
 
 class Session:
-    """`open_with` gives another session on the same graph for a number of threads; None: nobody may ask."""
+    """`open_with` gives another session on the same graph for a number of threads; None: nobody may ask.
 
-    def __init__(self, session, options, open_with=None):
+    `bounds` are the least, the usual and the largest shape that `session` takes, None: any. Others are for the one
+    that `open_beyond` gives.
+    """
+
+    def __init__(self, session, options, open_with=None, bounds=None, open_beyond=None):
         self._session = session
+        self._bounds = bounds
+        self._open_beyond = open_beyond
+        self._beyond = None
         self._by_threads = {0: session}
         self._open_with = open_with
         self._input = _named(session.get_inputs(), options.get("input_name"), "input")
@@ -92,12 +100,20 @@ class Session:
             ratio = min(1.0, self._downsample["long_side"] / max(size))
             feed[self._downsample["input"]] = np.array([ratio], np.float32)
         try:
-            (out,) = self._session.run([self._output], feed)
+            (out,) = self._for(pixels.shape).run([self._output], feed)
         except Exception as error:
             if _is_shortage(error):
                 raise MemoryError(str(error)) from error
             raise
         return out
+
+    def _for(self, shape):
+        """The session that takes pictures of this shape."""
+        if trt.fits(shape, self._bounds):
+            return self._session
+        if self._beyond is None:
+            self._beyond = self._open_beyond()
+        return self._beyond
 
     def _values(self, out):
         """Alpha in 0..1 from what the graph gave."""
@@ -135,18 +151,20 @@ def _is_shortage(error):
 
 def _device_of(session):
     first = session.get_providers()[0]
-    if first not in (CUDA, TENSORRT):
+    if first not in (CUDA, trt.NAME):
         return "cpu"
     return "cuda:" + str(session.get_provider_options()[first].get("device_id", "0"))
 
 
-def _providers(device, tensorrt):
+def _providers(device):
     """What to ask for: CUDA first where it may be used, the CPU always (some operators have no other)."""
     if device == "cpu" or (device == "auto" and CUDA not in onnxruntime.get_available_providers()):
         return [CPU]
-    index = device.partition(":")[2] or "0"
-    cuda = (CUDA, {"device_id": index, "arena_extend_strategy": "kSameAsRequested"})
-    return [(TENSORRT, {"device_id": index}), cuda, CPU] if tensorrt else [cuda, CPU]
+    return [(CUDA, {"device_id": _index(device), "arena_extend_strategy": "kSameAsRequested"}), CPU]
+
+
+def _index(device):
+    return device.partition(":")[2] or "0"
 
 
 def _demand_cuda():
@@ -159,7 +177,7 @@ def _demand_cuda():
 
 
 def _demand_tensorrt():
-    if TENSORRT not in onnxruntime.get_available_providers():
+    if trt.NAME not in onnxruntime.get_available_providers():
         raise RuntimeError(
             "the card asks for TensorRT on a GPU, but this onnxruntime {} has none: install onnxruntime-gpu "
             "and TensorRT, or take `tensorrt` out of the card's options".format(onnxruntime.__version__)
@@ -202,13 +220,30 @@ def _open(model, providers, threads):
         raise
 
 
+def _compiled(model, device, options):
+    """TensorRT as it is asked for, and the shapes of the picture it takes; None: all that the graph takes."""
+    _demand_tensorrt()
+    chosen = onnxruntime.SessionOptions()
+    chosen.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    # Only to be asked for its inputs, which are to be named before the session that computes is opened.
+    nodes = onnxruntime.InferenceSession(model, chosen, providers=[CPU]).get_inputs()
+    image = _named(nodes, options.get("input_name"), "input").name
+    shapes = {}
+    if options.get("sizes"):
+        layout, states = options.get("layout", "nchw"), options.get("states") or {}
+        shapes = trt.shapes_of(nodes, image, layout, options["sizes"], states)
+    provider = trt.asked(_index(device), trt.wanted(options), trt.kept_in(model), shapes)
+    return provider, shapes.get(image)
+
+
 def load(model, device, options):
     if device.startswith("cuda"):
         _demand_cuda()
-    tensorrt = bool(options.get("tensorrt", False))
-    providers = _providers(device, tensorrt)
-    if tensorrt and len(providers) > 1:
-        _demand_tensorrt()
+    usual = providers = _providers(device)
+    bounds = None
+    if trt.wanted(options) and len(providers) > 1:
+        compiled, bounds = _compiled(model, device, options)
+        providers = [compiled] + usual
     if len(providers) > 1 and hasattr(onnxruntime, "preload_dlls"):
         # CUDA and cuDNN from wheels lie where the loader does not look.
         onnxruntime.preload_dlls()
@@ -219,8 +254,20 @@ def load(model, device, options):
         return _open(model, [CPU], threads) if threads < most else None
 
     opened = _open(model, providers, most)
-    session = Session(opened, options, open_with if _device_of(opened) == "cpu" else None)
+    session = Session(
+        opened,
+        options,
+        open_with if _device_of(opened) == "cpu" else None,
+        bounds,
+        lambda: _open(model, usual, most),
+    )
     used = session.about["device"]
+    if used != "cpu" and providers != usual and trt.NAME not in session.about["providers"]:
+        # ONNX Runtime goes on without it, and says so on stdout only.
+        raise RuntimeError(
+            "the card asks for TensorRT, but its libraries could not be loaded: see the lines above; install "
+            "TensorRT, or take `tensorrt` out of the card's options"
+        )
     if device.startswith("cuda") and not used.startswith("cuda"):
         raise RuntimeError("asked for a GPU, but CUDA could not be started: see the lines above")
     if device == "auto" and used == "cpu":

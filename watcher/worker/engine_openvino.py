@@ -6,6 +6,7 @@ graph's first. It reads the ONNX file as it is: the same weights as engine_onnx.
 for rounding. Alpha is never stretched to its own minimum and maximum: that turns nobody into somebody.
 """
 
+import ctypes
 import os
 import sys
 
@@ -23,8 +24,13 @@ _TOO_BIG = ("bad_alloc", "bad allocation", "failed to allocate", "could not allo
 
 
 class Session:
-    def __init__(self, compiled, options):
+    """`compile_with` gives the same graph compiled for a number of threads; None: nobody may ask."""
+
+    def __init__(self, compiled, options, compile_with=None):
+        self._compiled = compiled
         self._request = compiled.create_infer_request()
+        self._by_threads = {0: (self._compiled, self._request)}
+        self._compile_with = compile_with
         self._single = compiled.input(0).get_partial_shape()[0] == openvino.Dimension(1)
         self._normal = planes.Normal(options)
         self._logits = options.get("output", "alpha") == "logits"
@@ -33,6 +39,28 @@ class Session:
             "framework": "openvino " + openvino.__version__.partition("-")[0],
             "device": "cpu",
         }
+
+    def limit(self, threads):
+        """From now on compute on so many threads; 0: on all there were at the start.
+
+        A graph is compiled for a number of threads. That costs little but for the memory it computes in, which two
+        of them cannot share: whoever is left gives it back.
+        """
+        if threads not in self._by_threads:
+            self._by_threads[threads] = self._narrowed(threads) or self._by_threads[0]
+        compiled, request = self._by_threads[threads]
+        if compiled is not self._compiled:
+            self._compiled.release_memory()
+            _give_back()
+            self._compiled, self._request = compiled, request
+
+    def _narrowed(self, threads):
+        """The graph for so many threads and its request, None where there is none."""
+        try:
+            compiled = self._compile_with(threads) if self._compile_with is not None else None
+        except MemoryError:
+            return None  # no photo is too large because of this
+        return None if compiled is None else (compiled, compiled.create_infer_request())
 
     def infer(self, images):
         alphas = []
@@ -62,15 +90,21 @@ class Session:
         return self._request.get_output_tensor(0).data.copy()
 
 
+def _give_back():
+    """What was freed returns to the kernel, not only to the C library: it is a fifth of a worker."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:  # musl has none
+        trim(0)
+
+
 def _is_shortage(error):
     said = str(error).lower()
     return isinstance(error, MemoryError) or any(words in said for words in _TOO_BIG)
 
 
-def _properties(options):
+def _properties(threads):
     return {
-        # Counted by affinity, not by what the machine has: containers and taskset are respected.
-        "INFERENCE_NUM_THREADS": int(options.get("threads", 0)) or len(os.sched_getaffinity(0)),
+        "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
         # Pinned threads could not make way for those that decode the next photo.
         "ENABLE_CPU_PINNING": False,
@@ -86,11 +120,18 @@ def load(model, device, options):
         )
     if device == "auto":
         sys.stderr.write("device auto: no usable GPU, computing on the CPU\n")
+    # Counted by affinity, not by what the machine has: containers and taskset are respected.
+    most = int(options.get("threads", 0)) or len(os.sched_getaffinity(0))
     core = openvino.Core()
-    try:
-        compiled = core.compile_model(core.read_model(model), "CPU", _properties(options))
-    except Exception as error:
-        if _is_shortage(error):
-            raise MemoryError(str(error)) from error
-        raise
-    return Session(compiled, options)
+
+    def compile_with(threads):
+        try:
+            return core.compile_model(core.read_model(model), "CPU", _properties(threads))
+        except Exception as error:
+            if _is_shortage(error):
+                raise MemoryError(str(error)) from error
+            raise
+
+    return Session(
+        compile_with(most), options, lambda threads: compile_with(threads) if threads < most else None
+    )
