@@ -20,7 +20,7 @@ from isal import isal_zlib
 
 import watcher.worker
 from watcher.cache import Cache
-from watcher.domain import EngineAbout, Frame
+from watcher.domain import EngineAbout, Frame, as_json
 from watcher.pipeline import looks, review, scale, shrink
 from watcher.pipeline.looks import Answer
 

@@ -83,7 +83,7 @@ def climb(
     gradient_weight: np.float32,
 ) -> Field:
     """`estimate` in one call: dozens would each let go of the GIL and want it back. `alpha` is HxWx1."""
-    colours = initial(image, alpha[..., 0])
+    colours = initial(image, alpha.reshape(alpha.shape[:2]))
     y = x = 0
     for level in range(len(sizes)):
         height, width = sizes[level]
@@ -92,7 +92,7 @@ def climb(
         colours = picked(colours, rows_before[down], columns_before[right])
         solve(
             picked(image, rows[down], columns[right]),
-            picked(alpha, rows[down], columns[right])[..., 0],
+            picked(alpha, rows[down], columns[right]).reshape((height, width)),
             colours,
             _SWEEPS_SMALL if small else sweeps,
             small,
@@ -109,10 +109,19 @@ def picked(field: Field, rows: Places, columns: Places) -> Field:
     if height == len(rows) and width == len(columns):
         return field
     out = np.empty((len(rows), len(columns), depth), np.float32)
+    flat = field.reshape((height * width, depth))
     for y in range(len(rows)):
+        first = rows[y] * width
         for x in range(len(columns)):
-            for c in range(depth):
-                out[y, x, c] = field[rows[y], columns[x], c]
+            place = first + columns[x]
+            if depth == 6:
+                for c in range(6):
+                    out[y, x, c] = flat[place, c]
+            elif depth == 3:
+                for c in range(3):
+                    out[y, x, c] = flat[place, c]
+            else:
+                out[y, x, 0] = flat[place, 0]
     return out
 
 
