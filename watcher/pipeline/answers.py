@@ -71,7 +71,10 @@ class Answers:
             "source": frame.sha256,
             "size": [frame.width, frame.height],
             # Another decoder, or another version of one, makes other pixels of the same bytes.
-            "proxy": [*frame.proxy.shape, hashlib.sha256(np.ascontiguousarray(frame.proxy).ravel()).hexdigest()],
+            "proxy": [
+                *frame.proxy.shape,
+                hashlib.sha256(np.ascontiguousarray(frame.proxy).ravel()).hexdigest(),
+            ],
             "looks": policy,
             "about": as_json(self._about()),
             **self._identity,

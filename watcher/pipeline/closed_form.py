@@ -240,9 +240,7 @@ def laplacian_rows(image: Field, number: NDArray[np.int32], count: int, epsilon:
 
 
 @compiled
-def descend(
-    rows: Field, places: NDArray[np.int64], alpha: Field, start: Field, steps: int
-) -> Field:
+def descend(rows: Field, places: NDArray[np.int64], alpha: Field, start: Field, steps: int) -> Field:
     """`steps` of conjugate gradients from `start` towards (L + t) x = t alpha, t the trust.
 
     Jacobi's preconditioner. Only `places` move; what lies around them is a known value.

@@ -61,8 +61,8 @@ def sane(alpha: NDArray[np.float32]) -> NDArray[np.float32]:
     flat, given = out.ravel(), alpha.ravel()
     zero, one = np.float32(0), np.float32(1)
     for i in range(given.size):
-        value = given[i] if given[i] > zero else zero  # nothing is that is no number
-        flat[i] = value if value < one else one
+        # In this order: nothing is greater than zero that is no number.
+        flat[i] = min(one, max(zero, given[i]))
     return out
 
 
