@@ -22,10 +22,10 @@ from benchmarks.table import Cell, Table
 from benchmarks.usage import cpu_seconds, scheduled, tree_cpu_seconds
 
 TITLE = "What is serial"
-MODEL, PACED = "benchfigure", "benchpaced"
+MODEL, PACED, TINY = "benchfigure", "benchpaced", "benchtiny"
 CORES = 16
 WANTED = 150
-SMALL = 64, 64
+SMALL = 16, 16
 QUIET_S, LOOK_S, STALLED_S = 0.5, 0.05, 120.0
 WARM = 8
 # A photo comes so much later than the one before as this machine's cores would take: some are free at any time.
@@ -88,7 +88,7 @@ class _Place:
 
 
 def run(setting: Setting) -> list[Table]:
-    counts = {photos.FULL_HD: setting.count(200, quick=8), SMALL: setting.count(800, quick=16)}
+    counts = {photos.FULL_HD: setting.count(200, quick=8), SMALL: setting.count(1500, quick=30)}
     with setting.folder("serial") as folder:
         made = {
             size: photos.make(setting.photos, folder / f"{size[0]}", count=WARM + count, size=size)
@@ -100,8 +100,8 @@ def run(setting: Setting) -> list[Table]:
         _write_paced(folder / "cards", latency=EASE / flood.pace)
         gil = place.through("gil", photos.FULL_HD, model=PACED, only_gil=True)
         threads = place.through("threads", photos.FULL_HD, model=PACED, only_gil=False)
-        small = place.through("small", SMALL)
-        serial = place.through("serial", SMALL, only_gil=False)
+        small = place.through("small", SMALL, model=TINY)
+        serial = place.through("serial", SMALL, model=TINY, only_gil=False)
     return [_ceilings(flood, gil, threads, serial), _floods(flood, small)]
 
 
