@@ -73,7 +73,7 @@ class Answers:
             # Another decoder, or another version of one, makes other pixels of the same bytes.
             "proxy": [
                 *frame.proxy.shape,
-                hashlib.sha256(np.ascontiguousarray(frame.proxy).ravel()).hexdigest(),
+                hashlib.sha256(np.ascontiguousarray(frame.proxy).ravel().data).hexdigest(),
             ],
             "looks": policy,
             "about": as_json(self._about()),
