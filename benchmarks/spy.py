@@ -68,7 +68,9 @@ def _parsed(text: str) -> dict[Stack, int]:
     found = {}
     for line in text.splitlines():
         stack, _, count = line.rpartition(" ")
-        found[tuple(stack.split(";"))] = int(count)
+        # A process that is not stopped may change while it is read: a name may be garbage, with a line end in it.
+        if count.isdigit():
+            found[tuple(stack.split(";"))] = int(count)
     return found
 
 
