@@ -21,6 +21,7 @@ NAMES = (
     "stages",
     "cache",
     "gpu",
+    "serial",
     "throughput",
     "runtimes",
     "latency",

@@ -39,16 +39,25 @@ class Service:
 
 
 def write_config(
-    folder: Path, *, model: str, profile: dict[str, Any] | None = None, cards: Path = CARDS, **hot: Any
+    folder: Path,
+    *,
+    model: str,
+    profile: dict[str, Any] | None = None,
+    cards: Path = CARDS,
+    cache: Path | None = None,
+    **hot: Any,
 ) -> Path:
-    """A configuration with one hot folder `hot` in `folder`; `hot` and `profile` are settings of theirs."""
+    """A configuration with one hot folder `hot` in `folder`; `hot` and `profile` are settings of theirs.
+
+    `cache`: answers are kept there, as by default; None: the same photos come again and again, and each is
+    to be computed.
+    """
     settings = {
         "state_dir": "state",
         "folders": {"hot": {"path": "hot", "output": "mattes", "create": True} | hot},
         "profiles": {"portrait": {"model": model, "device": "cpu"} | (profile or {})},
-        "models": {"cards": str(cards)},
-        # The same photos again and again: each is to be computed.
-        "cache": {"size_mb": 0},
+        "models": {"cards": str(cards)} | ({"cache": str(cache)} if cache else {}),
+        "cache": {} if cache else {"size_mb": 0},
         "log": {"format": "text", "level": "info"},
     }
     path = folder / "hotmatte.yaml"

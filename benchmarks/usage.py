@@ -32,6 +32,15 @@ def tree_cpu_seconds(pid: int) -> float:
     return cpu_seconds(pid) + gone + sum(map(tree_cpu_seconds, children(pid)))
 
 
+def scheduled(pid: int) -> tuple[float, float]:
+    """Seconds that the threads there are of `pid` have had a core, and have waited for one: proc(5), schedstat."""
+    ran = waited = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        times = (task / "schedstat").read_text(encoding="ascii").split()
+        ran, waited = ran + int(times[0]), waited + int(times[1])
+    return ran / 1e9, waited / 1e9
+
+
 def wakeups(pid: int) -> int:
     """How often any thread of `pid` has slept and been woken."""
     total = 0

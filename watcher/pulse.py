@@ -37,6 +37,9 @@ _OUR_OWN = {
 }.get(platform.machine(), ())
 
 
+_called = threading.local()
+
+
 class Pulse:
     """Of one loop. `beat` is called in its thread, everything else in any."""
 
@@ -49,14 +52,20 @@ class Pulse:
         """Alive, and to be heard of again within so many seconds."""
         if self.thread is None:
             self.thread = threading.current_thread()
-            with suppress(OSError):
-                name = os.fsencode(self.name)[:_NAME_BYTES]
-                (_TASKS / str(threading.get_native_id()) / "comm").write_bytes(name)
+            _call_thread(self.name)
         self.due = time.monotonic() + within
 
     def rest(self) -> None:
         """Ends on purpose."""
         self.due = None
+
+
+def _call_thread(name: str) -> None:
+    """Tell the kernel the name of this thread, unless it knows: there is a pulse for each photo."""
+    if getattr(_called, "name", None) != name:
+        _called.name = name
+        with suppress(OSError):
+            (_TASKS / str(threading.get_native_id()) / "comm").write_bytes(os.fsencode(name)[:_NAME_BYTES])
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import pytest
 
 from watcher.pipeline import foreground
 from watcher.pipeline.refine import refine
+from watcher.pipeline.scale import sane
 
 HEIGHT, WIDTH = 240, 200
 
@@ -189,3 +190,25 @@ def test_the_estimate_explains_the_picture():
     assert np.abs(mixed - image).mean() < 0.01
     assert np.abs(colours[..., :3] - front)[alpha > 0.1].mean() < 0.02
     assert colours.min() >= 0 and colours.max() <= 1
+
+
+def test_what_is_no_alpha_becomes_one():
+    given = np.array([[np.nan, np.inf, -np.inf, -0.0], [0.25, 1.0, 2.0, -3.0]], np.float32)
+
+    assert np.array_equal(sane(given), np.clip(np.nan_to_num(given, nan=0.0), 0, 1))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (13, 2), (97, 64), (120, 211)])
+def test_each_level_of_the_colours_sees_the_pixels_that_opencv_calls_nearest(size):
+    image = np.random.default_rng(5).random((*size, 3), np.float32)
+
+    sizes, rows, columns, *_ = foreground._ladder(*size)
+
+    assert tuple(sizes[0]) == (1, 1)
+    assert tuple(sizes[-1]) == size
+    y = x = 0
+    for height, width in sizes:
+        seen = foreground.picked(image, rows[y : y + height], columns[x : x + width])
+        nearest = cv2.resize(image, (int(width), int(height)), interpolation=cv2.INTER_NEAREST_EXACT)
+        assert np.array_equal(seen, nearest.reshape(seen.shape))
+        y, x = y + height, x + width

@@ -11,7 +11,7 @@ import json
 import threading
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -20,7 +20,7 @@ from isal import isal_zlib
 
 import watcher.worker
 from watcher.cache import Cache
-from watcher.domain import EngineAbout, Frame
+from watcher.domain import EngineAbout, Frame, as_json
 from watcher.pipeline import looks, review, scale, shrink
 from watcher.pipeline.looks import Answer
 
@@ -71,9 +71,12 @@ class Answers:
             "source": frame.sha256,
             "size": [frame.width, frame.height],
             # Another decoder, or another version of one, makes other pixels of the same bytes.
-            "proxy": [*frame.proxy.shape, hashlib.sha256(frame.proxy.tobytes()).hexdigest()],
+            "proxy": [
+                *frame.proxy.shape,
+                hashlib.sha256(np.ascontiguousarray(frame.proxy).ravel().data).hexdigest(),
+            ],
             "looks": policy,
-            "about": asdict(self._about()),
+            "about": as_json(self._about()),
             **self._identity,
         }
         return "alpha-" + hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
@@ -102,7 +105,7 @@ def packed(answer: Answer) -> bytes:
     head = {"shape": alpha.shape, "disagree": answer.disagree}
     # The high bytes of neighbours are alike, the low ones are not: apart they take less room.
     planes = alpha.view(np.uint8).reshape(-1, 4).T
-    body = isal_zlib.compress(np.ascontiguousarray(planes).tobytes(), 1)
+    body = isal_zlib.compress(np.ascontiguousarray(planes), 1)
     return json.dumps(head).encode() + b"\n" + body
 
 

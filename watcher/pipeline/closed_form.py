@@ -21,10 +21,11 @@ Mask = NDArray[np.bool_]
 
 # Of the short side, to each side of the contour, sure pixels and all ...
 _BAND = 0.01
+_CLOSEST = 2.0  # pixels
 # ... and soft ones only, for curls reach further than contours err: those that have a sure pixel of both
 # kinds within twice that. Hair has; a body that an engine only half believes in has not, and is held.
 _BAND_SOFT = 0.04
-_SOFT, _SURE = 0.03, 0.05
+_SOFT, _SURE = np.float32(0.03), np.float32(0.05)
 # For colours in 0..1; between 1e-8 and 3e-6 it hardly matters. 1e-5 halves what the method gains.
 _EPSILON = 1e-6
 # How much the engine's word counts, against one row of the Laplacian, where it is in doubt and where not.
@@ -44,7 +45,7 @@ def solve(image: Field, alpha: Field) -> Field:
     beyond 4 %. About 25 bytes for each pixel, and 120 for each of the band.
     """
     height, width = alpha.shape
-    if min(height, width) < 3 or not (places := _padded_places(band(alpha))).size:
+    if min(height, width) < 3 or not (free := band(alpha)).any():
         return alpha
     start = alpha
     if min(height, width) >= 2 * _SMALL:
@@ -52,11 +53,9 @@ def solve(image: Field, alpha: Field) -> Field:
         small = resized(alpha, half)
         start = alpha + _enlarged(solve(resized(image, half), small) - small, (width, height))
     steps = _STEPS if start is not alpha else _STEPS_SMALL
-    number = np.full((height + 2 * _REACH, width + 2 * _REACH), -1, np.int32)
-    number.ravel()[places] = np.arange(places.size, dtype=np.int32)
+    number, places, padded, begin = framed(free, alpha, np.ascontiguousarray(start))
     rows = laplacian_rows(np.ascontiguousarray(image), number, places.size, _EPSILON)
-    padded, begin, trusted = (np.pad(field, _REACH) for field in (alpha, start, trust(alpha)))
-    solved = descend(rows, places, padded, begin, trusted, steps)
+    solved = descend(rows, places, padded, begin, steps)
     inner = slice(_REACH, -_REACH)
     return cast(Field, np.clip(solved[inner, inner], 0, 1))
 
@@ -68,36 +67,114 @@ def warm_up() -> None:
     solve(np.zeros((8, 8, 3), np.float32), alpha)
 
 
-def _padded_places(free: Mask) -> NDArray[np.int64]:
-    return np.flatnonzero(np.pad(free, _REACH))
-
-
 def _enlarged(field: Field, size: tuple[int, int]) -> Field:
     return cast(Field, cv2.resize(field, size, interpolation=cv2.INTER_LINEAR))
 
 
 def band(alpha: Field) -> Mask:
     """The pixels near the contour at 0.5, and the soft ones not far from it; none where there is no contour."""
-    inside = alpha > 0.5
-    if inside.all() or not inside.any():
+    alpha = np.ascontiguousarray(alpha)
+    masks, counts = sides(alpha)
+    if not (counts[0] and counts[1]):
         return np.zeros(alpha.shape, bool)
     short = min(alpha.shape)
-    away = _distance(inside) + _distance(~inside)
-    soft = (alpha > _SOFT) & (alpha < 1 - _SOFT) & (away <= _BAND_SOFT * short)
-    if soft.any():
-        for sure in (alpha < _SURE, alpha > 1 - _SURE):
-            soft &= _distance(sure) <= 2 * _BAND_SOFT * short if sure.any() else False
-    return cast(Mask, (away <= max(2.0, _BAND * short)) | soft)
+    near, reach = np.float32(max(_CLOSEST, _BAND * short)), np.float32(_BAND_SOFT * short)
+    free, soft, count = around(alpha, _distance(masks[0]), _distance(masks[1]), near, reach)
+    if count and counts[2] and counts[3]:
+        join(free, soft, _distance(masks[2]), _distance(masks[3]), 2 * reach)
+    return free
 
 
-def _distance(places: Mask) -> Field:
-    """From each pixel to the nearest of `places`."""
-    return cast(Field, cv2.distanceTransform((~places).astype(np.uint8), cv2.DIST_L2, 3))
+def _distance(elsewhere: NDArray[np.uint8]) -> Field:
+    """From each pixel to the nearest that is 0."""
+    return cast(Field, cv2.distanceTransform(elsewhere, cv2.DIST_L2, 3))
 
 
-def trust(alpha: Field) -> Field:
-    """How much of `alpha` stays, for each pixel: more where it is nearly 0 or 1."""
-    return np.where((alpha > _SOFT) & (alpha < 1 - _SOFT), _TRUST, _TRUST_SURE)
+# One pass for what NumPy does in ten: short calls that each let go of the GIL and want it back are what
+# threads on many cores wait for.
+
+
+@compiled
+def sides(alpha: Field) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """4xHxW, 0 for what lies inside the contour, outside, is surely 0, is surely 1, else 1; how many of each."""
+    height, width = alpha.shape
+    masks = np.empty((4, height, width), np.uint8)
+    counts = np.zeros(4, np.int64)
+    for y in range(height):
+        for x in range(width):
+            a = alpha[y, x]
+            inside = a > np.float32(0.5)
+            low, high = a < _SURE, a > np.float32(1) - _SURE
+            masks[0, y, x] = not inside
+            masks[1, y, x] = inside
+            masks[2, y, x] = not low
+            masks[3, y, x] = not high
+            counts[0] += inside
+            counts[2] += low
+            counts[3] += high
+    counts[1] = height * width - counts[0]
+    return masks, counts
+
+
+@compiled
+def around(
+    alpha: Field, inside: Field, outside: Field, near: np.float32, reach: np.float32
+) -> tuple[Mask, Mask, int]:
+    """Pixels within `near` of the contour; further ones within `reach` that are soft, and how many these are.
+
+    `inside`, `outside`: the distances to the nearest pixel there. One of them is 0 everywhere.
+    """
+    height, width = alpha.shape
+    free, soft = np.empty((height, width), np.bool_), np.empty((height, width), np.bool_)
+    count = 0
+    for y in range(height):
+        for x in range(width):
+            a, away = alpha[y, x], inside[y, x] + outside[y, x]
+            free[y, x] = away <= near
+            wanted = away > near and away <= reach and a > _SOFT and a < np.float32(1) - _SOFT
+            soft[y, x] = wanted
+            count += wanted
+    return free, soft, count
+
+
+@compiled
+def join(free: Mask, soft: Mask, clear: Field, full: Field, reach: np.float32) -> None:
+    """Add to `free` the `soft` pixels that have a sure one of both kinds within `reach`."""
+    height, width = free.shape
+    for y in range(height):
+        for x in range(width):
+            if soft[y, x] and clear[y, x] <= reach and full[y, x] <= reach:
+                free[y, x] = True
+
+
+@compiled
+def framed(
+    free: Mask, alpha: Field, start: Field
+) -> tuple[NDArray[np.int32], NDArray[np.int64], Field, Field]:
+    """Number of each free pixel, -1 elsewhere; where these lie; `alpha`; `start`: all with a margin of 2, of 0."""
+    height, width = alpha.shape
+    wide = width + 2 * _REACH
+    number = np.full((height + 2 * _REACH, wide), np.int32(-1), np.int32)
+    padded = np.zeros((height + 2 * _REACH, wide), np.float32)
+    begin = np.zeros((height + 2 * _REACH, wide), np.float32)
+    places = np.empty(height * width, np.int64)
+    count = 0
+    for y in range(height):
+        for x in range(width):
+            v, u = y + _REACH, x + _REACH
+            padded[v, u] = alpha[y, x]
+            begin[v, u] = start[y, x]
+            if free[y, x]:
+                number[v, u] = count
+                places[count] = v * wide + u
+                count += 1
+    return number, places[:count].copy(), padded, begin
+
+
+@compiled
+def trust(alpha: np.float32) -> np.float32:
+    """How much of an `alpha` stays: more where it is nearly 0 or 1."""
+    return _TRUST if alpha > _SOFT and alpha < np.float32(1) - _SOFT else _TRUST_SURE
 
 
 @compiled
@@ -163,26 +240,26 @@ def laplacian_rows(image: Field, number: NDArray[np.int32], count: int, epsilon:
 
 
 @compiled
-def descend(
-    rows: Field, places: NDArray[np.int64], alpha: Field, start: Field, trust: Field, steps: int
-) -> Field:
-    """`steps` of conjugate gradients from `start` towards (L + t) x = t alpha, t the `trust`.
+def descend(rows: Field, places: NDArray[np.int64], alpha: Field, start: Field, steps: int) -> Field:
+    """`steps` of conjugate gradients from `start` towards (L + t) x = t alpha, t the trust.
 
     Jacobi's preconditioner. Only `places` move; what lies around them is a known value.
     """
     count, width = places.size, alpha.shape[1]
     found = alpha.copy()
     x, held, direction = found.ravel(), alpha.ravel(), np.zeros(alpha.size, np.float32)
-    begin, trusted = start.ravel(), trust.ravel()
+    begin = start.ravel()
+    trusted = np.empty(count, np.float32)
     inverse = np.empty(count, np.float32)
     residual = np.empty(count, np.float32)
     image_of = np.empty(count, np.float32)
     for i in range(count):
         x[places[i]] = begin[places[i]]
-        inverse[i] = 1 / (rows[i, 12] + trusted[places[i]])
+        trusted[i] = trust(held[places[i]])
+        inverse[i] = 1 / (rows[i, 12] + trusted[i])
     energy = 0.0
     for i in range(count):
-        pull = trusted[places[i]] * (held[places[i]] - x[places[i]])
+        pull = trusted[i] * (held[places[i]] - x[places[i]])
         residual[i] = pull - product(rows, i, places[i], width, x)
         direction[places[i]] = inverse[i] * residual[i]
         energy += float(residual[i]) * inverse[i] * residual[i]
@@ -190,7 +267,7 @@ def descend(
         curvature = 0.0
         for i in range(count):
             there = direction[places[i]]
-            image_of[i] = product(rows, i, places[i], width, direction) + trusted[places[i]] * there
+            image_of[i] = product(rows, i, places[i], width, direction) + trusted[i] * there
             curvature += float(image_of[i]) * there
         if curvature <= 1e-12:
             break

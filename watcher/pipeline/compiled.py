@@ -50,7 +50,8 @@ def compiled(kernel: _Kernel) -> _Kernel:
 
     @functools.wraps(kernel)
     def first_call(*args: Any) -> object:
-        _make_all()
+        if kernel not in _made:
+            _make_all()
         return _made[kernel](*args)
 
     return cast(_Kernel, first_call)
@@ -61,17 +62,20 @@ def _make_all() -> None:
 
     with _turn:
         fresh, _waiting[:] = _waiting[:], []
+        made = dict(_made)
         for kernel in fresh:
             try:
-                _made[kernel] = numba.njit(nogil=True, cache=True)(kernel)
-                _kernels.append(_made[kernel])
+                made[kernel] = numba.njit(nogil=True, cache=True)(kernel)
+                _kernels.append(made[kernel])
             except RuntimeError:  # numba: "no locator available", no place to write to
-                _made[kernel] = numba.njit(nogil=True)(kernel)
+                made[kernel] = numba.njit(nogil=True)(kernel)
         for kernel in fresh:
             names = kernel.__globals__
             for name, value in list(names.items()):
-                if isinstance(value, FunctionType) and (of := getattr(value, "__wrapped__", None)) in _made:
-                    names[name] = _made[of]
+                if isinstance(value, FunctionType) and (of := getattr(value, "__wrapped__", None)) in made:
+                    names[name] = made[of]
+        # Last: who finds a kernel there does not wait, and what it calls has to be there, too.
+        _made.update(made)
 
 
 def _keep_below(cache: Path) -> None:

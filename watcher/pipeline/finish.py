@@ -22,7 +22,7 @@ from watcher.pipeline.compiled import compile_all, compile_aside
 from watcher.pipeline.naming import Owner, Place
 from watcher.pipeline.recipe import Recipe
 from watcher.pipeline.review import is_noise, review
-from watcher.pipeline.scale import resized, unit
+from watcher.pipeline.scale import resized, sane, unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ def _timed(spent: dict[str, float], stage: str) -> Iterator[None]:
 
 def _limited(alpha: NDArray[np.float32], frame: Frame) -> NDArray[np.float32]:
     """The engine's alpha within the source's own, for counting."""
-    alpha = np.clip(np.nan_to_num(alpha, nan=0.0), 0, 1)
+    alpha = sane(np.ascontiguousarray(alpha))
     if frame.opacity is None:
         return alpha
     return np.minimum(alpha, unit(resized(frame.opacity, (alpha.shape[1], alpha.shape[0]))))

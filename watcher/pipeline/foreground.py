@@ -7,8 +7,8 @@ import: 37 s without a writable cache, and SciPy in memory for good.
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import cast
 
 import cv2
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from watcher.pipeline.compiled import compiled
 
 Field = NDArray[np.float32]
+Places = NDArray[np.int64]
 
 # Smoothness everywhere, as in the paper's section IV ...
 _REGULARISATION = np.float32(1e-5)
@@ -41,27 +42,87 @@ def estimate(
     """
     # Contiguous: another layout would be another signature to compile.
     image, alpha = np.ascontiguousarray(image), np.ascontiguousarray(alpha)
-    height, width = alpha.shape
+    return climb(image, alpha[..., None], *_ladder(*alpha.shape), sweeps, np.float32(gradient_weight))
+
+
+@functools.lru_cache(maxsize=64)
+def _ladder(height: int, width: int) -> tuple[Places, Places, Places, Places, Places]:
+    """The sizes (height, width) from one pixel up, and which rows and columns each takes, one after the other.
+
+    First of the whole picture, then of the size before. No averages: what is mixed from one F and one
+    B stays that.
+    """
     levels = max(1, math.ceil(math.log2(max(height, width))))
-    colours = initial(image, alpha)
-    for level in range(levels + 1):
-        share = level / levels
-        size = round(width**share), round(height**share)
-        small = max(size) <= _SMALL
-        colours = _sampled(colours, size)
-        turns = _SWEEPS_SMALL if small else sweeps
+    shares = [level / levels for level in range(levels + 1)]
+    sizes = [(round(height**share), round(width**share)) for share in shares]
+    before = [(1, 1), *sizes[:-1]]
+    picks = [
+        np.concatenate([_nearest(of[axis], size[axis]) for of, size in zip(origin, sizes, strict=True)])
+        for origin in ([(height, width)] * len(sizes), before)
+        for axis in (0, 1)
+    ]
+    return np.array(sizes), picks[0], picks[1], picks[2], picks[3]
+
+
+def _nearest(length: int, wanted: int) -> Places:
+    numbers = np.arange(length, dtype=np.float32)[None]
+    picked = cv2.resize(numbers, (wanted, 1), interpolation=cv2.INTER_NEAREST_EXACT)
+    return picked.ravel().astype(np.int64)
+
+
+@compiled
+def climb(
+    image: Field,
+    alpha: Field,
+    sizes: Places,
+    rows: Places,
+    columns: Places,
+    rows_before: Places,
+    columns_before: Places,
+    sweeps: int,
+    gradient_weight: np.float32,
+) -> Field:
+    """`estimate` in one call: dozens would each let go of the GIL and want it back. `alpha` is HxWx1."""
+    colours = initial(image, alpha.reshape(alpha.shape[:2]))
+    y = x = 0
+    for level in range(len(sizes)):
+        height, width = sizes[level]
+        small = max(height, width) <= _SMALL
+        down, right = slice(y, y + height), slice(x, x + width)
+        colours = picked(colours, rows_before[down], columns_before[right])
         solve(
-            _sampled(image, size), _sampled(alpha, size), colours, turns, small, np.float32(gradient_weight)
+            picked(image, rows[down], columns[right]),
+            picked(alpha, rows[down], columns[right]).reshape((height, width)),
+            colours,
+            _SWEEPS_SMALL if small else sweeps,
+            small,
+            gradient_weight,
         )
+        y, x = y + height, x + width
     return colours
 
 
-def _sampled(field: Field, size: tuple[int, int]) -> Field:
-    """Of `field` the nearest pixels, no averages: what is mixed from one F and one B stays that."""
-    if size == (field.shape[1], field.shape[0]):
+@compiled
+def picked(field: Field, rows: Places, columns: Places) -> Field:
+    """These of `field`, HxWxC; itself where that is all."""
+    height, width, depth = field.shape
+    if height == len(rows) and width == len(columns):
         return field
-    found = cv2.resize(field, size, interpolation=cv2.INTER_NEAREST_EXACT)
-    return cast(Field, found.reshape(size[1], size[0], *field.shape[2:]))
+    out = np.empty((len(rows), len(columns), depth), np.float32)
+    flat = field.reshape((height * width, depth))
+    for y in range(len(rows)):
+        first = rows[y] * width
+        for x in range(len(columns)):
+            place = first + columns[x]
+            if depth == 6:
+                for c in range(6):
+                    out[y, x, c] = flat[place, c]
+            elif depth == 3:
+                for c in range(3):
+                    out[y, x, c] = flat[place, c]
+            else:
+                out[y, x, 0] = flat[place, 0]
+    return out
 
 
 @compiled

@@ -149,7 +149,8 @@ def next_look(views: Sequence[View], canvases: Canvases, policy: Policy) -> Look
 
 def concluded(views: Sequence[View]) -> Answer:
     """What counts once nothing is left to ask."""
-    return Answer(chosen(views), disagree(views))
+    # Of one there is nothing to choose.
+    return Answer(chosen(views) if len(views) > 1 else _pasted(views[0]), disagree(views))
 
 
 def chosen(views: Sequence[View]) -> Field:

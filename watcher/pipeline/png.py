@@ -14,6 +14,7 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 
 from watcher.domain import Metadata, Pixels
+from watcher.pipeline.compiled import compiled
 from watcher.pipeline.deflate import compressor
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -89,12 +90,29 @@ def _filtered_strips(image: Pixels) -> Iterator[NDArray[np.uint8]]:
     above = np.zeros(row_bytes, np.uint8)
     for top in range(0, height, rows):
         plain = _big_endian(image[top : top + rows])
-        filtered = np.empty((len(plain), 1 + row_bytes), np.uint8)
-        filtered[:, 0] = _UP_FILTER
-        np.subtract(plain[0], above, out=filtered[0, 1:])
-        np.subtract(plain[1:], plain[:-1], out=filtered[1:, 1:])
+        yield filtered(plain, above)
         above = plain[-1]
-        yield filtered
+
+
+@compiled
+def filtered(plain: NDArray[np.uint8], above: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """`plain` (rows of bytes) less the row above each, behind the number of that filter."""
+    rows, length = plain.shape
+    out = np.empty((rows, 1 + length), np.uint8)
+    for y in range(rows):
+        out[y, 0] = _UP_FILTER
+        if y == 0:
+            for i in range(length):
+                out[y, 1 + i] = plain[y, i] - above[i]
+        else:
+            for i in range(length):
+                out[y, 1 + i] = plain[y, i] - plain[y - 1, i]
+    return out
+
+
+def warm_up() -> None:
+    """Compile what `encode` needs."""
+    filtered(np.zeros((1, 1), np.uint8), np.zeros(1, np.uint8))
 
 
 def _big_endian(rows: Pixels) -> NDArray[np.uint8]:

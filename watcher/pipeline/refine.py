@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from watcher.domain import Frame, Pixels
 from watcher.pipeline import closed_form, foreground
 from watcher.pipeline.compiled import compiled
-from watcher.pipeline.scale import resized, unit
+from watcher.pipeline.scale import resized, sane, unit
 from watcher.pipeline.shrink import shrunk
 
 Field = NDArray[np.float32]
@@ -22,7 +22,7 @@ Field = NDArray[np.float32]
 _RADIUS = 1
 _EPSILON = np.float32(1e-5)
 # Where an engine is sure, texture must not leak into its alpha.
-_SURE = 0.02
+_SURE = np.float32(0.02)
 # What an engine calls 0.4 % is noise of its last layer, and a veil over the whole picture.
 _FLOOR = np.float32(1 / 255)
 # An alpha this many times finer than the grid has seen the photo's edges already.
@@ -65,7 +65,7 @@ def refine(
     Peak: the cutout (4 or 8 bytes a pixel) on top of the frame, and about 150 bytes for each
     pixel of the proxy or the grid.
     """
-    alpha = np.clip(np.nan_to_num(alpha, nan=0.0), 0, 1).astype(np.float32)
+    alpha = sane(np.ascontiguousarray(alpha, np.float32))
     closed = method == "closed_form" and min(alpha.shape) <= _BEYOND * side
     if closed:
         alpha = np.clip(resized(alpha, _grid(frame, alpha, side)), 0, 1)
@@ -114,7 +114,9 @@ def warm_up() -> None:
         field, colours = np.zeros((2, 2), np.float32), np.zeros((1, 1, 6), np.float32)
         empty = np.zeros((0, 0), dtype)
         paint(pixels, field, field, colours, empty, True, np.empty((2, 2, 4), dtype))  # type: ignore[arg-type]
-    foreground.estimate(np.zeros((2, 2, 3), np.float32), np.zeros((2, 2), np.float32))
+    field = sane(np.zeros((2, 2), np.float32))
+    _guided(np.zeros((2, 2, 3), np.float32), field)
+    foreground.estimate(np.zeros((2, 2, 3), np.float32), field)
     closed_form.warm_up()
 
 
@@ -125,18 +127,53 @@ def _guided(image: Field, alpha: Field) -> tuple[Field, Field]:
     these may be computed small and used large is K. He, J. Sun: "Fast Guided Filter", 2015.
     """
     grey = np.asarray(image @ np.array(_LUMA), np.float32)
-    grey_mean, alpha_mean = _mean(grey), _mean(alpha)
-    variance = _mean(grey * grey) - grey_mean * grey_mean
-    covariance = _mean(grey * alpha) - grey_mean * alpha_mean
-    slope = np.asarray(covariance / (np.maximum(variance, 0) + _EPSILON), np.float32)
-    offset = alpha_mean - slope * grey_mean
-    share = _uncertain_band(alpha)
-    return _mean(slope) * share, _mean(offset) * share + alpha * (1 - share)
+    alpha = np.ascontiguousarray(alpha)
+    squares, products, soft = multiplied(grey, alpha)
+    slope, offset = fitted(_mean(grey), _mean(alpha), _mean(squares), _mean(products))
+    slope, offset = _mean(slope), _mean(offset)
+    # 1 among soft pixels, 0 among sure ones, with a ramp between.
+    within(_mean(soft), alpha, slope, offset)
+    return slope, offset
 
 
-def _uncertain_band(alpha: Field) -> Field:
-    """1 among soft pixels, 0 among sure ones, with a ramp between."""
-    return _mean(((alpha > _SURE) & (alpha < 1 - _SURE)).astype(np.float32))
+@compiled
+def multiplied(grey: Field, alpha: Field) -> tuple[Field, Field, Field]:
+    """grey^2, grey * alpha, and 1 where alpha is soft, else 0."""
+    height, width = grey.shape
+    squares, products = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
+    soft = np.empty((height, width), np.float32)
+    for y in range(height):
+        for x in range(width):
+            g, a = grey[y, x], alpha[y, x]
+            squares[y, x] = g * g
+            products[y, x] = g * a
+            soft[y, x] = a > _SURE and a < np.float32(1) - _SURE
+    return squares, products, soft
+
+
+@compiled
+def fitted(grey: Field, alpha: Field, squares: Field, products: Field) -> tuple[Field, Field]:
+    """Slope and offset from the means of a window: equations (5) and (6)."""
+    height, width = grey.shape
+    slope, offset = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
+    for y in range(height):
+        for x in range(width):
+            g, a = grey[y, x], alpha[y, x]
+            variance = max(squares[y, x] - g * g, np.float32(0))
+            slope[y, x] = (products[y, x] - g * a) / (variance + _EPSILON)
+            offset[y, x] = a - slope[y, x] * g
+    return slope, offset
+
+
+@compiled
+def within(share: Field, alpha: Field, slope: Field, offset: Field) -> None:
+    """So much of slope and offset as `share` says; the rest is `alpha` itself. In place."""
+    height, width = alpha.shape
+    for y in range(height):
+        for x in range(width):
+            part = share[y, x]
+            slope[y, x] *= part
+            offset[y, x] = offset[y, x] * part + alpha[y, x] * (np.float32(1) - part)
 
 
 def _mean(field: Field) -> Field:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watcher.domain import Pixels
+from watcher.pipeline.compiled import compiled
 
 _Array = TypeVar("_Array", NDArray[np.float32], Pixels)
 
@@ -51,6 +52,18 @@ def eight_bits(levels: Pixels) -> NDArray[np.uint8]:
         # Rounds to nearest, without a temporary; 257 is odd, so there are no ties.
         return cast(NDArray[np.uint8], cv2.convertScaleAbs(levels, alpha=1 / 257).reshape(levels.shape))
     return cast(NDArray[np.uint8], levels)
+
+
+@compiled
+def sane(alpha: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A copy of `alpha`, contiguous, within 0..1; 0 where it is no number."""
+    out = np.empty_like(alpha)
+    flat, given = out.ravel(), alpha.ravel()
+    zero, one = np.float32(0), np.float32(1)
+    for i in range(given.size):
+        # In this order: nothing is greater than zero that is no number.
+        flat[i] = min(one, max(zero, given[i]))
+    return out
 
 
 def unit(levels: Pixels) -> NDArray[np.float32]:

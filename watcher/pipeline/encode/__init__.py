@@ -121,5 +121,5 @@ def _written(
 
 def warm_up() -> None:
     """Compile every kernel, so that the first photo need not wait for it."""
-    for part in (kinds, tiff, psd, packbits):
+    for part in (kinds, png, tiff, psd, packbits):
         part.warm_up()
