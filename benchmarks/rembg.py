@@ -45,19 +45,15 @@ class Run:
 
 
 def run(setting: Setting) -> list[Table]:
-    count, rounds = setting.count(40, quick=4), setting.count(3, quick=1)
+    count, rounds = setting.count(40, quick=4), setting.count(2, quick=1)
     cores = sorted(os.sched_getaffinity(0))
     tables: list[Table] = []
     with setting.folder("rembg") as folder:
         photos.make(setting.photos, folder / "photos", count=count)
         photos.make(setting.photos, folder / "one", count=1)
         cards = same_weights(folder)
-        # One core also answers whether it is the waiting of threads that makes a difference.
-        for number, times in ((len(cores), rounds), (1, 1)):
-            if number == 1 and len(cores) == 1 and tables:
-                break
-            race = _Race(folder, frozenset(cores[:number]), count)
-            tables.append(_table(race, (PLAIN, CLEAN), times, f"{number} core(s)", cards))
+        race = _Race(folder, frozenset(cores), count)
+        tables.append(_table(race, (PLAIN, CLEAN), rounds, f"{len(cores)} core(s)", cards))
         few = setting.count(4, quick=2)
         for name, number in (("photos", few), ("one", 1)):
             shutil.rmtree(folder / name)
