@@ -26,7 +26,7 @@ MODEL, PACED, TINY = "benchfigure", "benchpaced", "benchtiny"
 CORES = 16
 WANTED = 150
 SMALL = 16, 16
-QUIET_S, LOOK_S, STALLED_S = 0.5, 0.05, 120.0
+QUIET_S, LOOK_S = 0.5, 0.05
 WARM = 8
 # A photo comes so much later than the one before as this machine's cores would take: some are free at any time.
 EASE = 1.6
@@ -123,14 +123,7 @@ def _drop(made: list[Path], service: Service) -> None:
     wanted = sum(1 for _ in service.mattes.glob("*.matte.json")) + len(made)
     for path in made:
         path.rename(service.hot / path.name)
-    done, progress = 0, time.monotonic()
-    while done < wanted:
-        time.sleep(LOOK_S)
-        now = sum(1 for _ in service.mattes.glob("*.matte.json"))
-        if now > done:
-            done, progress = now, time.monotonic()
-        elif time.monotonic() - progress > STALLED_S:
-            raise RuntimeError(f"nothing was done for {STALLED_S:g} s after {done} photos")
+    service.await_done(wanted, every=LOOK_S)
 
 
 def _measured(made: list[Path], service: Service, samples: Samples) -> Pass:

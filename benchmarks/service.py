@@ -19,7 +19,7 @@ from benchmarks.usage import children, reads_photos
 
 CARDS = Path(__file__).with_name("cards")
 FAKE, REAL = "benchfake", "modnet"
-READY_S, STOP_S = 300.0, 60.0
+READY_S, STOP_S, STALLED_S = 300.0, 60.0, 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,17 @@ class Service:
         """The only one there is."""
         (worker,) = self.workers
         return worker
+
+    def await_done(self, count: int, *, every: float = 0.25) -> None:
+        """Until `count` photos have their sidecar, looked for once in `every` seconds. Raises RuntimeError."""
+        done, progress = 0, time.monotonic()
+        while done < count:
+            time.sleep(every)
+            now = sum(1 for _ in self.mattes.glob("*.matte.json"))
+            if now > done:
+                done, progress = now, time.monotonic()
+            elif time.monotonic() - progress > STALLED_S:
+                raise RuntimeError(f"nothing was done for {STALLED_S:g} s after {done} photos")
 
 
 def write_config(

@@ -31,9 +31,7 @@ from watcher.pipeline.work import FolderWork
 
 TITLE = "Throughput of run"
 QUIET_S = 0.5
-LOOK_S = 0.25
 LOOK_AT_MEMORY_S = 5.0
-STALLED_S = 120.0
 ABOUT = EngineAbout("modnet", "onnx", "onnxruntime", "cpu", None)
 
 
@@ -198,7 +196,7 @@ def flood(made: list[Path], service: Service) -> Flood:
     for path in made:
         path.rename(service.hot / path.name)
     began = time.perf_counter() + QUIET_S
-    _await(service, count)
+    service.await_done(count)
     wall = time.perf_counter() - began
     used = 1000 * (tree_cpu_seconds(service.pid) - cpu) / count
     inside = 1000 * (_in_workers(service) - engine) / count
@@ -208,14 +206,3 @@ def flood(made: list[Path], service: Service) -> Flood:
 def _in_workers(service: Service) -> float:
     """CPU seconds of the workers there are by now, their start included."""
     return sum(cpu_seconds(child) for child in children(service.pid) if not reads_photos(child))
-
-
-def _await(service: Service, count: int) -> None:
-    done, progress = 0, time.monotonic()
-    while done < count:
-        time.sleep(LOOK_S)
-        now = sum(1 for _ in service.mattes.glob("*.matte.json"))
-        if now > done:
-            done, progress = now, time.monotonic()
-        elif time.monotonic() - progress > STALLED_S:
-            raise RuntimeError(f"nothing was done for {STALLED_S:g} s after {done} photos")

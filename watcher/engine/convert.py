@@ -46,32 +46,43 @@ def convert(
     `python` has TensorFlow 2, tf2onnx and onnx; without it an environment is made under `cache`.
     Raises EngineUnavailable, also where the two graphs are more than a step apart: then nothing is kept.
     """
-    original, made = weights.ensure(card, cache, offline=offline), weights.place(target, cache)
-    if original is None or made is None or card.weights is None:
-        raise ConfigError([f"{card.name!r} or {target.name!r} has no weights"])
+    original, made = places(card, target, cache, offline=offline)
     python = python or converter.interpreter(cache, TENSORFLOW, say=say)
     versions = converter.versions(python, TENSORFLOW)
-    made.parent.mkdir(parents=True, exist_ok=True)
     part = made.with_name(made.name + ".part")
     say(f"converting {original}")
     try:
         _to_onnx(original, part, python)
         say(f"comparing at {len(sizes)} sizes, up to {max(sizes)[0]} x {max(sizes)[1]}")
         largest = _compare(card.model_copy(update={"python": python}), original, target, part, sizes)
-        record = Provenance(
-            sha256=weights.sha256_of(part),
-            size=part.stat().st_size,
-            source=f"converted from {card.name}",
-            converted_from=Origin(
-                model=card.name, file=card.weights.file, sha256=weights.sha256_of(original)
-            ),
-            converter={**versions, "opset": str(OPSET)},
-            parity=Parity(sizes=sizes, largest=largest),
-        )
+        made_by = {**versions, "opset": str(OPSET)}
+        record = recorded(card, original, part, made_by, Parity(sizes=sizes, largest=largest))
         install(part, made, record)
     finally:
         part.unlink(missing_ok=True)
     return record
+
+
+def places(card: Card, target: Card, cache: Path, *, offline: bool) -> tuple[Path, Path]:
+    """Where the weights of `card` are, fetched if need be, and where those of `target` go. Raises ConfigError."""
+    original, made = weights.ensure(card, cache, offline=offline), weights.place(target, cache)
+    if original is None or made is None:
+        raise ConfigError([f"{card.name!r} or {target.name!r} has no weights"])
+    made.parent.mkdir(parents=True, exist_ok=True)
+    return original, made
+
+
+def recorded(card: Card, original: Path, part: Path, made_by: dict[str, str], measured: Parity) -> Provenance:
+    """What is to be known of `part`, which was made from `original`, the weights of `card`."""
+    assert card.weights is not None
+    return Provenance(
+        sha256=weights.sha256_of(part),
+        size=part.stat().st_size,
+        source=f"converted from {card.name}",
+        converted_from=Origin(model=card.name, file=card.weights.file, sha256=weights.sha256_of(original)),
+        converter=made_by,
+        parity=measured,
+    )
 
 
 def _to_onnx(graph: Path, onnx: Path, python: Path) -> None:

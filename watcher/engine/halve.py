@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from watcher.engine import converter, parity, weights
+from watcher.engine import converter, parity
 from watcher.engine.card import Card, ConvertedSource, Weights
 from watcher.engine.client import ISLAND
-from watcher.engine.convert import install
+from watcher.engine.convert import install, places, recorded
 from watcher.engine.converter import HALF, Say
-from watcher.engine.provenance import Origin, Parity, Provenance
+from watcher.engine.provenance import Parity, Provenance
 from watcher.errors import ConfigError, EngineError, EngineUnavailable
 
 PROGRAM = ISLAND / "half_onnx.py"
@@ -62,12 +62,9 @@ def halve(
     onnxruntime and onnx; without it an environment is made under `cache`. Raises EngineUnavailable, also
     where the two are further apart than ALLOWED_MEAN: then nothing is kept.
     """
-    original, made = weights.ensure(card, cache, offline=offline), weights.place(target, cache)
-    if original is None or made is None or card.weights is None:
-        raise ConfigError([f"{card.name!r} or {target.name!r} has no weights"])
+    original, made = places(card, target, cache, offline=offline)
     python = python or converter.interpreter(cache, HALF, say=say)
     versions = converter.versions(python, HALF)
-    made.parent.mkdir(parents=True, exist_ok=True)
     part, twin = made.with_name(made.name + ".part"), made.with_name(made.name + ".rehearsal")
     say(f"converting {original}")
     try:
@@ -75,16 +72,7 @@ def halve(
         converter.run(command, HALF, doing=f"convert {original}")
         say(f"comparing on {len(pictures)} pictures")
         measured = _compared(card, original, (part, twin), pictures)
-        record = Provenance(
-            sha256=weights.sha256_of(part),
-            size=part.stat().st_size,
-            source=f"converted from {card.name}",
-            converted_from=Origin(
-                model=card.name, file=card.weights.file, sha256=weights.sha256_of(original)
-            ),
-            converter={**versions, "precision": "float16"},
-            parity=measured,
-        )
+        record = recorded(card, original, part, {**versions, "precision": "float16"}, measured)
         install(part, made, record)
     finally:
         part.unlink(missing_ok=True)
