@@ -16,7 +16,7 @@ from typing import Any
 
 from watcher.domain import Ended, Job, JobState, Source, Stamp
 from watcher.journal_file import JournalFile
-from watcher.journal_schema import ADMIT, ADOPT, CLAIM, OUTDATE, PASS_OVER, RECORD, SUPERSEDE
+from watcher.journal_schema import ADMIT, ADMIT_PLACED, ADOPT, CLAIM, OUTDATE, PASS_OVER, RECORD, SUPERSEDE
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,16 @@ class Journal(JournalFile):
         """Queue each source that is not known; one transaction for all of them."""
         now = time.time()
         with self._write() as db:
-            return [_admit(db, source, now) for source in sources]
+            return [_admit(db, source, now, ADMIT) for source in sources]
+
+    def admit_placed(self, sources: Sequence[Source]) -> list[bool]:
+        """The same for files that the caller has just put there, under names that were free.
+
+        The daemon may have found one meanwhile, and have done and retired it: then it stays done.
+        """
+        now = time.time()
+        with self._write() as db:
+            return [_admit(db, source, now, ADMIT_PLACED) for source in sources]
 
     def pass_over(self, source: Source, companion_of: str) -> None:
         """Enter `source` as done with nothing to show: it belongs to another source, which is work."""
@@ -308,11 +317,11 @@ class Journal(JournalFile):
             ).rowcount
 
 
-def _admit(db: sqlite3.Connection, source: Source, now: float) -> bool:
+def _admit(db: sqlite3.Connection, source: Source, now: float, sql: str) -> bool:
     key = (source.folder, os.fsencode(source.relpath), source.stamp.size, source.stamp.mtime_ns)
     db.execute(SUPERSEDE, key)
     db.execute(OUTDATE, key)
-    return db.execute(ADMIT, (*key, now)).rowcount == 1
+    return db.execute(sql, (*key, now)).rowcount == 1
 
 
 def _moved(

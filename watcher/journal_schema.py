@@ -59,10 +59,12 @@ DELETE FROM job WHERE folder = ? AND relpath = ? AND +state = 'queued' AND (size
 OUTDATE = """
 UPDATE job SET gone = 1 WHERE folder = ? AND relpath = ? AND gone = 0 AND (size, mtime_ns) <> (?, ?)
 """
+_INSERT = (
+    "INSERT INTO job (folder, relpath, size, mtime_ns, admitted_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO"
+)
 # A version that went away and came back is new work; one that is known is not.
-ADMIT = """
-INSERT INTO job (folder, relpath, size, mtime_ns, admitted_at) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET
+ADMIT = f"""
+{_INSERT} UPDATE SET
     gone = 0,
     state = iif(state = 'running', state, 'queued'),
     attempts = iif(state = 'running', attempts, 0),
@@ -70,6 +72,9 @@ ON CONFLICT DO UPDATE SET
     not_before = 0, outcome = NULL, ended_at = NULL, admitted_at = excluded.admitted_at
 WHERE gone = 1
 """
+
+# By whoever has just put it there: if it is known it was found meanwhile, and may be done and gone by now.
+ADMIT_PLACED = f"{_INSERT} NOTHING"
 
 # The other half of a pair: ended as soon as it is known, with nothing done.
 PASS_OVER = """

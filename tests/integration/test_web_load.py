@@ -40,7 +40,7 @@ async def crowd(url: str, seen: Counter[int]) -> list[int]:
             seen[answer.status_code] += 1
             if answer.status_code != 429:
                 job = answer.json()
-                assert job["state"] == "done", job
+                assert (answer.status_code, job.get("state")) == (200, "done"), job
                 return int(job["job"])
             assert int(answer.headers["retry-after"]) >= 1
             # Sooner than asked: more knocking than the polite do.

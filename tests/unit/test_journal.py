@@ -112,6 +112,18 @@ def test_a_clock_set_back_does_not_make_a_retry_wait_for_ever(journal):
     assert journal.next_due(["in"]) == 301.0
 
 
+@pytest.mark.parametrize("was_retired", [True, False])
+def test_what_a_daemon_did_before_whoever_put_it_there_said_so_stays_done(journal, was_retired):
+    journal.admit(source())
+    [job] = journal.claim(["in"], limit=1, now=1e9, lease=60)
+    journal.finish(job, "{}")
+    if was_retired:
+        journal.mark_gone("in", ["a.jpg"])
+    assert journal.admit_placed([source(), source("b.jpg")]) == [False, True]
+    assert journal.find("in", "a.jpg").state is JobState.DONE
+    assert journal.find("in", "b.jpg").state is JobState.QUEUED
+
+
 def test_what_waits_is_counted_but_not_where_somebody_paused(journal):
     journal.admit_many(
         [source(f"{n}.jpg", folder=folder) for folder in ("in", "on", "off") for n in range(3)]

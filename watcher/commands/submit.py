@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from watcher.bell import ring
@@ -42,8 +43,9 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
                 continue
             with file.open("rb") as content:
                 placed = place(content, folder.path, file.name)
-            stamp = Stamp.of(placed.stat())
-            journal.admit(Source(name, placed.name, stamp))
+            # Gone already: a daemon found it by itself, and did it.
+            with suppress(FileNotFoundError):
+                journal.admit_placed([Source(name, placed.name, Stamp.of(placed.stat()))])
             print(f"{printable(str(file))} -> {printable(str(placed))}")
     ring(settings.state_dir)
     return SOME_FAILED if refused else OK

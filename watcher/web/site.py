@@ -89,7 +89,7 @@ def build(settings: Settings, accepts: Accepts) -> Site:
         settings,
         accepts,
         journal,
-        Together(journal.admit_many),
+        Together(journal.admit_placed),
         desk,
         Progress(settings.state_dir, ended),
         Access(web, KeyRing(settings.state_dir), signing_secret(settings.state_dir)),

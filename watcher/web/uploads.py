@@ -12,7 +12,7 @@ import hashlib
 import secrets
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import IO
 from weakref import WeakValueDictionary
@@ -89,10 +89,11 @@ def _admit(site: Site, content: IO[bytes], folder: str, name: str, *, fixed: boo
     # A file that is there already, and not in the journal: its admission was cut short.
     path = place_as(content, root.path, name) if fixed else place(content, root.path, name)
     path = path or root.path / name
-    source = Source(folder, path.name, Stamp.of(path.stat()))
-    site.admit(source)
+    # Gone already: the daemon found it by itself, and did it.
+    with suppress(FileNotFoundError):
+        site.admit(Source(folder, path.name, Stamp.of(path.stat())))
     ring(site.settings.state_dir)
-    record = site.journal.find(folder, source.relpath)
+    record = site.journal.find(folder, path.name)
     if record is None:
         raise Refused(409, "gone", "The photo was taken away the moment it arrived")
     return record
