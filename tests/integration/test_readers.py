@@ -95,6 +95,13 @@ def test_pictures_do_not_overwrite_each_other(pool):
         assert (np.abs(picture.pixels.astype(int) - (200, 150, 100)) < 4).all()
 
 
+def test_a_reader_gives_back_what_a_large_photo_took(pool):
+    read(pool, jpeg())
+    before = only_child().memory_info().rss
+    picture = read(pool, jpeg(6000, 4000))
+    assert only_child().memory_info().rss - before < picture.pixels.nbytes / 2
+
+
 def test_a_decoder_that_hangs_is_killed_and_the_next_photo_is_read():
     pool = Readers(timeout=1.0)
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+import weakref
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -131,6 +133,28 @@ def test_a_job_that_fails_does_not_disturb_its_neighbours(build):
     assert isinstance(results.pop(13).exception(5), InputRejected)
     assert isinstance(results.pop(17).exception(5), ZeroDivisionError)
     assert all(result.exception(5) is None for result in results.values())
+
+
+@pytest.mark.parametrize("max_batch", [1, 2])
+def test_nobody_holds_the_pixels_of_a_photo_that_is_done(build, max_batch):
+    """A stage with nothing to do waits for hours: it must not keep the last photo in memory meanwhile."""
+    runner, work = build(Engine(), max_batch=max_batch)
+    pixels: list[weakref.ref[np.ndarray]] = []
+    decode = work.decode
+
+    def seen(job, *, reserve):
+        frame = decode(job, reserve=reserve)
+        pixels.append(weakref.ref(frame.pixels))
+        return frame
+
+    work.decode = seen
+    for result in [runner.submit(job(i)) for i in (1, 2, 3)]:
+        result.result(60)
+    deadline = time.monotonic() + 30
+    while any(photo() is not None for photo in pixels):
+        assert time.monotonic() < deadline, "still held"
+        time.sleep(0.01)
+    assert len(pixels) == 3
 
 
 def test_out_of_memory_halves_the_batch_until_it_fits(build):

@@ -78,17 +78,8 @@ def _serve(channel: socket.socket) -> None:
                 answer = {"kind": "measured", "format": kind, "width": width, "height": height}
             else:
                 _allow(SLACK + 2 * len(content) + BYTES_A_PIXEL * area)
-                picture = pixels.read(content, kind)
+                answer, result = _read(content, kind, kept)
                 content = b""
-                fields, parts, size = layout(picture)
-                if size <= KEPT_BYTES:
-                    kept.fill(parts)
-                    result = kept.given()
-                else:
-                    with Shared(size) as shared:
-                        shared.fill(parts)
-                        result = shared.given()
-                answer = {"kind": "picture", "fields": fields, "kept": size <= KEPT_BYTES}
         except InputError as error:
             answer = _failed(type(error).__name__, str(error), error.remedy)
         except MemoryError:
@@ -102,6 +93,18 @@ def _serve(channel: socket.socket) -> None:
         send(channel, answer, result)
         for fd in result:
             os.close(fd)
+
+
+def _read(content: bytes, kind: str, kept: Shared) -> tuple[dict[str, Any], list[int]]:
+    """The answer, and the descriptor that goes with it. What was decoded is gone when this returns."""
+    fields, parts, size = layout(pixels.read(content, kind))
+    told = {"kind": "picture", "fields": fields, "kept": size <= KEPT_BYTES}
+    if size <= KEPT_BYTES:
+        kept.fill(parts)
+        return told, kept.given()
+    with Shared(size) as shared:
+        shared.fill(parts)
+        return told, shared.given()
 
 
 def _failed(error: str, reason: str, remedy: str | None) -> dict[str, Any]:

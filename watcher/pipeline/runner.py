@@ -226,24 +226,32 @@ class Runner:
 
     def _infer_loop(self) -> None:
         waiting: dict[Job, _Trip] = {}
-        while True:
-            batches: list[list[Frame]] = []
-            self._pulse.beat()
-            try:
-                trip = self._decoded.get(timeout=self._patience())
-                if trip is None:
-                    self._pulse.rest()
-                    return
-                assert trip.frame is not None
-                assert trip.proxy is not None
-                waiting[trip.job] = trip
-                shown = replace(trip.frame, proxy=trip.proxy)
-                batches.append(self._batcher.add(shown, time.monotonic()))
-            except queue.Empty:
-                pass
-            batches += self._batcher.pop_overdue(time.monotonic())
-            for batch in filter(None, batches):
-                self._enter([waiting.pop(frame.job) for frame in batch])
+        while self._gather(waiting):
+            pass
+        self._pulse.rest()
+
+    def _gather(self, waiting: dict[Job, _Trip]) -> bool:
+        """One more trip, and what may enter the engine because of it; False after the last.
+
+        No frame outlives a call of it but in `waiting`: the loop may have nothing to do for hours.
+        """
+        batches: list[list[Frame]] = []
+        self._pulse.beat()
+        try:
+            trip = self._decoded.get(timeout=self._patience())
+            if trip is None:
+                return False
+            assert trip.frame is not None
+            assert trip.proxy is not None
+            waiting[trip.job] = trip
+            shown = replace(trip.frame, proxy=trip.proxy)
+            batches.append(self._batcher.add(shown, time.monotonic()))
+        except queue.Empty:
+            pass
+        batches += self._batcher.pop_overdue(time.monotonic())
+        for batch in filter(None, batches):
+            self._enter([waiting.pop(frame.job) for frame in batch])
+        return True
 
     def pulses(self) -> list[Pulse]:
         return [self._pulse, *self._finishers.pulses()]
