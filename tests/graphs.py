@@ -71,6 +71,19 @@ def one_map(
     return _saved(path, nodes, [tensor(image, list(shape))], out, constants)
 
 
+def halves(path):
+    """A picture of 64x64 halved and doubled by PyTorch's rule, then the mean over its channels."""
+    sizes = [("half", np.int64([1, 3, 32, 32])), ("whole", np.int64([1, 3, 64, 64]))]
+
+    def resize(what, to, out):
+        rule = {"mode": "linear", "coordinate_transformation_mode": "pytorch_half_pixel"}
+        return helper.make_node("Resize", [what, "", "", to], [out], **rule)
+
+    nodes = [resize("input", "half", "small"), resize("small", "whole", "large"), _mean("large", "output")]
+    inputs, outputs = [tensor("input", [1, 3, 64, 64])], [tensor("output", [1, 1, 64, 64])]
+    return _saved(path, nodes, inputs, outputs, sizes)
+
+
 def film(path):
     """As RVM's: the picture, four states, by how much to reduce. `pha` is the mean of the picture times that
     ratio, plus every state: so it tells what it was given.

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from watcher.bounds import in_flight
+from watcher.bounds import in_flight, pixel_budget
 from watcher.cache_settings import opened
 from watcher.config import Folder, Settings
 from watcher.dispatch import Dispatcher
@@ -47,8 +47,6 @@ from watcher.stages import about_of, answers_of, build_runner
 
 if TYPE_CHECKING:
     from watcher.fleet.remote import RemoteRunner
-
-MEGA = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +223,7 @@ class Assembly:
 
     def _lanes(self, engines: Engines) -> list[Lane]:
         cards = cards_of(self.settings)
-        budget = PixelBudget(int(self.settings.limits.max_in_flight_mp * MEGA))
+        budget = pixel_budget(self.settings)
         groups: dict[EngineKey, tuple[Card, Crew, dict[str, Recipe]]] = {}
         away: dict[str, tuple[Card, dict[str, Recipe]]] = {}
         for name, folder in self.settings.folders.items():

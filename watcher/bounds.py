@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from watcher.config import Settings
 from watcher.engine.card import Card
 from watcher.engine.crew import Crew
+from watcher.memory import available_mb
+from watcher.pipeline.budget import PixelBudget
+
+MEGA = 1_000_000
+# Megapixels for each thread: one photo in work. And for few threads what keeps them at work, two photos of 45 or
+# three of 24: with one at a time a core waits while the other computes. Measured on two cores with 24 MP: 72
+# megapixels were as fast as 120, 48 lost 3 to 5 %.
+EACH_MP, LEAST_MP = 30.0, 90.0
+# Bytes that a pixel in work takes at most (docs/benchmarks.md), and the share of what is free that photos may have.
+BYTES_A_PIXEL, SHARE = 10.0, 0.25
 
 
 def in_flight(card: Card, supervisor: Crew, settings: Settings) -> int:
@@ -17,6 +28,20 @@ def in_flight(card: Card, supervisor: Crew, settings: Settings) -> int:
     """
     chosen = settings.limits.max_in_flight
     return chosen or stage_threads(settings) + 2 * batch_of(card, supervisor) * supervisor.most + 2
+
+
+def pixel_budget(settings: Settings, *, available: Callable[[], float | None] = available_mb) -> PixelBudget:
+    """How many pixels there may be between decoding and publishing at one time.
+
+    Unless it is set: as many as keep every thread at work, and take no more than a quarter of the free memory.
+    """
+    chosen = settings.limits.max_in_flight_mp
+    if not chosen:
+        chosen, free = EACH_MP * stage_threads(settings), available()
+        if free is not None:
+            chosen = min(chosen, SHARE * free / BYTES_A_PIXEL)
+        chosen = max(chosen, LEAST_MP)
+    return PixelBudget(int(chosen * MEGA))
 
 
 def batch_of(card: Card, supervisor: Crew) -> int:

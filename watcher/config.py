@@ -159,8 +159,9 @@ class Limits(Strict):
         0,
         description="photos between decoding and publishing at one time; 0: enough for every core and worker",
     )
-    max_in_flight_mp: Positive = Field(
-        120.0, description="megapixels between decoding and publishing at one time; a larger photo goes alone"
+    max_in_flight_mp: Seconds = Field(
+        0.0,
+        description="megapixels between decoding and publishing at one time; 0: 30 for each thread, as memory allows",
     )
     max_image_mp: Positive = Field(200.0, description="larger photos are refused, before decoding")
     max_file_mb: Positive = Field(2048.0, description="larger files are refused, before reading")

@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from watcher.assembly import MEGA, Engines
+from watcher.assembly import Engines
+from watcher.bounds import pixel_budget
 from watcher.cache_settings import opened
 from watcher.config import Settings
 from watcher.engine.card import Card, cards_of
@@ -25,7 +26,6 @@ from watcher.fleet_settings import broker_url
 from watcher.health import Systemd
 from watcher.log import event
 from watcher.pipeline.answers import Tally
-from watcher.pipeline.budget import PixelBudget
 from watcher.pipeline.compiled import compilers_at_work
 from watcher.pipeline.recipe import Recipe
 from watcher.pipeline.runner import Runner
@@ -77,7 +77,7 @@ def _for_fleet(settings: Settings) -> Settings:
 
 def _benches(settings: Settings, engines: Engines) -> list[tuple[Bench, Runner]]:
     """One for each model; the device is that of the first profile that names it."""
-    budget = PixelBudget(int(settings.limits.max_in_flight_mp * MEGA))
+    budget = pixel_budget(settings)
     cache, tally = opened(settings.cache, settings.models.cache), Tally()
     found: dict[str, tuple[Bench, Runner]] = {}
     for profile, card in cards_of(settings, "fleet").items():

@@ -162,6 +162,19 @@ def test_one_thread_beside_others_gives_what_all_cores_give(model):
         client.close()
 
 
+def test_what_resizes_by_the_plain_rule_says_the_same_as_what_resizes_by_pytorchs():
+    shown = [drawing(320, 320), noise(320, 320)]
+    said = []
+    for plain in (False, True):
+        _, client, _ = booted("u2netp", half_pixel=plain)
+        try:
+            said.append([client.infer([proxy], timeout=60)[0] for proxy in shown])
+        finally:
+            client.close()
+    for one, other in zip(*said, strict=True):
+        assert np.allclose(one, other, atol=1e-5)
+
+
 def test_an_engine_says_who_it_is(bench):
     assert bench.about["engine"] == bench.card.engine
     assert bench.about["device"] == "cpu"

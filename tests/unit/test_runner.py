@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from watcher.bounds import in_flight
+from watcher.bounds import in_flight, pixel_budget
 from watcher.config import Settings
 from watcher.domain import Frame, Job, Metadata, Outcome, Review, Source, Stamp
 from watcher.engine.card import card_folders, load_card
@@ -316,6 +316,19 @@ def test_unless_it_is_set_as_many_are_in_flight_as_keep_threads_and_workers_busy
     assert in_flight(card, crew, free) == 3 + 2 * 4 + 2
     chosen = Settings.model_validate({"folders": folders, "limits": {"threads": 3, "max_in_flight": 5}})
     assert in_flight(card, crew, chosen) == 5
+
+
+def test_pixels_in_flight_follow_threads_and_memory_where_they_are_left_open():
+    def megapixels(free_mb, **limits):
+        folders = {"in": {"path": "/hot", "output": "/mattes"}}
+        settings = Settings.model_validate({"folders": folders, "limits": limits})
+        return pixel_budget(settings, available=lambda: free_mb).total / 1e6
+
+    assert megapixels(64_000, threads=16) == 480
+    assert megapixels(None, threads=16) == 480
+    assert megapixels(8_000, threads=16) == 200, "no more than a quarter of what is free"
+    assert megapixels(1_000, threads=2) == 90, "two photos of 45, or nobody waits for nobody"
+    assert megapixels(64_000, threads=16, max_in_flight_mp=50) == 50
 
 
 # --- The same photo again ------------------------------------------------------------------

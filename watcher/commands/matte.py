@@ -161,11 +161,10 @@ def _photos(folder: Folder, path: Path) -> Iterator[str]:
 
 def _work(settings: Settings, profile_name: str, roots: list[_Root], bar: Bar, *, fresh: bool) -> int:
     """Do it all; returns how many failed. Raises what ends the command as a whole."""
-    from watcher.assembly import MEGA, Engines
-    from watcher.bounds import in_flight
+    from watcher.assembly import Engines
+    from watcher.bounds import in_flight, pixel_budget
     from watcher.commands.models import pull_missing
     from watcher.pipeline.answers import Tally
-    from watcher.pipeline.budget import PixelBudget
     from watcher.pipeline.naming import Names
     from watcher.pipeline.recipe import Recipe
     from watcher.stages import about_of, answers_of, build_runner
@@ -182,7 +181,7 @@ def _work(settings: Settings, profile_name: str, roots: list[_Root], bar: Bar, *
             name: Recipe(name, folder, profile_name, profile, partial(about_of, supervisor), names)
             for name, folder in settings.folders.items()
         }
-        budget = PixelBudget(int(settings.limits.max_in_flight_mp * MEGA))
+        budget = pixel_budget(settings)
         answers = (
             None
             if fresh

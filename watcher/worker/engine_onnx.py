@@ -7,7 +7,9 @@ opaque at 254), `input_name`, `output_name` (unset: the graph's first), `states`
 are fed zeros, what the memory of a film begins with), `downsample` (`input`, `long_side`: an input that is
 told by how much to reduce the picture to that side), `threads` (0: every core we may use), `tensorrt`
 (true: on a GPU by TensorRT; "fp16": in half precision, whatever the graph's), `sizes` (`least`, `usual` and
-`most` as [height, width], and `batch`: what TensorRT prepares for; unset: the first picture's).
+`most` as [height, width], and `batch`: what TensorRT prepares for; unset: the first picture's), `half_pixel`
+(true: a graph in one file, of one size, that resizes by PyTorch's rule is computed by the plain one on a CPU, for
+which there is a faster kernel; they differ only where a side shrinks to a single pixel).
 Alpha is never stretched to its own minimum and maximum: that turns nobody into somebody.
 """
 
@@ -16,6 +18,7 @@ import sys
 
 import numpy as np
 import planes
+import resize
 import trt
 
 # From 1.29 on it reports its use to its maker over the network unless told not to, and leaves a
@@ -211,9 +214,10 @@ def _share_arena():
     return _shared[0]
 
 
-def _open(model, providers, threads):
+def _open(model, providers, threads, half_pixel=False):
+    graph = resize.plainly(model) if half_pixel and providers == [CPU] else model
     try:
-        return onnxruntime.InferenceSession(model, _options(threads, providers), providers=providers)
+        return onnxruntime.InferenceSession(graph, _options(threads, providers), providers=providers)
     except Exception as error:
         if _is_shortage(error):
             raise MemoryError(str(error)) from error
@@ -249,11 +253,12 @@ def load(model, device, options):
         onnxruntime.preload_dlls()
     # Counted by affinity, not by what the machine has: containers and taskset are respected.
     most = int(options.get("threads", 0)) or len(os.sched_getaffinity(0))
+    half_pixel = bool(options.get("half_pixel"))
 
     def open_with(threads):
-        return _open(model, [CPU], threads) if threads < most else None
+        return _open(model, [CPU], threads, half_pixel) if threads < most else None
 
-    opened = _open(model, providers, most)
+    opened = _open(model, providers, most, half_pixel)
     session = Session(
         opened,
         options,
