@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import os
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 _M_ARENA_MAX = -8
@@ -50,21 +51,50 @@ def _machine_mb(root: Path) -> float | None:
     return None if kib is None else kib * 1024 / _MEGA
 
 
+@dataclass(frozen=True, slots=True)
+class _Hierarchy:
+    """Where a version of control groups writes what: cgroups(7) and the kernel's cgroup-v1/memory.rst."""
+
+    controllers: str  # as /proc/self/cgroup has them
+    top: str
+    limits: tuple[str, ...]
+    used: str
+    cached: str  # in memory.stat
+
+
+# `memory.high` is what slows us down. Version 1 is what older NAS and container hosts have.
+_HIERARCHIES = (
+    _Hierarchy("", "sys/fs/cgroup", ("memory.max", "memory.high"), "memory.current", "inactive_file"),
+    _Hierarchy(
+        "memory",
+        "sys/fs/cgroup/memory",
+        ("memory.limit_in_bytes",),
+        "memory.usage_in_bytes",
+        "total_inactive_file",
+    ),
+)
+
+
 def _groups_mb(root: Path) -> list[float]:
-    """What is left below each limit; cgroups(7), version 2, and memory.high as what slows us down."""
+    """What is left below each limit."""
     try:
-        text = (root / "proc/self/cgroup").read_text(encoding="utf-8")
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
-    ours = next((line[3:] for line in text.splitlines() if line.startswith("0::")), "/")
-    top = root / "sys/fs/cgroup"
+    # The number of a hierarchy, its controllers, our group in it.
+    ours = {line.split(":", 2)[1]: line.split(":", 2)[2] for line in lines if line.count(":") > 1}
+    return [left for kind in _HIERARCHIES for left in _left_mb(kind, root, ours.get(kind.controllers, "/"))]
+
+
+def _left_mb(kind: _Hierarchy, root: Path, ours: str) -> list[float]:
+    top = root / kind.top
     folder = top / ours.strip("/")
     left = []
     for group in [folder, *folder.parents]:
-        limits = [_number(group / name) for name in ("memory.max", "memory.high")]
-        used = _number(group / "memory.current")
+        limits = [_number(group / name) for name in kind.limits]
+        used = _number(group / kind.used)
         if used is not None and (bounds := [limit for limit in limits if limit is not None]):
-            cached = _fields(group / "memory.stat").get("inactive_file", 0)
+            cached = _fields(group / "memory.stat").get(kind.cached, 0)
             left.append((min(bounds) - used + cached) / _MEGA)
         if group == top:
             break

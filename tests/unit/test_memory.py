@@ -120,6 +120,27 @@ def test_memory_that_may_be_used_is_that_of_the_machine_or_of_the_narrowest_grou
     assert machine(tmp_path / "f", groups=inside, ours="/") == 600
 
 
+def test_groups_of_the_first_version_bound_memory_as_well(tmp_path):
+    def group(limit, used, cached):
+        return {
+            "memory.limit_in_bytes": limit,
+            "memory.usage_in_bytes": used,
+            "memory.stat": f"inactive_file 7\ntotal_inactive_file {cached}",
+        }
+
+    def left(name, lines, groups):
+        machine(tmp_path / name, groups=groups)
+        (tmp_path / name / "proc/self/cgroup").write_text(lines)
+        return memory.available_mb(root=tmp_path / name)
+
+    lines = "12:pids:/docker/ab\n4:memory:/docker/ab\n1:name=systemd:/docker/ab\n0::/\n"
+    tight, free = group(2 * 10**9, 15 * 10**8, 2 * 10**8), group(9223372036854771712, 10**9, 0)
+    assert left("a", lines, {"memory/docker/ab": tight, "memory": free}) == 700
+    # In a container whose own group is what is mounted there.
+    assert left("b", lines, {"memory": tight}) == 700
+    assert left("c", lines, {"memory/docker/ab": free}) == pytest.approx(8000, abs=0.01)
+
+
 def test_a_kernel_that_says_nothing_of_memory_sets_no_bound(tmp_path):
     assert memory.available_mb(root=tmp_path) is None
     here = memory.available_mb()
