@@ -537,6 +537,30 @@ def test_a_few_photos_are_not_worth_a_further_worker_and_many_are(growing, event
         assert isinstance(hung.exception(30), EngineCrashed | EngineUnavailable)
 
 
+def test_a_journal_that_does_not_say_what_waits_holds_up_no_photo(growing, eventually):
+    crew = growing(patience=3600.0)
+    asked, goes_on = threading.Event(), threading.Event()
+
+    def stalled():
+        asked.set()
+        goes_on.wait(60)
+        return 0
+
+    crew.heed(stalled)
+    with ThreadPoolExecutor(2) as aside:
+        hung = aside.submit(crew.infer, [proxy(HANG)], timeout=60.0)
+        eventually(lambda: crew._busy)
+        waits = aside.submit(crew.infer, [proxy()], timeout=10)
+        assert asked.wait(30)
+        crew._members[0]._client.kill()
+        assert isinstance(hung.exception(30), EngineCrashed)
+        assert waits.result(30)
+        assert not goes_on.is_set()
+        goes_on.set()
+    eventually(lambda: crew._booting is None)
+    assert crew.size == 1
+
+
 def test_work_that_waits_gets_a_worker_more_whose_death_is_its_own(growing, eventually):
     crew = growing(hello=dict(HELLO, warmup=None))
     with ThreadPoolExecutor(2) as aside:

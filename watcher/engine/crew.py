@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,7 +127,7 @@ class Crew:
             return any(member.fatal for member in self._members[: self._fixed])
 
     def heed(self, backlog: Callable[[], int]) -> None:
-        """`backlog` is asked, at most once a second, how many photos there are that nobody has begun."""
+        """`backlog` is asked, at most once a second, how many photos there are that nobody has begun; it may take long."""
         self._backlog = backlog
 
     def start(self) -> EngineAbout:
@@ -202,7 +203,7 @@ class Crew:
         return max(1, len(os.sched_getaffinity(0)) // self.size) if self.size > 1 else 0
 
     def _grow(self) -> float | None:
-        """Boot one more aside, if there may be one: who waits takes whoever is free first.
+        """See aside to one more, if there may be one: who waits takes whoever is free first.
 
         Returns in how many seconds to ask again, None: not before something changes.
         """
@@ -210,36 +211,42 @@ class Crew:
         if growth is None or not self._grows() or self._closed or self._booting is not None:
             return None
         self._crowded = now if self._crowded is None else self._crowded
-        if self.size >= growth.most or now < self._not_before:
+        if self.size >= growth.most:
             return None
-        waited = now - self._crowded
-        if waited < growth.after:
-            return growth.after - waited
-        if waited < growth.patience and self._backlog() < ENOUGH:
-            return min(1.0, growth.patience - waited)
-        if not growth.room():
-            self._not_before = now + AGAIN_S
-            return None
-        self._booting = Supervisor(growth.launch)
-        threading.Thread(target=self._join, args=(self._booting,), name="boot-worker", daemon=True).start()
+        ripe = max(self._crowded + growth.after, self._not_before)
+        if now < ripe:
+            return ripe - now
+        patient = now - self._crowded < growth.patience
+        self._booting = member = Supervisor(growth.launch)
+        work = partial(self._join, member, growth, patient=patient)
+        threading.Thread(target=work, name="boot-worker", daemon=True).start()
         return None
 
-    def _join(self, member: Supervisor) -> None:
-        """Boot `member`; the crew works on without it where that fails."""
-        failed: Exception | None = None
-        try:
-            member.start()
-        except (EngineUnavailable, HostError) as error:
-            failed = error
+    def _join(self, member: Supervisor, growth: Growth, *, patient: bool) -> None:
+        """Boot `member`; the crew works on without it where that is not worth it, or fails.
+
+        Nobody waits for this: the journal, which knows the backlog, may be on a disk that stalls.
+        """
+        again, failed = None, None
+        if patient and self._backlog() < ENOUGH:
+            again = 1.0
+        elif not growth.room():
+            again = AGAIN_S
+        else:
+            try:
+                member.start()
+            except (EngineUnavailable, HostError) as error:
+                again, failed = AGAIN_S, error
         with self._changed:
             self._booting = None
-            if failed is None and not self._closed:
+            joins = again is None and not self._closed
+            if joins:
                 self._members.append(member)
                 self._needed = time.monotonic()
-            else:
-                self._not_before = time.monotonic() + AGAIN_S
+            elif again is not None:
+                self._not_before = time.monotonic() + again
             self._changed.notify_all()
-        if self._closed or failed is not None:
+        if not joins:
             member.close()
         if failed is not None and not self._closed:
             event(
