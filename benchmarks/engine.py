@@ -69,7 +69,7 @@ def _inference(setting: Setting) -> Table:
 
 
 def _cards() -> list[Card]:
-    names = [REAL, "modnet-openvino"] if find_spec("openvino") else [REAL]
+    names = [REAL, "modnet-openvino", "modnet-bf16"] if find_spec("openvino") else [REAL]
     return [load_card(name, card_folders(None)) for name in names]
 
 

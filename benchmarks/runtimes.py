@@ -16,7 +16,7 @@ from benchmarks.throughput import QUIET_S, Flood, flood
 from watcher.engine.card import card_folders
 
 TITLE = "Runtimes and workers on a CPU"
-MODELS = "modnet", "modnet-openvino"
+MODELS = "modnet", "modnet-openvino", "modnet-bf16"
 CORES = len(os.sched_getaffinity(0))
 # `workers_cpu` of the card.
 WORKERS = 1, CORES

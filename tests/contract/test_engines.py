@@ -175,6 +175,23 @@ def test_what_resizes_by_the_plain_rule_says_the_same_as_what_resizes_by_pytorch
         assert np.allclose(one, other, atol=1e-5)
 
 
+def test_bfloat16_is_near_single_precision_and_is_not_claimed_where_the_cpu_has_none():
+    card, graph = ready("modnet-bf16")
+    launch, proxy, said = prepare(card, graph, device="cpu", threads=1), drawing(512, 512), []
+    # OpenVINO's own switch: with it this CPU is an older one.
+    for env in ({}, {"OV_CPU_MAX_ISA": "AVX2"}):
+        client = EngineClient(launch.python, launch.engine_file, arena_bytes=launch.arena_bytes, env=env)
+        try:
+            about = client.boot(launch.hello, timeout=120)
+            said.append((about["framework"].endswith(" bf16"), client.infer([proxy], timeout=60)[0]))
+        finally:
+            client.close()
+    (native, near), (older, single) = said
+    assert not older
+    assert np.abs(near - single).mean() < 0.01
+    assert native == (np.abs(near - single).max() > 2e-3)
+
+
 def test_an_engine_says_who_it_is(bench):
     assert bench.about["engine"] == bench.card.engine
     assert bench.about["device"] == "cpu"

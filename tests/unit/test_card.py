@@ -238,8 +238,9 @@ def test_cards_cannot_be_changed_by_whoever_holds_one():
     assert isinstance(MODNET, Card)
 
 
-def test_modnet_by_openvino_is_the_same_model_with_the_same_weights():
-    one, other = (load_card(name, card_folders(None)) for name in ("modnet", "modnet-openvino"))
+@pytest.mark.parametrize("name", ["modnet-openvino", "modnet-bf16"])
+def test_modnet_by_openvino_is_the_same_model_with_the_same_weights(name):
+    one, other = (load_card(name, card_folders(None)) for name in ("modnet", name))
     assert other.engine == "openvino"
     same = {"weights", "licence", "input", "output"}
     assert one.model_dump(include=same) == other.model_dump(include=same)

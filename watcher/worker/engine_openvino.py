@@ -1,9 +1,10 @@
 """OpenVINO: graphs with one float32 image input and one alpha, on CPUs. Python 3.7 syntax.
 
 Options: `mean`, `std` (three numbers each, after division by 255), `output` ("alpha": the graph gives
-0..1; "logits": a sigmoid is missing), `threads` (0: every core we may use). Input and output are the
-graph's first. It reads the ONNX file as it is: the same weights as engine_onnx.py, and the same alpha but
-for rounding. Alpha is never stretched to its own minimum and maximum: that turns nobody into somebody.
+0..1; "logits": a sigmoid is missing), `threads` (0: every core we may use), `precision` ("f32"; "bf16":
+bfloat16 where the CPU has it). Input and output are the graph's first. It reads the ONNX file as it is: the same
+weights as engine_onnx.py, and the same alpha but for rounding, which is rougher in bfloat16. Alpha is never
+stretched to its own minimum and maximum: that turns nobody into somebody.
 """
 
 import ctypes
@@ -26,7 +27,7 @@ _TOO_BIG = ("bad_alloc", "bad allocation", "failed to allocate", "could not allo
 class Session:
     """`compile_with` gives the same graph compiled for a number of threads; None: nobody may ask."""
 
-    def __init__(self, compiled, options, compile_with=None):
+    def __init__(self, compiled, options, precision, compile_with=None):
         self._compiled = compiled
         self._request = compiled.create_infer_request()
         self._by_threads = {0: (self._compiled, self._request)}
@@ -36,7 +37,7 @@ class Session:
         self._logits = options.get("output", "alpha") == "logits"
         self.about = {
             "engine": "openvino",
-            "framework": "openvino " + openvino.__version__.partition("-")[0],
+            "framework": "openvino " + openvino.__version__.partition("-")[0] + _told(precision),
             "device": "cpu",
         }
 
@@ -102,14 +103,29 @@ def _is_shortage(error):
     return isinstance(error, MemoryError) or any(words in said for words in _TOO_BIG)
 
 
-def _properties(threads):
+def _told(precision):
+    return "" if precision == "f32" else " " + precision
+
+
+def _precision(core, options):
+    """What is asked for, if this CPU has it."""
+    wanted = options.get("precision", "f32")
+    if wanted not in ("f32", "bf16"):
+        raise RuntimeError("the card's option precision is f32 or bf16, not {!r}".format(wanted))
+    if wanted == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        sys.stderr.write("precision bf16: this CPU has no bfloat16, computing in single precision\n")
+        return "f32"
+    return wanted
+
+
+def _properties(threads, precision):
     return {
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
         # Pinned threads could not make way for those that decode the next photo.
         "ENABLE_CPU_PINNING": False,
-        # Where a CPU has bfloat16 it would be used unasked: edges would differ from machine to machine.
-        "INFERENCE_PRECISION_HINT": "f32",
+        # Said in any case: where a CPU has bfloat16 it would be used unasked, and edges differ from machine to machine.
+        "INFERENCE_PRECISION_HINT": precision,
     }
 
 
@@ -123,15 +139,19 @@ def load(model, device, options):
     # Counted by affinity, not by what the machine has: containers and taskset are respected.
     most = int(options.get("threads", 0)) or len(os.sched_getaffinity(0))
     core = openvino.Core()
+    precision = _precision(core, options)
 
     def compile_with(threads):
         try:
-            return core.compile_model(core.read_model(model), "CPU", _properties(threads))
+            return core.compile_model(core.read_model(model), "CPU", _properties(threads, precision))
         except Exception as error:
             if _is_shortage(error):
                 raise MemoryError(str(error)) from error
             raise
 
     return Session(
-        compile_with(most), options, lambda threads: compile_with(threads) if threads < most else None
+        compile_with(most),
+        options,
+        precision,
+        lambda threads: compile_with(threads) if threads < most else None,
     )
