@@ -91,7 +91,8 @@ class Cache:
             return
         temporary = self._folder / f".{key}.{os.getpid()}.{next(self._serial)}{_TEMPORARY}"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not self._folder.exists():
+                self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with temporary.open("wb") as file:
                 file.write(_MAGIC + hashlib.sha256(body).digest())
                 file.write(body)
@@ -112,7 +113,7 @@ class Cache:
         gone = Contents(0, 0)
         for path, status in self._listed():
             with suppress(OSError):
-                path.unlink()
+                Path(path).unlink()
                 gone = Contents(gone.entries + 1, gone.size + _on_disk(status.st_size))
         self._sweep()
         self._known = Contents(0, 0)
@@ -132,17 +133,17 @@ class Cache:
                 if size <= self._most * _ROOM:
                     break
                 with suppress(OSError):
-                    path.unlink()
+                    Path(path).unlink()
                 entries, size = entries - 1, size - _on_disk(status.st_size)
         self._known, self._fresh = Contents(entries, size), 0
 
-    def _listed(self) -> Iterator[tuple[Path, os.stat_result]]:
+    def _listed(self) -> Iterator[tuple[str, os.stat_result]]:
         try:
             with os.scandir(self._folder) as items:
                 for item in items:
                     if not item.name.startswith("."):
                         with suppress(OSError):
-                            yield Path(item.path), item.stat(follow_symlinks=False)
+                            yield item.path, item.stat(follow_symlinks=False)
         except OSError:
             return
 

@@ -182,6 +182,8 @@ def printable(name: str) -> str:
 
     Backslashes are doubled, so that the result is unambiguous.
     """
+    if name.isprintable() and "\\" not in name:
+        return name
     return "".join(_shown(char) for char in name)
 
 
@@ -197,6 +199,10 @@ def _shown(char: str) -> str:
 def as_json(value: Any) -> Any:
     """Nested dataclasses, tuples and paths as what `json.dumps` understands."""
     match value:
+        case (
+            None | str() | int() | float()
+        ):  # most of what there is, and it has no abstract classes to be asked
+            return value
         case Path():
             return printable(str(value))
         case Mapping():

@@ -104,6 +104,14 @@ def test_whatever_may_change_an_answer_makes_another_key(make, frame):
     assert len(set(keys)) == len(keys)
 
 
+def test_an_engine_that_goes_on_elsewhere_gets_other_keys_from_then_on(tmp_path, frame):
+    about = [ABOUT]
+    answers = Answers(Cache(tmp_path, most=10**6), identity={}, about=lambda: about[0], tally=Tally())
+    before, again = (answers.key(frame, "doubt") for _ in range(2))
+    about[0] = replace(ABOUT, device="cuda")
+    assert before == again != answers.key(frame, "doubt")
+
+
 def test_questions_are_counted(make, frame):
     answers = make()
     key = answers.key(frame, "doubt")

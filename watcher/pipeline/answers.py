@@ -61,6 +61,7 @@ class Answers:
         self._about = about
         self._tally = tally
         self._lock = threading.Lock()
+        self._known: tuple[EngineAbout, str] | None = None
 
     def key(self, frame: Frame, policy: str) -> str | None:
         """Equal keys: equal answers. None where nothing is kept."""
@@ -76,10 +77,17 @@ class Answers:
                 hashlib.sha256(np.ascontiguousarray(frame.proxy).ravel().data).hexdigest(),
             ],
             "looks": policy,
-            "about": as_json(self._about()),
-            **self._identity,
+            "engine": self._who(self._about()),
         }
-        return "alpha-" + hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
+        return "alpha-" + hashlib.sha256(json.dumps(words).encode()).hexdigest()
+
+    def _who(self, about: EngineAbout) -> str:
+        """A digest of all that is said of who computes: the same for photo after photo."""
+        known = self._known
+        if known is None or known[0] != about:
+            words = json.dumps({"about": as_json(about), **self._identity}, sort_keys=True)
+            known = self._known = (about, hashlib.sha256(words.encode()).hexdigest())
+        return known[1]
 
     def find(self, key: str) -> Answer | None:
         body = self._cache.find(key)

@@ -36,6 +36,7 @@ _STEPS, _STEPS_SMALL = 15, 80
 _SMALL = 96
 # Neighbours of a pixel that share a 3x3 window with it lie within this distance.
 _REACH = 2
+_NONE: Field = np.empty((0, 0), np.float32)
 
 
 def solve(image: Field, alpha: Field) -> Field:
@@ -45,19 +46,15 @@ def solve(image: Field, alpha: Field) -> Field:
     beyond 4 %. About 25 bytes for each pixel, and 120 for each of the band.
     """
     height, width = alpha.shape
-    if min(height, width) < 3 or not (free := band(alpha)).any():
+    if min(height, width) < 3 or (free := band(alpha)) is None:
         return alpha
-    start = alpha
+    alpha, image = np.ascontiguousarray(alpha), np.ascontiguousarray(image)
+    change, steps = _NONE, _STEPS_SMALL
     if min(height, width) >= 2 * _SMALL:
         half = (width // 2, height // 2)
         small = resized(alpha, half)
-        start = alpha + _enlarged(solve(resized(image, half), small) - small, (width, height))
-    steps = _STEPS if start is not alpha else _STEPS_SMALL
-    number, places, padded, begin = framed(free, alpha, np.ascontiguousarray(start))
-    rows = laplacian_rows(np.ascontiguousarray(image), number, places.size, _EPSILON)
-    solved = descend(rows, places, padded, begin, steps)
-    inner = slice(_REACH, -_REACH)
-    return cast(Field, np.clip(solved[inner, inner], 0, 1))
+        change, steps = _enlarged(solve(resized(image, half), small) - small, (width, height)), _STEPS
+    return redrawn(image, alpha, free, change, steps)
 
 
 def warm_up() -> None:
@@ -71,12 +68,12 @@ def _enlarged(field: Field, size: tuple[int, int]) -> Field:
     return cast(Field, cv2.resize(field, size, interpolation=cv2.INTER_LINEAR))
 
 
-def band(alpha: Field) -> Mask:
-    """The pixels near the contour at 0.5, and the soft ones not far from it; none where there is no contour."""
+def band(alpha: Field) -> Mask | None:
+    """The pixels near the contour at 0.5, and the soft ones not far from it; None where there is no contour."""
     alpha = np.ascontiguousarray(alpha)
     masks, counts = sides(alpha)
     if not (counts[0] and counts[1]):
-        return np.zeros(alpha.shape, bool)
+        return None
     short = min(alpha.shape)
     near, reach = np.float32(max(_CLOSEST, _BAND * short)), np.float32(_BAND_SOFT * short)
     free, soft, count = around(alpha, _distance(masks[0]), _distance(masks[1]), near, reach)
@@ -148,10 +145,21 @@ def join(free: Mask, soft: Mask, clear: Field, full: Field, reach: np.float32) -
 
 
 @compiled
+def redrawn(image: Field, alpha: Field, free: Mask, change: Field, steps: int) -> Field:
+    """`alpha` with its `free` pixels solved for, from where `change`, which may be empty, has brought them."""
+    number, places, padded, begin = framed(free, alpha, change)
+    rows = laplacian_rows(image, number, places.size, _EPSILON)
+    return descend(rows, places, padded, begin, steps)
+
+
+@compiled
 def framed(
-    free: Mask, alpha: Field, start: Field
+    free: Mask, alpha: Field, change: Field
 ) -> tuple[NDArray[np.int32], NDArray[np.int64], Field, Field]:
-    """Number of each free pixel, -1 elsewhere; where these lie; `alpha`; `start`: all with a margin of 2, of 0."""
+    """Number of each free pixel, -1 elsewhere; where these lie; `alpha`; and that with `change`, which may be empty.
+
+    All of it with a margin of 2, of 0.
+    """
     height, width = alpha.shape
     wide = width + 2 * _REACH
     number = np.full((height + 2 * _REACH, wide), np.int32(-1), np.int32)
@@ -163,7 +171,7 @@ def framed(
         for x in range(width):
             v, u = y + _REACH, x + _REACH
             padded[v, u] = alpha[y, x]
-            begin[v, u] = start[y, x]
+            begin[v, u] = alpha[y, x] + change[y, x] if change.size else alpha[y, x]
             if free[y, x]:
                 number[v, u] = count
                 places[count] = v * wide + u
@@ -243,7 +251,8 @@ def laplacian_rows(image: Field, number: NDArray[np.int32], count: int, epsilon:
 def descend(rows: Field, places: NDArray[np.int64], alpha: Field, start: Field, steps: int) -> Field:
     """`steps` of conjugate gradients from `start` towards (L + t) x = t alpha, t the trust.
 
-    Jacobi's preconditioner. Only `places` move; what lies around them is a known value.
+    Jacobi's preconditioner. Only `places` move; what lies around them is a known value. `alpha` and `start`
+    have a margin of 2, what is returned has none, and lies within 0..1.
     """
     count, width = places.size, alpha.shape[1]
     found = alpha.copy()
@@ -280,7 +289,11 @@ def descend(rows: Field, places: NDArray[np.int64], alpha: Field, start: Field, 
         turn = np.float32(energy / before)
         for i in range(count):
             direction[places[i]] = inverse[i] * residual[i] + turn * direction[places[i]]
-    return found
+    inner = np.empty((alpha.shape[0] - 2 * _REACH, width - 2 * _REACH), np.float32)
+    for v in range(inner.shape[0]):
+        for u in range(inner.shape[1]):
+            inner[v, u] = min(np.float32(1), max(np.float32(0), found[v + _REACH, u + _REACH]))
+    return inner
 
 
 @compiled

@@ -57,7 +57,7 @@ def reconstruct(alpha: Field) -> Field:
 
 def islands(alpha: Field) -> Field:
     """Without specks: whatever hangs together, weighs less than 0.2 % of the largest and is near nobody."""
-    count, labels = cv2.connectedComponents((alpha > _FAINT).astype(np.uint8))
+    count, labels = cv2.connectedComponents((alpha > _FAINT).view(np.uint8))
     if count < 3:  # nothing, or one island
         return alpha
     weighed = np.where(alpha > _DOUBTFUL, alpha, alpha * np.float32(_DOUBT_WEIGHS))

@@ -145,6 +145,8 @@ def _limited(alpha: NDArray[np.float32], frame: Frame) -> NDArray[np.float32]:
 
 def _suffixes(frame: Frame, recipe: Recipe) -> tuple[str, ...]:
     """What each output of this photo adds to its base name. Raises InputRejected."""
+    if not names_vary(recipe):
+        return tuple(output.suffix for output in recipe.profile.outputs)
     source = frame.job.source
     values = {
         "folder": recipe.folder_name,
@@ -215,8 +217,9 @@ def _described(
     contents: list[_Content], place: Place, recipe: Recipe, outcome: Outcome, size: tuple[int, int]
 ) -> Outcome:
     files = []
+    folder = place.folder.relative_to(recipe.folder.output)
     for content in contents:
-        path = str(place.path(content.suffix).relative_to(recipe.folder.output))
+        path = str(folder / (place.base + content.suffix))
         digest = hashlib.sha256(content.body).hexdigest()
         output = content.output
         files.append(Published(output.kind, path, output.format, *size, len(content.body), digest))

@@ -6,7 +6,9 @@ none of ours names is somebody's own, and only `duplicates: replace` overwrites 
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import threading
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -23,6 +25,8 @@ from watcher.pipeline.sidecar import REPORT, SIDECAR
 _NAME_BYTES = 255
 # "." and ".<job id>.hotmatte.tmp" around a temporary's name, and "_9999" in it.
 _ROOM = 1 + len(".999999999999.hotmatte.tmp") + len("_9999")
+
+_NOTHING_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 Duplicates = Literal["number", "replace", "skip", "quarantine"]
 
@@ -62,7 +66,7 @@ class Names:
         self._changed = threading.Condition()
         self._reserved: dict[str, Owner] = {}
 
-    def reserve(self, paths: Iterable[Path], owner: Owner, *, wait: bool) -> bool:
+    def reserve(self, paths: Iterable[Path | str], owner: Owner, *, wait: bool) -> bool:
         """Reserve all of `paths`, or none and return False.
 
         Waits for them if `wait` says so, or if they are in the hands of another version of
@@ -77,14 +81,14 @@ class Names:
             self._reserved.update(dict.fromkeys(keys, owner))
         return True
 
-    def release(self, paths: Iterable[Path]) -> None:
+    def release(self, paths: Iterable[Path | str]) -> None:
         with self._changed:
             for path in paths:
                 self._reserved.pop(_folded(path), None)
             self._changed.notify_all()
 
 
-def _folded(path: Path) -> str:
+def _folded(path: Path | str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).casefold())
 
 
@@ -108,10 +112,11 @@ def claimed(
     folder, first = place_of(owner.relpath, output=output, tree=tree, suffixes=reserved or suffixes)
     all_suffixes = (*suffixes, SIDECAR)
     vary = reserved is not None
-    held: list[Path] = []
+    held: list[str] = []
     try:
         for base in _candidates(owner, folder, first, all_suffixes, duplicates, vary=vary):
-            paths = [folder / (base + suffix) for suffix in all_suffixes]
+            # Text takes a fraction of the time that paths take to be put together and read again.
+            paths = [f"{folder}/{base}{suffix}" for suffix in all_suffixes]
             if not names.reserve(paths, owner, wait=duplicates != "number"):
                 continue
             held = paths
@@ -148,9 +153,9 @@ def holder(
 
     `vary`: suffixes differ from photo to photo, so that none of these need be there.
     """
+    there = [suffix for suffix in suffixes if _exists(f"{folder}/{base}{suffix}")]
     path = folder / (base + SIDECAR)
-    there = [suffix for suffix in suffixes if _exists(folder / (base + suffix))]
-    if path.is_file() and (record := sidecar.record_in(path.read_bytes())) is not None:
+    if SIDECAR in there and path.is_file() and (record := sidecar.record_in(path.read_bytes())) is not None:
         known = {SIDECAR, *(output.suffix for output in record.outputs)}
         # A new output of an old owner must not take what lies there by another's hand.
         return Owner(*record.owner) if known.issuperset(there) else Stranger()
@@ -163,8 +168,15 @@ def holder(
     return Stranger() if there else None
 
 
-def _exists(path: Path) -> bool:
-    return path.exists() or path.is_symlink()
+def _exists(path: str | Path) -> bool:
+    """Whether the name is taken, be it by a link that leads nowhere."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno in _NOTHING_THERE:
+            return False
+        raise
+    return True
 
 
 def _candidates(

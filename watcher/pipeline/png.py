@@ -116,7 +116,7 @@ def warm_up() -> None:
 
 
 def _big_endian(rows: Pixels) -> NDArray[np.uint8]:
-    ordered = np.ascontiguousarray(rows, rows.dtype.newbyteorder(">"))
+    ordered = np.ascontiguousarray(rows, None if rows.itemsize == 1 else rows.dtype.newbyteorder(">"))
     return ordered.reshape(len(rows), -1).view(np.uint8)
 
 

@@ -303,10 +303,14 @@ def settled(folder: Path, base: str, suffixes: Sequence[str], *, vary: bool = Fa
     """
     whole = folder / (base + SIDECAR)
     try:
-        there = any((folder / (base + suffix)).exists() for suffix in suffixes)
-        if not whole.exists() and (there or (vary and folder.is_dir())):
+        if not whole.exists():
+            there = any((folder / (base + suffix)).exists() for suffix in suffixes)
+            if not there and not (vary and folder.is_dir()):
+                return None
             recover(folder, base)
-        return record_in(whole.read_bytes()) if whole.exists() else None
+            if not whole.exists():
+                return None
+        return record_in(whole.read_bytes())
     except OSError as error:
         raise translated(error, folder) from error
 

@@ -33,6 +33,7 @@ _COLOURS = 512
 # A panorama's grid is no longer than this.
 _LONGEST = 4096
 _LUMA = (np.float32(0.299), np.float32(0.587), np.float32(0.114))
+_GREY = np.array(_LUMA)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +69,7 @@ def refine(
     alpha = sane(np.ascontiguousarray(alpha, np.float32))
     closed = method == "closed_form" and min(alpha.shape) <= _BEYOND * side
     if closed:
-        alpha = np.clip(resized(alpha, _grid(frame, alpha, side)), 0, 1)
+        alpha = sane(resized(alpha, _grid(frame, alpha, side)))
     height, width = alpha.shape
     reduced = unit(_reduced(frame, width, height))
     if closed:
@@ -126,7 +127,7 @@ def _guided(image: Field, alpha: Field) -> tuple[Field, Field]:
     K. He, J. Sun, X. Tang: "Guided Image Filtering", PAMI 2013, equations (5), (6) and (8); that
     these may be computed small and used large is K. He, J. Sun: "Fast Guided Filter", 2015.
     """
-    grey = np.asarray(image @ np.array(_LUMA), np.float32)
+    grey = np.asarray(image @ _GREY, np.float32)
     alpha = np.ascontiguousarray(alpha)
     squares, products, soft = multiplied(grey, alpha)
     slope, offset = fitted(_mean(grey), _mean(alpha), _mean(squares), _mean(products))
@@ -183,7 +184,9 @@ def _mean(field: Field) -> Field:
 
 def _colours(image: Field, alpha: Field) -> Field:
     """Foreground and background, smooth as they are, no finer than `_COLOURS`."""
-    share = min(1.0, _COLOURS / min(alpha.shape))
+    if min(alpha.shape) <= _COLOURS:
+        return foreground.estimate(image, alpha)
+    share = _COLOURS / min(alpha.shape)
     size = max(1, int(alpha.shape[1] * share)), max(1, int(alpha.shape[0] * share))
     return foreground.estimate(resized(image, size), resized(alpha, size))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar, cast
+from typing import TypeAlias, TypeVar, cast
 
 import cv2
 import numpy as np
@@ -12,6 +12,9 @@ from watcher.domain import Pixels
 from watcher.pipeline.compiled import compiled
 
 _Array = TypeVar("_Array", NDArray[np.float32], Pixels)
+# A name, since to write the type out at each call takes longer than what is done there.
+_Bytes: TypeAlias = NDArray[np.uint8]
+_TOP_8, _TOP_16 = np.float32(255), np.float32(65535)
 
 
 def resized(image: _Array, size: tuple[int, int]) -> _Array:
@@ -42,7 +45,7 @@ def step_down(proxy: NDArray[np.uint8], *, multiple: int) -> NDArray[np.uint8] |
     size = tuple(max(1, int(side * scale) // multiple) * multiple for side in (width, height))
     if size[0] * size[1] >= height * width:
         return None
-    return cast(NDArray[np.uint8], resized(proxy, (size[0], size[1])))
+    return cast(_Bytes, resized(proxy, (size[0], size[1])))
 
 
 def eight_bits(levels: Pixels) -> NDArray[np.uint8]:
@@ -50,8 +53,8 @@ def eight_bits(levels: Pixels) -> NDArray[np.uint8]:
     levels = cast(Pixels, np.ascontiguousarray(levels))
     if levels.dtype == np.uint16:
         # Rounds to nearest, without a temporary; 257 is odd, so there are no ties.
-        return cast(NDArray[np.uint8], cv2.convertScaleAbs(levels, alpha=1 / 257).reshape(levels.shape))
-    return cast(NDArray[np.uint8], levels)
+        return cast(_Bytes, cv2.convertScaleAbs(levels, alpha=1 / 257).reshape(levels.shape))
+    return cast(_Bytes, levels)
 
 
 @compiled
@@ -68,4 +71,4 @@ def sane(alpha: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def unit(levels: Pixels) -> NDArray[np.float32]:
     """Levels of any depth as 0..1."""
-    return np.asarray(levels / np.float32(np.iinfo(levels.dtype).max), np.float32)
+    return np.asarray(levels / (_TOP_8 if levels.itemsize == 1 else _TOP_16), np.float32)

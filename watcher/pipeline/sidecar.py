@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_json
+
 from watcher import __version__
 from watcher.config import Profile
 from watcher.domain import (
@@ -89,8 +91,8 @@ def sidecar(
                 "format": frame.format,
             },
             "outputs": [_output(published, suffix) for published, suffix in outputs],
-            "engine": as_json(engine),
-            "profile": {"name": name, "settings": settings.model_dump(mode="json")},
+            "engine": engine,
+            "profile": {"name": name, "settings": settings},
             "coverage": review.coverage,
             "uncertain": review.uncertain,
             "review": {"flags": list(review.flags)},
@@ -162,7 +164,7 @@ def _time(seconds: float) -> str:
 
 
 def _dump(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+    return to_json(content, indent=2) + b"\n"
 
 
 # --- And back ------------------------------------------------------------------------------
