@@ -5,6 +5,7 @@ py-spy gets an environment of its own. The kernel lets it look at processes of o
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import venv
@@ -25,13 +26,19 @@ Stack = tuple[str, ...]
 
 @dataclass(slots=True)
 class Samples:
-    """How often each stack was found; empty until recording ends."""
+    """How often each stack was found; empty until recording ends.
+
+    `lost`: looks that found somebody, but a stack that changed while it was read; taken to be like the others.
+    """
 
     stacks: dict[Stack, int] = field(default_factory=dict)
+    lost: int = 0
 
     def seconds(self, wanted: Callable[[Stack], bool] = lambda _: True) -> float:
         """How long threads were in stacks that are `wanted`, added up over all of them."""
-        return sum(count for stack, count in self.stacks.items() if wanted(stack)) / RATE
+        found = sum(self.stacks.values())
+        share = (found + self.lost) / found if found else 1.0
+        return share * sum(count for stack, count in self.stacks.items() if wanted(stack)) / RATE
 
 
 def runs(stack: Stack, function: str, file: str) -> bool:
@@ -59,8 +66,10 @@ def recording(pid: int, raw: Path, *, only_gil: bool) -> Iterator[Samples]:
             yield samples
         finally:
             spy.send_signal(signal.SIGINT)
-            spy.communicate(timeout=60)
+            last, _ = spy.communicate(timeout=60)
     samples.stacks = _parsed(raw.read_text(encoding="utf-8"))
+    lost = re.search(r"Errors: (\d+)", last)
+    samples.lost = int(lost[1]) if lost else 0
 
 
 def _parsed(text: str) -> dict[Stack, int]:
