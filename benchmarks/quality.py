@@ -29,17 +29,19 @@ OUTPUTS = [{"kind": "cutout", "suffix": ".cutout.png"}, {"kind": "matte", "suffi
 # The soft band of a matte, where the colours of a cutout have to be estimated.
 SOFT = (0.02, 0.98)
 SIZES = {"24 MP": (6000, 4000), "45 MP": (8256, 5504)}
+# Single passes differ by a third: all profiles in turn, so often.
+ROUNDS = 3
 # What medium format delivers: `best` alone, for its memory.
 HUGE = {"100 MP": (11648, 8736), "151 MP": (14204, 10652)}
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """`scores` by pair; `cpu` seconds of one more photo; `peak_mb` of a run over all."""
+    """`scores` by pair; `cpu` seconds of one more photo, a round each; `peak_mb` of a run over all."""
 
     scores: dict[str, Scores]
     fringe: dict[str, float]
-    cpu: float
+    cpu: list[float]
     peak_mb: float
 
 
@@ -49,9 +51,11 @@ def run(setting: Setting) -> list[Table]:
         composites = pairs.compose(given, folder / "composites")
         bench = Bench(folder)
         bench.results([given[0].image], "best")  # unmeasured: whatever is compiled is compiled now
-        tables = [_table("Against the truth", bench, given)]
-        tables.append(_table("Composites with known foreground", bench, composites))
-        tables.append(_table("Groups", bench, pairs.groups(given, folder / "groups")))
+        rounds = setting.count(ROUNDS, quick=1)
+        tables = [_table("Against the truth", bench, given, rounds)]
+        # These cost what the same people cost before their own backgrounds.
+        tables.append(_table("Composites with known foreground", bench, composites, 0))
+        tables.append(_table("Groups", bench, pairs.groups(given, folder / "groups"), rounds))
         tables.append(_sizes(bench, setting))
     return tables
 
@@ -100,16 +104,19 @@ class Bench:
 
     def run(self, found: Sequence[Pair], profile: str) -> Run:
         made, every = self.results([pair.image for pair in found], profile)
-        _, one = self.results([found[0].image], profile)
         measured, fringe = {}, {}
         for pair in found:
             measured[pair.name] = scores(matte(made / f"{pair.name}.matte.png"), pair.truth)
             if pair.front is not None:
                 fringe[pair.name] = _fringe(made / f"{pair.name}.cutout.png", pair)
-        more = max(1, len(found) - 1)
-        return Run(
-            measured, fringe, (every.cpu - one.cpu) / more if len(found) > 1 else one.cpu, every.peak_mb
-        )
+        return Run(measured, fringe, [], every.peak_mb)
+
+    def costs(self, images: Sequence[Path], profile: str) -> float:
+        """CPU seconds of one more photo, the mean of `images`: what they take beside another one, less what that takes."""
+        other = photos.SHIPPED[0]
+        _, alone = self.results([other], profile)
+        _, every = self.results([other, *images], profile)
+        return (every.cpu - alone.cpu) / len(images)
 
 
 def matte(path: Path) -> NDArray[np.float32]:
@@ -133,14 +140,17 @@ def _fringe(path: Path, pair: Pair) -> float:
     return float(255 * (weight * difference).sum() / weight.sum())
 
 
-def _table(title: str, bench: Bench, found: Sequence[Pair]) -> Table:
+def _table(title: str, bench: Bench, found: Sequence[Pair], rounds: int) -> Table:
     runs = {profile: bench.run(found, profile) for profile in PROFILES}
+    for _ in range(rounds):
+        for profile, one in runs.items():
+            one.cpu.append(bench.costs([pair.image for pair in found], profile))
     rows: list[tuple[Cell, ...]] = []
     for pair in found:
         for profile, one in runs.items():
             of = one.scores[pair.name]
             rows.append(
-                (pair.name, profile, of.sad, 1000 * of.mse, of.grad, one.fringe.get(pair.name), None, None)
+                (pair.name, profile, of.sad, 1000 * of.mse, of.grad, one.fringe.get(pair.name), *[None] * 3)
             )
     for profile, one in runs.items():
         means = [
@@ -148,20 +158,53 @@ def _table(title: str, bench: Bench, found: Sequence[Pair]) -> Table:
             for name in ("sad", "mse", "grad")
         ]
         fringe = statistics.fmean(one.fringe.values()) if one.fringe else None
-        rows.append(("mean", profile, means[0], 1000 * means[1], means[2], fringe, one.cpu, one.peak_mb))
+        cpu = statistics.median(one.cpu) if rounds else None
+        rows.append(
+            (
+                "mean",
+                profile,
+                means[0],
+                1000 * means[1],
+                means[2],
+                fringe,
+                cpu,
+                _times(one, runs["plain"]),
+                one.peak_mb,
+            )
+        )
     return Table(
         title,
-        ("photo", "profile", "SAD", "MSE x1e-3", "Grad", "fringe, levels", "CPU s a photo", "peak MB"),
+        (
+            "photo",
+            "profile",
+            "SAD",
+            "MSE x1e-3",
+            "Grad",
+            "fringe, levels",
+            "CPU s a photo",
+            "x plain's",
+            "peak MB",
+        ),
         tuple(rows),
         (
             "`plain`: one look at 512, bilinear upsampling, as MODNet's reference does it. All with MODNet's weights.",
             (
-                "CPU s: user and system time of one photo more, the worker's included. Peak: the largest sum"
-                " over all processes of proportional set size, several photos in flight."
-            ),
+                "CPU s: user and system time of one photo more, the worker's included, and how many times plain's:"
+                f" medians of {rounds} rounds in turn. "
+                if rounds
+                else ""
+            )
+            + "Peak: the largest sum over all processes of proportional set size, several photos in flight.",
             "fringe: the cutout's colours against the true ones in the soft band, weighted by alpha, 8-bit levels.",
         ),
+        {"CPU s a photo": [[profile, one.cpu] for profile, one in runs.items()]} if rounds else {},
     )
+
+
+def _times(one: Run, plain: Run) -> float | None:
+    """How many times the CPU time of `plain`: the median of what it was in each round."""
+    ratios = [cost / base for cost, base in zip(one.cpu, plain.cpu, strict=True)]
+    return statistics.median(ratios) if ratios else None
 
 
 def _sizes(bench: Bench, setting: Setting) -> Table:

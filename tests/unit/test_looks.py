@@ -104,8 +104,23 @@ def test_a_sure_answer_that_the_closer_look_contradicts_is_put_to_a_third():
     closer = next_look([SURE], CANVASES, "all")
     assert closer is not None and closer.canvas == CANVASES.larger
     agrees, differs = (View(closer, np.full(closer.size[::-1], level, np.float32)) for level in (1.0, 0.0))
-    assert next_look([SURE, differs], CANVASES, "all") == Look.whole(CANVASES.smaller)
-    assert next_look([SURE, agrees], CANVASES, "all") in (None, Look.whole(CANVASES.smaller))
+    third = next_look([SURE, differs], CANVASES, "all")
+    assert third is not None and third.canvas == CANVASES.smaller
+    third = next_look([SURE, agrees], CANVASES, "all")
+    assert third is None or third.canvas == CANVASES.smaller
+
+
+def test_a_third_look_that_decides_between_two_leaves_out_what_neither_saw_anybody_in():
+    closer = next_look([SURE], CANVASES, "all")
+    assert closer is not None
+    nobody = View(closer, np.zeros(closer.size[::-1], np.float32))
+    third = next_look([SURE, nobody], CANVASES, "all")
+    assert third is not None and third.canvas == CANVASES.smaller and third.size[0] < 0.7 * third.canvas[0]
+    left, top, right, bottom = third.of(PHOTO)
+    assert left < 0.3 * 1600 and right > 0.7 * 1600 and top < 0.2 * 1200 and bottom == 1200
+    wider = View(Look.whole(CANVASES.larger), person(CANVASES.larger, box=(0.1, 0.2, 0.95, 1.0)))
+    both = next_look([SURE, wider], CANVASES, "all")
+    assert both is not None and both.of(PHOTO)[0] < 0.1 * 1600 and both.of(PHOTO)[2] > 0.95 * 1600
 
 
 def test_so_is_one_that_it_contradicts_in_a_patch_only():
@@ -114,7 +129,8 @@ def test_so_is_one_that_it_contradicts_in_a_patch_only():
     assert next_look([SURE, closer], CANVASES, "all") is None
     closer.alpha[400:440, 500:540] = 0.0
     assert difference(SURE.alpha, closer.alpha) < 0.02
-    assert next_look([SURE, closer], CANVASES, "all") == Look.whole(CANVASES.smaller)
+    third = next_look([SURE, closer], CANVASES, "all")
+    assert third is not None and third.canvas == CANVASES.smaller
 
 
 def test_someone_tiny_gets_a_closer_look_and_room_around():
@@ -268,5 +284,5 @@ def test_the_card_of_bshm_sees_the_whole_photo_and_is_asked_once():
     for name in ("bshm", "bshm-onnx", "u2netp"):
         assert sizes_of(6000, 4000, load_card(name, card_folders(None)))[1:3] == (None, None)
     modnet = load_card("modnet", card_folders(None))
-    assert sizes_of(6000, 4000, modnet)[1:3] == ((576, 384), (1152, 768))
-    assert sizes_of(512, 768, modnet)[1:3] == ((384, 576), (768, 1152))
+    assert sizes_of(6000, 4000, modnet)[1:3] == ((480, 320), (1120, 736))
+    assert sizes_of(512, 768, modnet)[1:3] == ((320, 480), (736, 1120))

@@ -33,7 +33,6 @@ _COLOURS = 512
 # A panorama's grid is no longer than this.
 _LONGEST = 4096
 _LUMA = (np.float32(0.299), np.float32(0.587), np.float32(0.114))
-_GREY = np.array(_LUMA)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,59 +126,77 @@ def _guided(image: Field, alpha: Field) -> tuple[Field, Field]:
     K. He, J. Sun, X. Tang: "Guided Image Filtering", PAMI 2013, equations (5), (6) and (8); that
     these may be computed small and used large is K. He, J. Sun: "Fast Guided Filter", 2015.
     """
-    grey = np.asarray(image @ _GREY, np.float32)
-    alpha = np.ascontiguousarray(alpha)
-    squares, products, soft = multiplied(grey, alpha)
-    slope, offset = fitted(_mean(grey), _mean(alpha), _mean(squares), _mean(products))
-    slope, offset = _mean(slope), _mean(offset)
-    # 1 among soft pixels, 0 among sure ones, with a ramp between.
-    within(_mean(soft), alpha, slope, offset)
-    return slope, offset
+    return fitted(np.ascontiguousarray(image), np.ascontiguousarray(alpha))
 
 
 @compiled
-def multiplied(grey: Field, alpha: Field) -> tuple[Field, Field, Field]:
-    """grey^2, grey * alpha, and 1 where alpha is soft, else 0."""
-    height, width = grey.shape
-    squares, products = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
-    soft = np.empty((height, width), np.float32)
-    for y in range(height):
-        for x in range(width):
-            g, a = grey[y, x], alpha[y, x]
-            squares[y, x] = g * g
-            products[y, x] = g * a
-            soft[y, x] = a > _SURE and a < np.float32(1) - _SURE
-    return squares, products, soft
+def fitted(image: Field, alpha: Field) -> tuple[Field, Field]:
+    """`_guided` in one call, where alpha is soft: everywhere else the slope is 0 and the offset is alpha.
 
-
-@compiled
-def fitted(grey: Field, alpha: Field, squares: Field, products: Field) -> tuple[Field, Field]:
-    """Slope and offset from the means of a window: equations (5) and (6)."""
-    height, width = grey.shape
-    slope, offset = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
-    for y in range(height):
-        for x in range(width):
-            g, a = grey[y, x], alpha[y, x]
-            variance = max(squares[y, x] - g * g, np.float32(0))
-            slope[y, x] = (products[y, x] - g * a) / (variance + _EPSILON)
-            offset[y, x] = a - slope[y, x] * g
-    return slope, offset
-
-
-@compiled
-def within(share: Field, alpha: Field, slope: Field, offset: Field) -> None:
-    """So much of slope and offset as `share` says; the rest is `alpha` itself. In place."""
+    Only there are windows of 3x3 worth their sums; contours are a tenth of a picture.
+    """
     height, width = alpha.shape
+    reach = np.empty((height, width), np.uint8)
+    near_soft(alpha, reach)
+    raw = np.zeros((2, height, width), np.float32)
     for y in range(height):
         for x in range(width):
-            part = share[y, x]
-            slope[y, x] *= part
-            offset[y, x] = offset[y, x] * part + alpha[y, x] * (np.float32(1) - part)
+            if reach[y, x]:
+                raw[0, y, x], raw[1, y, x] = line(image, alpha, y, x)
+    slope, offset = np.zeros((height, width), np.float32), alpha.copy()
+    ninth = np.float32(1 / 9)
+    for y in range(height):
+        for x in range(width):
+            if reach[y, x] < 2:
+                continue
+            steep = level = share = np.float32(0)
+            for j in range(9):
+                v, u = min(height - 1, max(0, y + j // 3 - 1)), min(width - 1, max(0, x + j % 3 - 1))
+                steep += raw[0, v, u]
+                level += raw[1, v, u]
+                share += np.float32(reach[v, u] == 3)
+            # 1 among soft pixels, 0 among sure ones, with a ramp between.
+            share *= ninth
+            slope[y, x] = share * steep * ninth
+            offset[y, x] = share * level * ninth + alpha[y, x] * (np.float32(1) - share)
+    return slope, offset
 
 
-def _mean(field: Field) -> Field:
-    size = 2 * _RADIUS + 1
-    return cv2.blur(field, (size, size), borderType=cv2.BORDER_REPLICATE)  # type: ignore[return-value]
+@compiled
+def near_soft(alpha: Field, reach: NDArray[np.uint8]) -> None:
+    """3 where alpha is soft, 2 beside that, 1 two pixels from it, else 0."""
+    height, width = alpha.shape
+    reach[:] = 0
+    for y in range(height):
+        for x in range(width):
+            a = alpha[y, x]
+            if a <= _SURE or a >= np.float32(1) - _SURE:
+                continue
+            for v in range(max(0, y - 2), min(height, y + 3)):
+                for u in range(max(0, x - 2), min(width, x + 3)):
+                    beside = abs(v - y) <= 1 and abs(u - x) <= 1
+                    reach[v, u] = max(reach[v, u], 2 if beside else 1)
+            reach[y, x] = 3
+
+
+@compiled
+def line(image: Field, alpha: Field, y: int, x: int) -> tuple[np.float32, np.float32]:
+    """Slope and offset of alpha over grey in the window around a pixel: equations (5) and (6)."""
+    height, width = alpha.shape
+    greys = alphas = squares = products = np.float32(0)
+    for j in range(9):
+        v, u = min(height - 1, max(0, y + j // 3 - 1)), min(width - 1, max(0, x + j % 3 - 1))
+        g = _LUMA[0] * image[v, u, 0] + _LUMA[1] * image[v, u, 1] + _LUMA[2] * image[v, u, 2]
+        a = alpha[v, u]
+        greys += g
+        alphas += a
+        squares += g * g
+        products += g * a
+    ninth = np.float32(1 / 9)
+    g, a = greys * ninth, alphas * ninth
+    variance = max(squares * ninth - g * g, np.float32(0))
+    slope = (products * ninth - g * a) / (variance + _EPSILON)
+    return slope, a - slope * g
 
 
 def _colours(image: Field, alpha: Field) -> Field:
