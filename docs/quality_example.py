@@ -58,7 +58,7 @@ LOOKS = (
     (VEIL, 860, 190),  # a veil close to the hair, drawn
     (VEIL, 1650, 500),  # a veil away from the hair, drawn: a failure
     ("photographer.png", 200, 130),  # fingers in gloves around a camera: a failure
-    ("grace_hopper.jpg", 170, 0),  # a star behind the hat taken for a part of it: a failure
+    ("grace_hopper.jpg", 170, 0),  # a hat before a star
     ("official_portrait_flags.jpg", 560, 560),  # dark cloth before a dark wall: a failure
     ("kodak_red_hat.png", 384, 330),  # a drape taken for a part of the hat: a failure
 )
