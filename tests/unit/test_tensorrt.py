@@ -17,7 +17,7 @@ from watcher.engine.client import ISLAND
 from watcher.engine.launch import prepare
 from watcher.worker import trt
 
-SIZES = {"least": [32, 32], "usual": [512, 768], "most": [1344, 1344], "batch": 8}
+SIZES = {"least": [32, 32], "usual": [512, 768], "most": [1280, 1280], "batch": 8}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_engines_and_timings_are_kept_and_sizes_are_those_of_the_card():
             "trt_timing_cache_path": "/cache/modnet/tensorrt-07",
             "trt_profile_min_shapes": "input:1x3x32x32",
             "trt_profile_opt_shapes": "input:1x3x512x768",
-            "trt_profile_max_shapes": "input:8x3x1344x1344",
+            "trt_profile_max_shapes": "input:8x3x1280x1280",
         },
     )
 
@@ -73,9 +73,9 @@ def test_every_open_input_has_its_shapes_in_the_layout_of_the_graph():
     found = trt.shapes_of(film, "src", "nchw", SIZES, {"r1i": [1, 1, 1, 1]})
     assert found["r1i"] == [[1, 1, 1, 1]] * 3
     assert set(found) == {"src", "r1i"}
-    assert trt.asked("0", True, None, found)[1]["trt_profile_max_shapes"] == "r1i:1x1x1x1,src:8x3x1344x1344"
+    assert trt.asked("0", True, None, found)[1]["trt_profile_max_shapes"] == "r1i:1x1x1x1,src:8x3x1280x1280"
     assert trt.shapes_of([Node("i", "h", "w", 3)], "i", "hwc", SIZES, {})["i"][1] == [512, 768, 3]
-    assert trt.shapes_of([Node("i", 1, "h", "w", 3)], "i", "nhwc", SIZES, {})["i"][2] == [1, 1344, 1344, 3]
+    assert trt.shapes_of([Node("i", 1, "h", "w", 3)], "i", "nhwc", SIZES, {})["i"][2] == [1, 1280, 1280, 3]
 
 
 def test_what_is_no_way_to_use_it_is_refused():
@@ -109,7 +109,7 @@ def test_weights_in_a_place_that_cannot_be_written_are_compiled_each_time(tmp_pa
 
 
 def test_the_sizes_of_a_card_reach_up_to_wide_photos_at_its_larger_look():
-    assert bounds_of(shipped("modnet")) == {"least": [32, 32], "usual": [512, 768], "most": [1344, 1344]}
+    assert bounds_of(shipped("modnet")) == {"least": [32, 32], "usual": [512, 768], "most": [1280, 1280]}
     assert bounds_of(shipped("u2netp")) == {which: [320, 320] for which in ("least", "usual", "most")}
     assert bounds_of(shipped("bshm-onnx"))["most"] == [2000, 2000]
     assert prepare(shipped("modnet"), None).hello["options"]["sizes"] == SIZES
