@@ -284,5 +284,5 @@ def test_the_card_of_bshm_sees_the_whole_photo_and_is_asked_once():
     for name in ("bshm", "bshm-onnx", "u2netp"):
         assert sizes_of(6000, 4000, load_card(name, card_folders(None)))[1:3] == (None, None)
     modnet = load_card("modnet", card_folders(None))
-    assert sizes_of(6000, 4000, modnet)[1:3] == ((480, 320), (1120, 736))
-    assert sizes_of(512, 768, modnet)[1:3] == ((320, 480), (736, 1120))
+    assert sizes_of(6000, 4000, modnet)[1:3] == ((576, 384), (1120, 736))
+    assert sizes_of(512, 768, modnet)[1:3] == ((384, 576), (736, 1120))

@@ -18,8 +18,7 @@ from watcher.pipeline.shrink import shrunk
 Field = NDArray[np.float32]
 
 # Measured with MODNet's alpha on six pictures with truth, against bilinear: 7 % less absolute and
-# 13 % less gradient error. Radius 2 gains 3 and 6 %, 3 nothing; a wider band is worse throughout.
-_RADIUS = 1
+# 13 % less gradient error, in windows of 3x3. Of 5x5 it is 3 and 6 %, of 7x7 nothing; a wider band is worse throughout.
 _EPSILON = np.float32(1e-5)
 # Where an engine is sure, texture must not leak into its alpha.
 _SURE = np.float32(0.02)
