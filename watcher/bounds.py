@@ -13,9 +13,9 @@ from watcher.pipeline.budget import PixelBudget
 
 MEGA = 1_000_000
 # Megapixels for each thread: one photo in work. And for few threads what keeps them at work, two photos of 45 or
-# three of 24: with one at a time a core waits while the other computes. Measured on two cores with 24 MP: 72
-# megapixels were as fast as 120, 48 lost 3 to 5 %.
-EACH_MP, LEAST_MP = 30.0, 90.0
+# five of 24: with one at a time a core waits while the other computes. Measured on two cores with 24 MP: with 90
+# megapixels a flood took 2 to 7 % longer than with 120.
+EACH_MP, LEAST_MP = 30.0, 120.0
 # Bytes that a pixel in work takes at most (docs/benchmarks.md), and the share of what is free that photos may have.
 BYTES_A_PIXEL, SHARE = 10.0, 0.25
 
