@@ -199,9 +199,8 @@ def _shown(char: str) -> str:
 def as_json(value: Any) -> Any:
     """Nested dataclasses, tuples and paths as what `json.dumps` understands."""
     match value:
-        case (
-            None | str() | int() | float()
-        ):  # most of what there is, and it has no abstract classes to be asked
+        # Most of what there is, and sooner told than the abstract classes below.
+        case None | str() | int() | float():
             return value
         case Path():
             return printable(str(value))
