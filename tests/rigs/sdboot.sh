@@ -9,6 +9,8 @@
 # Loopback only. What is written inside is gone afterwards (in memory, SIZE=3g at most), and kernel
 # settings (sysctl) cannot be changed. CG=v1 enforces MemoryMax= and TasksMax=.
 set -u
+# Who runs tests may have no sbin in the path; without pivot_root there is no root to move into.
+export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 verb=${1:?} name=${2:?}
 shift 2
 STATE=/run/sdboot.$name
@@ -92,8 +94,9 @@ boot() {
     configure "$root"
     mkdir -p "$root/.old"
     cd "$root" || exit 9
-    pivot_root . .old
-    umount -l /.old
+    # A systemd that began in the root of the machine itself would set that up anew, and empty its /tmp.
+    pivot_root . .old || exit 9
+    umount -l /.old || exit 9
     # What systemd does at boot, but not where it finds itself in a container: services see later mounts.
     mount --make-rshared /
     hostname sdboot
