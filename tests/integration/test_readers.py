@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,28 @@ def test_readers_beyond_the_first_leave_when_there_is_nothing_to_do(eventually):
         eventually(lambda: len(reading()) == 1, timeout=20)
         for _ in range(3):
             assert read(pool, jpeg()).pixels.shape == (48, 64, 3)
+    finally:
+        pool.close()
+
+
+def test_photos_share_a_reader_while_waiting_for_it_costs_less_than_another():
+    pool = Readers(timeout=20.0, patience=60.0)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            pictures = list(threads.map(lambda width: read(pool, jpeg(width)), range(64, 80)))
+        assert [picture.pixels.shape[1] for picture in pictures] == list(range(64, 80))
+        assert len(reading()) == 1
+    finally:
+        pool.close()
+
+
+def test_who_waits_for_a_reader_that_does_not_come_back_gets_one_of_its_own():
+    pool = Readers(timeout=20.0, patience=0.2)
+    try:
+        with pool.opened(jpeg()) as held, ThreadPoolExecutor(3) as threads:
+            held.measure()
+            shapes = {picture.pixels.shape for picture in threads.map(read, [pool] * 3, [jpeg()] * 3)}
+        assert shapes == {(48, 64, 3)}
     finally:
         pool.close()
 

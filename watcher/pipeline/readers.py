@@ -29,6 +29,8 @@ from watcher.pipeline.pages import KEPT_BYTES
 from watcher.pipeline.picture import Picture
 
 _F_ADD_SEALS, _SEAL_SHRINK, _SEAL_GROW = 1033, 2, 4
+# What the start of a reader takes: Python, NumPy, OpenCV and the decoders.
+START_S = 0.25
 _ROOT = Path(watcher.__file__).parents[1]
 
 
@@ -112,17 +114,23 @@ class _Reader:
 
 
 class Readers:
-    """A pool that grows to the number of threads that read at one time. Thread-safe.
+    """A pool that grows, by need, to the number of threads that read at one time. Thread-safe.
 
     `timeout`: seconds that one photo may take. One process stays for the next photo; the others
-    leave by themselves after `idle_s` seconds with nothing to do.
+    leave by themselves after `idle_s` seconds with nothing to do. One more is started when threads
+    have waited for `patience` seconds together, which is what its start costs.
     """
 
-    def __init__(self, *, timeout: float, idle_s: float = 60.0) -> None:
+    def __init__(self, *, timeout: float, idle_s: float = 60.0, patience: float = START_S) -> None:
         self._timeout = timeout
         self._idle_s = idle_s
-        self._lock = threading.Lock()
+        self._patience = patience
+        self._changed = threading.Condition()
+        # All below are guarded by it.
         self._idle = [_Reader(idle_s=0)]
+        self._waiting = 0
+        self._waited = 0.0  # seconds, all threads together, since the last start ...
+        self._tallied = 0.0  # ... up to this time, monotonic
         self._closed = False
 
     @contextmanager
@@ -135,20 +143,38 @@ class Readers:
             reading.end()
 
     def borrow(self) -> _Reader:
-        """The one that was used last, so that the others may leave; or a new one."""
-        with self._lock:
+        """The one that was used last, so that the others may leave; or a new one, where waiting costs as much."""
+        with self._changed:
+            self._tally(+1)
+            try:
+                while not self._idle and not self._closed:
+                    if self._waited >= self._patience:
+                        self._waited = 0.0
+                        break
+                    self._changed.wait((self._patience - self._waited) / self._waiting)
+                    self._tally(0)
+            finally:
+                self._tally(-1)
             if self._idle:
                 return self._idle.pop()
         return _Reader(idle_s=self._idle_s)
 
     def give_back(self, process: _Reader) -> None:
-        with self._lock:
+        with self._changed:
             if not self._closed:
                 # The one that keeps the seat goes to the end of the list, where it is taken first.
                 self._idle.append(process)
                 self._idle.sort(key=lambda one: one.keeps)
+                self._changed.notify()
                 return
         process.close()
+
+    def _tally(self, more: int) -> None:
+        """Add up what those who wait have waited; `more` of them from now on."""
+        now = time.monotonic()
+        self._waited += self._waiting * (now - self._tallied)
+        self._tallied = now
+        self._waiting += more
 
     def replace(self, process: _Reader) -> None:
         """`process` is dead; the seat stays warm."""
@@ -156,9 +182,10 @@ class Readers:
             self.give_back(_Reader(idle_s=0))
 
     def close(self) -> None:
-        with self._lock:
+        with self._changed:
             self._closed = True
             idle, self._idle = self._idle, []
+            self._changed.notify_all()
         for process in idle:
             process.close()
 
