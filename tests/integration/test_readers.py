@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from watcher.errors import InputError, InputNotReady, InputRejected
 from watcher.pipeline import pixels, readers
+from watcher.pipeline.pages import KEPT_BYTES
 from watcher.pipeline.readers import INLINE, Readers, Reads
 
 
@@ -86,6 +87,54 @@ def test_a_picture_is_the_same_as_if_it_were_read_in_here(pool, variants):
             same = np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other
             assert same, f"{name}: {field.name}"
             assert getattr(one, "dtype", None) == getattr(other, "dtype", None)
+
+
+def large(mode: str, kind: str, **saved: object) -> bytes:
+    """More than what is copied out of memory that stays: it is decoded into memory of its own."""
+    rows, columns = np.mgrid[:3000, :4000] // 40 % 2
+    flags = Image.fromarray(((rows ^ columns) * 200).astype(np.uint8)).convert(mode)
+    flags.paste(90, (0, 0, 2000, 700))
+    file = io.BytesIO()
+    flags.save(file, kind, **saved)
+    return file.getvalue()
+
+
+def test_a_large_picture_is_the_same_too_wherever_it_was_decoded(pool):
+    exif = Image.Exif()
+    exif[0x010E] = "a description"
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    upright = large("RGB", "JPEG", exif=exif, icc_profile=srgb)
+    exif[0x0112] = 6
+    sideways = large("RGB", "JPEG", exif=exif, icc_profile=srgb)
+    for content in (
+        upright,
+        sideways,
+        large("L", "JPEG"),
+        large("CMYK", "JPEG"),
+        large("RGB", "PNG"),
+        upright,
+    ):
+        expected, found = read(INLINE, content), read(pool, content)
+        assert found.pixels.nbytes > KEPT_BYTES
+        assert np.array_equal(found.pixels, expected.pixels)
+        for name in ("exif", "profile", "warnings"):
+            assert getattr(found, name) == getattr(expected, name)
+
+
+def test_a_large_jpeg_takes_its_memory_once(pool):
+    content = jpeg(6000, 4000)
+    read(pool, jpeg())
+    before = most_ever(only_child().pid)
+    picture = read(pool, content)
+    assert most_ever(only_child().pid) - before < 1.5 * picture.pixels.nbytes
+
+
+def most_ever(pid: int) -> int:
+    """Bytes that were in memory at one time, shared ones too."""
+    [line] = [
+        line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:")
+    ]
+    return int(line.split()[1]) * 1024
 
 
 def test_pictures_do_not_overwrite_each_other(pool):

@@ -134,7 +134,9 @@ def python(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
 def test_no_command_has_threads_for_a_library_that_computes_nothing() -> None:
     code = "from watcher import cli; cli.main([]); import os, numpy, cv2; print(len(os.listdir('/proc/self/task')))"
     env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=env, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=env, check=True
+    )
     assert done.stdout.splitlines()[-1] == "1"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import re
 from collections.abc import Callable
 from typing import cast
@@ -23,10 +24,16 @@ _PNG_PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _LOST_PIXELS = re.compile(r"premature end|bad huffman|instead of rst|\d{3,} extraneous", re.IGNORECASE)
 
 
-def read(content: bytes, kind: str) -> Picture:
-    """Upright pixels and all that travels along. Raises InputRejected or InputNotReady."""
+def read(content: bytes, kind: str, room: mmap.mmap | None = None) -> Picture:
+    """Upright pixels and all that travels along. Raises InputRejected or InputNotReady.
+
+    `room`: where a decoder that can may lay the pixels, from the beginning; others have memory of their own.
+    """
     try:
-        picture = _PICTURES.get(kind, _by_pillow)(content, kind)
+        if kind == "JPEG":
+            picture = _jpeg(content, kind, room)
+        else:
+            picture = _PICTURES.get(kind, _by_pillow)(content, kind)
         picture.iptc = iptc.found_in(content, kind)
         _stand_up(picture)
     except openers.Undecodable as error:
@@ -86,15 +93,16 @@ def _by_pillow(content: bytes, kind: str) -> Picture:
     return picture
 
 
-def _jpeg(content: bytes, kind: str) -> Picture:
+def _jpeg(content: bytes, kind: str, room: mmap.mmap | None) -> Picture:
     """TurboJPEG where it can: a quarter of Pillow's time. CMYK and oddities go through Pillow."""
     with openers.opened(content, kind) as image:
         if image.mode not in ("RGB", "L"):
             return _by_pillow(content, kind)
         space = "RGB" if image.mode == "RGB" else "GRAY"
+        fits = room is not None and len(room) >= 3 * image.width * image.height
         try:
             # strict: without it a file cut in half comes back half grey, and no error.
-            pixels = simplejpeg.decode_jpeg(content, space, strict=True)
+            pixels = simplejpeg.decode_jpeg(content, space, strict=True, buffer=room if fits else None)
         except ValueError as error:
             if _LOST_PIXELS.search(str(error)):
                 raise
@@ -172,7 +180,6 @@ def _deep(reader: Callable[[bytes], Picture | None]) -> Callable[[bytes, str], P
 
 
 _PICTURES: dict[str, Callable[[bytes, str], Picture]] = {
-    "JPEG": _jpeg,
     "PNG": _png,
     "TIFF": tiff.read,
     "PSD": psd.read,

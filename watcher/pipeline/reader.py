@@ -18,7 +18,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -78,7 +78,7 @@ def _serve(channel: socket.socket) -> None:
                 answer = {"kind": "measured", "format": kind, "width": width, "height": height}
             else:
                 _allow(SLACK + 2 * len(content) + BYTES_A_PIXEL * area)
-                answer, result = _read(content, kind, kept)
+                answer, result = _read(content, kind, area, kept)
                 content = b""
         except InputError as error:
             answer = _failed(type(error).__name__, str(error), error.remedy)
@@ -95,15 +95,23 @@ def _serve(channel: socket.socket) -> None:
             os.close(fd)
 
 
-def _read(content: bytes, kind: str, kept: Shared) -> tuple[dict[str, Any], list[int]]:
+def _read(content: bytes, kind: str, area: int, kept: Shared) -> tuple[dict[str, Any], list[int]]:
     """The answer, and the descriptor that goes with it. What was decoded is gone when this returns."""
-    fields, parts, size = layout(pixels.read(content, kind))
+    if kind != "JPEG" or 3 * area <= KEPT_BYTES:
+        return _laid(content, kind, kept, kept)
+    with Shared(3 * area) as room:
+        return _laid(content, kind, room, kept)
+
+
+def _laid(content: bytes, kind: str, room: Shared, kept: Shared) -> tuple[dict[str, Any], list[int]]:
+    """The same, decoded into `room` where the decoder can."""
+    fields, parts, size = layout(pixels.read(content, kind, room.memory))
     told = {"kind": "picture", "fields": fields, "kept": size <= KEPT_BYTES}
     if size <= KEPT_BYTES:
-        kept.fill(parts)
+        kept.fill(parts, size)
         return told, kept.given()
-    with Shared(size) as shared:
-        shared.fill(parts)
+    with Shared(size) if room is kept else nullcontext(room) as shared:
+        shared.fill(parts, size)
         return told, shared.given()
 
 
@@ -172,26 +180,42 @@ def layout(picture: Picture) -> tuple[dict[str, Any], list[Part], int]:
 
 
 class Shared:
-    """An anonymous file of a fixed size, to be passed along once."""
+    """An anonymous file, to be passed along once. `memory`: so much of it as was asked for."""
 
     def __init__(self, size: int) -> None:
         self._fd = os.memfd_create("hotmatte-picture", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(self._fd, size)
-        flags = mmap.MAP_SHARED if size <= KEPT_BYTES else MAP_AT_ONCE
-        self._mapped = mmap.mmap(self._fd, size, flags=flags)
+        try:
+            os.ftruncate(self._fd, size)
+            self.memory = mmap.mmap(
+                self._fd, size, flags=mmap.MAP_SHARED if size <= KEPT_BYTES else MAP_AT_ONCE
+            )
+        except OSError as error:
+            os.close(self._fd)
+            if error.errno == errno.ENOMEM:
+                raise MemoryError from error
+            raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._mapped.close()
+        for fd in self.given():
+            os.close(fd)
+        # A view in the traceback of what went wrong keeps it until that goes.
+        with suppress(BufferError):
+            self.memory.close()
 
-    def fill(self, parts: list[Part]) -> None:
+    def fill(self, parts: list[Part], size: int) -> None:
+        """Put the parts where they belong, unless they lie there; before it is given, the file grows to `size`."""
+        memory = self.memory
+        if size > len(memory):
+            os.ftruncate(self._fd, size)
+            memory = mmap.mmap(self._fd, size)
         for at, value in parts:
             if isinstance(value, bytes):
-                self._mapped[at : at + len(value)] = value
-            else:
-                np.ndarray(value.shape, value.dtype, self._mapped, at)[...] = value
+                memory[at : at + len(value)] = value
+            elif value.ctypes.data != np.frombuffer(self.memory, np.uint8).ctypes.data + at:
+                np.ndarray(value.shape, value.dtype, memory, at)[...] = value
 
     def given(self) -> list[int]:
         """Its descriptor, the first time: now the receiver's to keep, and the caller's to close."""
