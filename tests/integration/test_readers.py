@@ -129,6 +129,48 @@ def test_a_large_jpeg_takes_its_memory_once(pool):
     assert most_ever(only_child().pid) - before < 1.5 * picture.pixels.nbytes
 
 
+def test_a_large_picture_lies_where_one_lay_that_is_gone_and_never_where_one_is(pool):
+    content, other = large("RGB", "JPEG"), large("L", "JPEG")
+    first = read(pool, content)
+    [place] = places()
+    view, saved = first.pixels[1000:, :, 1], first.pixels.copy()
+    del first
+    second = read(pool, other)
+    assert len(places()) == 2
+    assert np.array_equal(view, saved[1000:, :, 1])
+    del view
+    third = read(pool, content)
+    assert place in places() and len(places()) == 2
+    assert np.array_equal(third.pixels, saved)
+    assert np.array_equal(second.pixels, read(INLINE, other).pixels)
+
+
+def test_memory_of_large_pictures_is_left_to_others_when_no_more_come(pool, eventually):
+    read(pool, jpeg())
+    held = shared_files(only_child().pid)
+    picture = read(pool, large("RGB", "JPEG"))
+    assert shared_files(only_child().pid) > held
+    eventually(lambda: shared_files(only_child().pid) == held, timeout=20)
+    assert picture.pixels.shape == (3000, 4000, 3)
+    assert np.array_equal(read(pool, large("RGB", "JPEG")).pixels, picture.pixels)
+
+
+def places() -> set[str]:
+    """The files, by inode, in which this process has large pictures."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return {line.split()[4] for line in lines if "hotmatte-picture" in line and extent(line) > KEPT_BYTES}
+
+
+def extent(line: str) -> int:
+    first, last = line.split()[0].split("-")
+    return int(last, 16) - int(first, 16)
+
+
+def shared_files(pid: int) -> int:
+    """How many files for pictures this process holds."""
+    return sum("hotmatte-picture" in os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir())
+
+
 def most_ever(pid: int) -> int:
     """Bytes that were in memory at one time, shared ones too."""
     [line] = [

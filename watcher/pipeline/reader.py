@@ -13,14 +13,15 @@ import json
 import mmap
 import os
 import resource
+import select
 import signal
 import socket
 import sys
 import traceback
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,6 +30,7 @@ from watcher.errors import InputError
 from watcher.pipeline import pixels, sniff
 from watcher.pipeline.pages import KEPT_BYTES, keep_pages
 from watcher.pipeline.picture import Picture
+from watcher.pipeline.rooms import METADATA_BYTES, Part, Room, Rooms
 
 # Messages are small: pixels, profiles and metadata travel in memory that is passed along.
 MESSAGE_BYTES = 65536
@@ -37,8 +39,8 @@ SLACK = 1 << 30
 # ... and what decoders may take for a pixel: 16-bit RGBA several times over, as floats once.
 BYTES_A_PIXEL = 64
 _ALIGN = 64
-# All pages in one go: a fault for each costs as much as the copy.
-MAP_AT_ONCE = mmap.MAP_SHARED | mmap.MAP_POPULATE
+# Seconds without a message after which the memory of large pictures is left to others.
+FORGET_S = 3.0
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 
 
@@ -62,8 +64,9 @@ def main(argv: list[str]) -> int:
 
 def _serve(channel: socket.socket) -> None:
     content, kind, area = b"", "", 0
-    kept = Shared(KEPT_BYTES)
+    kept, rooms = Kept(), Rooms()
     while True:
+        _wait(channel, rooms)
         message, fds = receive(channel)
         if message is None:
             return
@@ -77,8 +80,9 @@ def _serve(channel: socket.socket) -> None:
                 area = width * height
                 answer = {"kind": "measured", "format": kind, "width": width, "height": height}
             else:
+                rooms.take_back(message["free"])
                 _allow(SLACK + 2 * len(content) + BYTES_A_PIXEL * area)
-                answer, result = _read(content, kind, area, kept)
+                answer, result = _read(content, kind, area, kept, rooms)
                 content = b""
         except InputError as error:
             answer = _failed(type(error).__name__, str(error), error.remedy)
@@ -95,24 +99,33 @@ def _serve(channel: socket.socket) -> None:
             os.close(fd)
 
 
-def _read(content: bytes, kind: str, area: int, kept: Shared) -> tuple[dict[str, Any], list[int]]:
+def _wait(channel: socket.socket, rooms: Rooms) -> None:
+    """For the next message, but not with memory that others could use."""
+    if rooms and not select.select([channel], [], [], FORGET_S)[0]:
+        rooms.forget()
+
+
+def _read(content: bytes, kind: str, area: int, kept: Kept, rooms: Rooms) -> tuple[dict[str, Any], list[int]]:
     """The answer, and the descriptor that goes with it. What was decoded is gone when this returns."""
-    if kind != "JPEG" or 3 * area <= KEPT_BYTES:
-        return _laid(content, kind, kept, kept)
-    with Shared(3 * area) as room:
-        return _laid(content, kind, room, kept)
+    fields, room = _laid(content, kind, area, kept, rooms)
+    told = {"kind": "picture", "fields": fields}
+    if room is kept:
+        return told | {"room": None}, kept.first_descriptor()
+    number, descriptor = rooms.give(room)
+    return told | {"room": number}, [descriptor]
 
 
-def _laid(content: bytes, kind: str, room: Shared, kept: Shared) -> tuple[dict[str, Any], list[int]]:
-    """The same, decoded into `room` where the decoder can."""
+def _laid(content: bytes, kind: str, area: int, kept: Kept, rooms: Rooms) -> tuple[dict[str, Any], Room]:
+    """The fields of the picture, and where it is: decoded right there, where the decoder can."""
+    large = kind == "JPEG" and 3 * area > KEPT_BYTES
+    room: Room = rooms.fitting(3 * area + METADATA_BYTES) if large else kept
     fields, parts, size = layout(pixels.read(content, kind, room.memory))
-    told = {"kind": "picture", "fields": fields, "kept": size <= KEPT_BYTES}
     if size <= KEPT_BYTES:
-        kept.fill(parts, size)
-        return told, kept.given()
-    with Shared(size) if room is kept else nullcontext(room) as shared:
-        shared.fill(parts, size)
-        return told, shared.given()
+        room = kept
+    elif room is kept or size > room.size:
+        room = rooms.fitting(size)
+    room.fill(parts)
+    return fields, room
 
 
 def _failed(error: str, reason: str, remedy: str | None) -> dict[str, Any]:
@@ -155,9 +168,6 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
     return json.loads(body), fds
 
 
-Part = tuple[int, "bytes | np.ndarray[Any, Any]"]
-
-
 def layout(picture: Picture) -> tuple[dict[str, Any], list[Part], int]:
     """Where each field of `picture` lies, what goes there, and how many bytes that takes in all."""
     fields: dict[str, Any] = {}
@@ -179,48 +189,18 @@ def layout(picture: Picture) -> tuple[dict[str, Any], list[Part], int]:
     return fields, parts, max(1, end)
 
 
-class Shared:
-    """An anonymous file, to be passed along once. `memory`: so much of it as was asked for."""
+class Kept(Room):
+    """The room of all small pictures: both ends map it once, and who asked copies what is in it."""
 
-    def __init__(self, size: int) -> None:
-        self._fd = os.memfd_create("hotmatte-picture", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        try:
-            os.ftruncate(self._fd, size)
-            self.memory = mmap.mmap(
-                self._fd, size, flags=mmap.MAP_SHARED if size <= KEPT_BYTES else MAP_AT_ONCE
-            )
-        except OSError as error:
-            os.close(self._fd)
-            if error.errno == errno.ENOMEM:
-                raise MemoryError from error
-            raise
+    def __init__(self) -> None:
+        super().__init__(KEPT_BYTES)
+        self._given = False
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for fd in self.given():
-            os.close(fd)
-        # A view in the traceback of what went wrong keeps it until that goes.
-        with suppress(BufferError):
-            self.memory.close()
-
-    def fill(self, parts: list[Part], size: int) -> None:
-        """Put the parts where they belong, unless they lie there; before it is given, the file grows to `size`."""
-        memory = self.memory
-        if size > len(memory):
-            os.ftruncate(self._fd, size)
-            memory = mmap.mmap(self._fd, size)
-        for at, value in parts:
-            if isinstance(value, bytes):
-                memory[at : at + len(value)] = value
-            elif value.ctypes.data != np.frombuffer(self.memory, np.uint8).ctypes.data + at:
-                np.ndarray(value.shape, value.dtype, memory, at)[...] = value
-
-    def given(self) -> list[int]:
-        """Its descriptor, the first time: now the receiver's to keep, and the caller's to close."""
-        fd, self._fd = self._fd, -1
-        return [] if fd < 0 else [fd]
+    def first_descriptor(self) -> list[int]:
+        if self._given:
+            return []
+        self._given = True
+        return [self.descriptor()]
 
 
 if __name__ == "__main__":

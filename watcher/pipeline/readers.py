@@ -13,6 +13,8 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -25,8 +27,8 @@ from watcher import errors
 from watcher.errors import HostError, InputError, InputNotReady, InputRejected, host_error
 from watcher.log import event
 from watcher.pipeline import pixels, reader, sniff
-from watcher.pipeline.pages import KEPT_BYTES
 from watcher.pipeline.picture import Picture
+from watcher.pipeline.rooms import mapped
 
 _F_ADD_SEALS, _SEAL_SHRINK, _SEAL_GROW = 1033, 2, 4
 # What the start of a reader takes: Python, NumPy, OpenCV and the decoders.
@@ -80,6 +82,8 @@ class _Reader:
         self.keeps = idle_s == 0
         self.fresh = True
         self.kept: mmap.mmap | None = None
+        # Rooms whose pictures are gone; whoever lets go of the last view says so, in whatever thread.
+        self._freed: deque[int] = deque()
 
     def ask(
         self, message: Mapping[str, Any], *, fds: list[int], deadline: float
@@ -99,6 +103,20 @@ class _Reader:
             raise _Gone
         self.fresh = False
         return answer, given
+
+    def take(self, fd: int, room: Any) -> mmap.mmap:
+        """The memory with the picture; when the last view of it is gone, `room` may have the next one."""
+        try:
+            memory = _mapped(fd)
+        except OSError:
+            self._freed.append(room)
+            raise
+        weakref.finalize(memory, self._freed.append, room)
+        return memory
+
+    def freed(self) -> list[int]:
+        """Rooms that were freed since this was asked."""
+        return [self._freed.popleft() for _ in range(len(self._freed))]
 
     def close(self) -> int:
         """End it, now; its exit status. Safe to call twice."""
@@ -214,16 +232,17 @@ class _Reading:
 
     def picture(self) -> Picture:
         """What `pixels.read` makes of it, in memory of its own."""
-        answer, fds = self._ask({"kind": "read"}, [])
-        assert self._process is not None
+        process = self._process
+        assert process is not None
+        answer, fds = self._ask({"kind": "read", "free": process.freed()}, [])
         with _closing(fds):
             try:
-                if not answer["kept"]:
-                    return _picture(answer["fields"], _mapped(fds[0]), copies=False)
+                if (room := answer["room"]) is not None:
+                    return _picture(answer["fields"], process.take(fds[0], room), copies=False)
                 if fds:
-                    self._process.kept = _mapped(fds[0])
+                    process.kept = _mapped(fds[0])
                 # The next picture will be written over this one.
-                return _picture(answer["fields"], self._process.kept, copies=True)
+                return _picture(answer["fields"], process.kept, copies=True)
             except (OSError, ValueError, TypeError, LookupError) as error:
                 if isinstance(error, OSError) and (host := host_error(error, "take the picture over")):
                     raise host from error
@@ -315,9 +334,7 @@ def _write(fd: int, content: bytes) -> None:
 def _mapped(fd: int) -> mmap.mmap:
     # A reader that a hostile photo took over must not be able to pull the memory away from under us.
     fcntl.fcntl(fd, _F_ADD_SEALS, _SEAL_SHRINK | _SEAL_GROW)
-    size = os.fstat(fd).st_size
-    flags = mmap.MAP_SHARED if size <= KEPT_BYTES else reader.MAP_AT_ONCE
-    return mmap.mmap(fd, size, flags=flags)
+    return mapped(fd, os.fstat(fd).st_size)
 
 
 def _picture(fields: Mapping[str, Any], memory: mmap.mmap | None, *, copies: bool) -> Picture:

@@ -1,0 +1,135 @@
+"""Memory in which pictures are passed from the process that decodes to the one that asked: anonymous files.
+
+To have fresh pages cleared and mapped, and given back after, costs as much as decoding. So one file stays for all
+small pictures, and a large one's is used again as soon as whoever asked says that the picture is gone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from contextlib import suppress
+from errno import ENOMEM
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from watcher.pipeline.pages import KEPT_BYTES
+
+# All pages in one go: a fault for each costs as much as the copy.
+MAP_AT_ONCE = mmap.MAP_SHARED | mmap.MAP_POPULATE
+# Behind the pixels of a photo, for its profile and metadata. Those who have more are copied once.
+METADATA_BYTES = 1 << 20
+# A picture in a room of more than so many times its size holds memory that others could use.
+_ROOMY = 2
+# So many rooms nobody uses may wait for the next photo.
+_SPARE = 1
+
+Part: TypeAlias = "tuple[int, bytes | np.ndarray[Any, Any]]"
+
+
+class Room:
+    """A file for one picture at a time. Its memory is mapped while it is `open`."""
+
+    def __init__(self, size: int) -> None:
+        """Raises MemoryError."""
+        self.size = size
+        self._fd = os.memfd_create("hotmatte-picture", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self._memory: mmap.mmap | None = None
+        try:
+            os.ftruncate(self._fd, size)
+            self.open()
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    @property
+    def memory(self) -> mmap.mmap:
+        assert self._memory is not None
+        return self._memory
+
+    def open(self) -> None:
+        """Raises MemoryError."""
+        if self._memory is None:
+            try:
+                self._memory = mapped(self._fd, self.size)
+            except OSError as error:
+                if error.errno == ENOMEM:
+                    raise MemoryError from error
+                raise
+
+    def shut(self) -> None:
+        memory, self._memory = self._memory, None
+        # A view in the traceback of what went wrong keeps it until that goes.
+        with suppress(BufferError):
+            if memory is not None:
+                memory.close()
+
+    def fill(self, parts: list[Part]) -> None:
+        """Put the parts where they belong, but for pixels that were decoded right there."""
+        beginning = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+        for at, value in parts:
+            if isinstance(value, bytes):
+                self.memory[at : at + len(value)] = value
+            elif value.ctypes.data != beginning + at:
+                np.ndarray(value.shape, value.dtype, self.memory, at)[...] = value
+
+    def descriptor(self) -> int:
+        """One more, for who gets the picture; the caller's to close."""
+        return os.dup(self._fd)
+
+    def close(self) -> None:
+        self.shut()
+        os.close(self._fd)
+
+
+def mapped(fd: int, size: int) -> mmap.mmap:
+    """The file as memory, a large one with all its pages."""
+    return mmap.mmap(fd, size, flags=mmap.MAP_SHARED if size <= KEPT_BYTES else MAP_AT_ONCE)
+
+
+class Rooms:
+    """The rooms of large pictures: those that were given away, by number, and who waits for the next picture."""
+
+    def __init__(self) -> None:
+        self._spare: list[Room] = []
+        self._given: dict[int, Room] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return len(self._spare) + len(self._given)
+
+    def fitting(self, size: int) -> Room:
+        """An open room for `size` bytes; it stays a spare one until it is given. Raises MemoryError."""
+        room = next((room for room in self._spare if size <= room.size <= _ROOMY * size), None)
+        if room is None:
+            self._keep(0)
+            room = Room(size)
+            self._spare.append(room)
+        room.open()
+        return room
+
+    def give(self, room: Room) -> tuple[int, int]:
+        """Its number, and a descriptor for who gets it."""
+        descriptor = room.descriptor()
+        self._spare.remove(room)
+        room.shut()
+        self._count += 1
+        self._given[self._count] = room
+        return self._count, descriptor
+
+    def take_back(self, numbers: list[int]) -> None:
+        """Nobody has the pictures any more that were in these; unknown numbers are those of forgotten ones."""
+        self._spare += [self._given.pop(number) for number in numbers if number in self._given]
+        self._keep(_SPARE)
+
+    def forget(self) -> None:
+        """Hold nothing: a room that somebody has is gone when that one lets go of it."""
+        self._spare += self._given.values()
+        self._given = {}
+        self._keep(0)
+
+    def _keep(self, count: int) -> None:
+        while len(self._spare) > count:
+            self._spare.pop(0).close()
