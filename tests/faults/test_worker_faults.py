@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
+import moody
 import numpy as np
 import psutil
 import pytest
-from daemonrig import MOODY, TESTS, DaemonRig, check_set, drop, plug_in, write_card
+from daemonrig import MOODY, DaemonRig, check_set, drop, plug_in, write_card
 
 from watcher.domain import JobState, Source, Stamp
-
-sys.path.insert(0, str(TESTS / "engines"))
-import moody
 
 TINY = {"short_side": 16, "multiple": 1, "max_side": 512}
 ATTEMPTS = 3

@@ -1,4 +1,4 @@
-"""Sources and frames for the tests of the pipeline."""
+"""Sources and frames for the tests of the pipeline; what is wrong with a configuration."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from written import written
 
+from watcher.config import load
 from watcher.domain import Frame, Job, Metadata, Source, Stamp
+from watcher.errors import ConfigError
 
 
 @pytest.fixture
@@ -42,3 +45,17 @@ def frame_of(tmp_path: Path) -> Callable[..., Frame]:
         return Frame(job=Job(number, source, 1, 1), path=path, pixels=pixels, **settings)  # type: ignore[arg-type]
 
     return frame
+
+
+@pytest.fixture
+def problems(tmp_path: Path) -> Callable[[str], list[str]]:
+    """The problems of a configuration, without the path in front: `3: folders.in.path: ...`."""
+
+    def of(text: str) -> list[str]:
+        file = written(tmp_path, text)
+        with pytest.raises(ConfigError) as caught:
+            load(file)
+        assert all(problem.startswith(f"{file}:") for problem in caught.value.problems)
+        return [problem.removeprefix(f"{file}:") for problem in caught.value.problems]
+
+    return of

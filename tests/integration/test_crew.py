@@ -1,0 +1,233 @@
+"""Several workers of one model, and how many they become: with the real worker processes."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from daemonrig import MOODY
+from moodrig import CALM, HELLO, launch, proxy
+from moody import CRASH, HANG
+
+from watcher.engine.card import card_folders, load_card
+from watcher.engine.crew import ENOUGH, IDLE_S, SPARE_MB, Crew, Growth, has_room, most_on_cpu
+from watcher.errors import EngineCrashed, EngineTimeout, EngineUnavailable
+
+TELLING = MOODY.with_name("telling.py")
+
+
+@pytest.fixture
+def crew():
+    crew = Crew(launch(), wanted=lambda about: 2 if about.device == "cpu" else 1)
+    yield crew
+    crew.close()
+
+
+@pytest.fixture
+def growing():
+    """A crew on a CPU that begins with one and may become two; the further ones are started by `changes`."""
+    made = []
+
+    def open_(*, room=lambda: True, after=0.0, patience=0.0, **changes):
+        crew = Crew(launch(), growth=Growth(launch(**changes), 2, room, after=after, patience=patience))
+        made.append(crew)
+        crew.start()
+        return crew
+
+    yield open_
+    for crew in made:
+        crew.close()
+
+
+@pytest.fixture
+def telling(tmp_path):
+    """A crew whose answers are the number of threads that it was told to use; red 200 waits until red 201 comes."""
+    told = launch(str(tmp_path / "meeting"), engine_file=TELLING)
+    crew = Crew(told, growth=Growth(told, 2, after=0.0, patience=0.0))
+    yield crew
+    crew.close()
+
+
+def test_one_of_a_crew_may_hang_while_the_other_works(crew):
+    crew.start()
+    assert crew.size == 2
+    with ThreadPoolExecutor(1) as aside:
+        hung = aside.submit(crew.infer, [proxy(HANG)], timeout=3.0)
+        for _ in range(5):
+            assert crew.infer([proxy()], timeout=10)
+        assert not hung.done()
+        assert isinstance(hung.exception(), EngineTimeout)
+    for _ in range(2):
+        assert crew.infer([proxy()], timeout=10)
+    assert crew.restarts == 1
+
+
+def test_a_crew_is_as_large_as_the_first_of_it_says(crew):
+    assert crew.size == 1
+    assert crew.start() == crew.about
+    assert crew.start() == crew.about
+    assert crew.size == 2
+    assert not crew.fatal
+
+
+def test_a_crew_that_cannot_boot_gives_up_as_one(tmp_path):
+    crew = Crew(launch(engine_file=tmp_path / "gone.py"))
+    for _ in range(3):
+        assert not crew.fatal
+        with pytest.raises(EngineUnavailable):
+            crew.start()
+    assert crew.fatal
+    crew.close()
+
+
+# --- A crew that grows ---------------------------------------------------------------------
+
+
+def test_a_crew_on_a_cpu_begins_with_one_and_one_photo_after_the_other_is_no_reason_for_more(growing):
+    crew = growing()
+    for _ in range(3):
+        assert crew.infer([proxy()], timeout=10)
+    assert (crew.size, crew.most) == (1, 2)
+
+
+def test_two_photos_together_are_no_reason_for_more_either(growing):
+    crew = growing(after=3600.0)
+    with ThreadPoolExecutor(2) as aside:
+        for done in [aside.submit(crew.infer, [proxy()], timeout=10) for _ in range(8)]:
+            assert done.result(30)
+    assert crew.size == 1
+    assert crew._booting is None
+
+
+def test_a_few_photos_are_not_worth_a_further_worker_and_many_are(growing, eventually):
+    crew = growing(patience=3600.0)
+    backlog = [ENOUGH - 1, ENOUGH]
+    crew.heed(lambda: backlog.pop(0) if len(backlog) > 1 else backlog[0])
+    with ThreadPoolExecutor(2) as aside:
+        hung = aside.submit(crew.infer, [proxy(HANG)], timeout=60.0)
+        eventually(lambda: crew._busy)
+        assert crew.infer([proxy()], timeout=10)  # by the second, booted when it was asked again
+        assert (crew.size, backlog) == (2, [ENOUGH])
+        crew._members[0].close()
+        assert isinstance(hung.exception(30), EngineCrashed | EngineUnavailable)
+
+
+def test_a_journal_that_does_not_say_what_waits_holds_up_no_photo(growing, eventually):
+    crew = growing(patience=3600.0)
+    asked, goes_on = threading.Event(), threading.Event()
+
+    def stalled():
+        asked.set()
+        goes_on.wait(60)
+        return 0
+
+    crew.heed(stalled)
+    with ThreadPoolExecutor(2) as aside:
+        hung = aside.submit(crew.infer, [proxy(HANG)], timeout=60.0)
+        eventually(lambda: crew._busy)
+        waits = aside.submit(crew.infer, [proxy()], timeout=10)
+        assert asked.wait(30)
+        crew._members[0]._client.kill()
+        assert isinstance(hung.exception(30), EngineCrashed)
+        assert waits.result(30)
+        assert not goes_on.is_set()
+        goes_on.set()
+    eventually(lambda: crew._booting is None)
+    assert crew.size == 1
+
+
+def test_work_that_waits_gets_a_worker_more_whose_death_is_its_own(growing, eventually):
+    crew = growing(hello=dict(HELLO, warmup=None))
+    with ThreadPoolExecutor(2) as aside:
+        hung = aside.submit(crew.infer, [proxy(HANG)], timeout=60.0)
+        eventually(lambda: crew._busy)
+        # Waits until there is a second one: the first says nothing.
+        assert crew.infer([proxy()], timeout=10)
+        assert crew.size == 2
+        with pytest.raises(EngineCrashed):
+            crew.infer([proxy(CRASH)], timeout=10)
+        assert crew.infer([proxy()], timeout=10)
+        assert not hung.done()
+        crew._members[0].close()
+        assert isinstance(hung.exception(30), EngineCrashed | EngineUnavailable)
+    assert crew.restarts >= 1
+
+
+@pytest.mark.parametrize("why", ["no room", "cannot boot"])
+def test_a_crew_that_cannot_grow_goes_on_as_it_is(growing, eventually, why):
+    asked = threading.Event()
+
+    def room():
+        asked.set()
+        return why != "no room"
+
+    crew = growing(room=room, hello=dict(HELLO, model="exit"))
+    with ThreadPoolExecutor(2) as aside:
+        hung = aside.submit(crew.infer, [proxy(HANG)], timeout=60.0)
+        eventually(lambda: crew._busy)
+        waits = aside.submit(crew.infer, [proxy()], timeout=10)
+        assert asked.wait(30)
+        eventually(lambda: crew._booting is None)
+        crew._members[0]._client.kill()
+        assert isinstance(hung.exception(30), EngineCrashed)
+        assert waits.result(30)
+    assert crew.size == 1
+    assert not crew.fatal
+    assert crew.infer([proxy()], timeout=10)
+
+
+def test_a_worker_that_nobody_needs_any_more_gives_its_memory_back_and_comes_again(growing, eventually):
+    crew = growing()
+
+    def grow():
+        with ThreadPoolExecutor(1) as aside:
+            hung = aside.submit(crew.infer, [proxy(HANG)], timeout=60.0)
+            eventually(lambda: crew._busy)
+            assert crew.infer([proxy()], timeout=10)
+            crew._members[0]._client.kill()
+            assert isinstance(hung.exception(30), EngineCrashed)
+
+    grow()
+    child = crew._members[1]._client._child
+    crew.rest(now=crew._needed + IDLE_S - 1)
+    assert crew.size == 2
+    crew.rest(now=crew._needed + IDLE_S + 1)
+    assert crew.size == 1
+    assert not child.alive
+    assert crew.infer([proxy()], timeout=10)
+    grow()
+    assert crew.size == 2
+
+
+def test_a_lone_request_has_every_core_and_requests_side_by_side_share_them(telling, eventually, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    telling.start()
+
+    def threads(mood=CALM):
+        return round(telling.infer([proxy(mood)], timeout=60)[0][0, 0] * 100)
+
+    assert threads() == 0
+    with ThreadPoolExecutor(1) as aside:
+        long = aside.submit(threads, 200)
+        eventually(lambda: telling._busy)
+        assert threads() == 3
+        assert telling.size == 2
+        assert not long.done()
+        assert threads(201) == 3
+        assert long.result(60) == 0
+    assert threads() == 0
+
+
+def test_a_card_says_how_many_share_a_cpu_or_what_one_takes():
+    modnet = load_card("modnet", card_folders(None))
+    assert [most_on_cpu(modnet, cores) for cores in (1, 2, 4, 64)] == [1, 2, 4, 4]
+    assert most_on_cpu(modnet.model_copy(update={"workers_cpu": 8}), 2) == 8
+    assert most_on_cpu(modnet.model_copy(update={"memory_mb": None}), 64) == 1
+    enough = modnet.memory_mb + SPARE_MB
+    assert has_room(modnet, available=lambda: enough)
+    assert not has_room(modnet, available=lambda: enough - 1)
+    # Where nobody says what is free, and where the operator has chosen.
+    assert has_room(modnet, available=lambda: None)
+    assert has_room(modnet.model_copy(update={"workers_cpu": 2}), available=lambda: 0.0)
