@@ -46,7 +46,6 @@ OUTPUTS: dict[str, dict[str, object]] = {
 # Encoded by a process of its own each, so that its peak is its own.
 PEAKS = ("PNG, compression 1", "TIFF, deflate", "PSD", "WebP, lossless", "JPEG over a blurred original")
 PEAK_SIZE = (8192, 5464)
-MEGA = 1_000_000
 
 
 def run(setting: Setting) -> list[Table]:
@@ -83,11 +82,11 @@ def output_of(settings: dict[str, object]) -> Output:
 
 def _rows(frame: Frame, refined: Refined, times: int) -> list[tuple[Cell, ...]]:
     cost, size = _cost(lambda: _by_pillow(refined.cutout), times)
-    rows: list[tuple[Cell, ...]] = [("PNG by Pillow", cost, size / MEGA, 1.0)]
+    rows: list[tuple[Cell, ...]] = [("PNG by Pillow", cost, size / 1e6, 1.0)]
     for name, settings in OUTPUTS.items():
         output = output_of(settings)
         cost, own = _cost(lambda: encode.encode(output, refined, frame), times)  # noqa: B023  (called at once)
-        rows.append((name, cost, own / MEGA, own / size))
+        rows.append((name, cost, own / 1e6, own / size))
     return rows
 
 
@@ -122,7 +121,7 @@ def _peaks(setting: Setting) -> list[tuple[Cell, ...]]:
     for name in PEAKS:
         command = [sys.executable, "-m", "benchmarks.outputs", name, str(setting.photos[0])]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
-        before, peak, size = (int(word) / MEGA for word in done.stdout.split())
+        before, peak, size = (int(word) / 1e6 for word in done.stdout.split())
         rows.append((name, before, peak - before, size))
     return rows
 

@@ -19,7 +19,7 @@ from benchmarks import photos
 from benchmarks.service import REAL
 from benchmarks.setting import Setting
 from benchmarks.table import Cell, Table
-from benchmarks.usage import MEGA, children, reads_photos, rise_mb, scheduled
+from benchmarks.usage import children, reads_photos, rise_mb, scheduled
 from watcher.config import Folder, Profile
 from watcher.domain import EngineAbout, Frame, Job, Pixels, Source, Stamp
 from watcher.engine import weights
@@ -134,7 +134,7 @@ class _Stages:
 
     def _peak(self, stage: Callable[[], object]) -> float:
         """What `stage` holds at most besides its input, results included."""
-        return rise_mb(stage) * MEGA / (self._frame.width * self._frame.height)
+        return rise_mb(stage) * 1e6 / (self._frame.width * self._frame.height)
 
     # --- Stages ----------------------------------------------------------------------------
 

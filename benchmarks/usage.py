@@ -15,7 +15,6 @@ from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _SAMPLE_S = 0.1
-MEGA = 1_000_000
 
 
 def cpu_seconds(pid: int) -> float:
@@ -51,12 +50,12 @@ def wakeups(pid: int) -> int:
 
 def resident_mb(pid: int) -> float:
     """All pages that are mapped and in memory, shared ones in full; megabytes."""
-    return _number(Path(f"/proc/{pid}/status"), "VmRSS:") * 1024 / MEGA
+    return _number(Path(f"/proc/{pid}/status"), "VmRSS:") * 1024 / 1e6
 
 
 def peak_mb(pid: int) -> float:
     """The most of `pid` that was ever in memory at one time, shared pages in full; megabytes."""
-    return _number(Path(f"/proc/{pid}/status"), "VmHWM:") * 1024 / MEGA
+    return _number(Path(f"/proc/{pid}/status"), "VmHWM:") * 1024 / 1e6
 
 
 def children(pid: int) -> list[int]:
@@ -81,7 +80,7 @@ def _number(path: Path, key: str) -> int:
 
 def _shared_fairly_mb(pid: int) -> float:
     """Like `resident_mb`, but a page that n processes share counts as 1/n: these may be added up."""
-    return _number(Path(f"/proc/{pid}/smaps_rollup"), "Pss:") * 1024 / MEGA
+    return _number(Path(f"/proc/{pid}/smaps_rollup"), "Pss:") * 1024 / 1e6
 
 
 def tree_mb(pid: int) -> float:

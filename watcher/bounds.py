@@ -11,7 +11,6 @@ from watcher.engine.crew import Crew
 from watcher.memory import available_mb
 from watcher.pipeline.budget import PixelBudget
 
-MEGA = 1_000_000
 # Megapixels for each thread: one photo in work. And for few threads what keeps them at work, two photos of 45 or
 # five of 24: with one at a time a core waits while the other computes. Measured on two cores with 24 MP: with 90
 # megapixels a flood took 2 to 7 % longer than with 120.
@@ -41,7 +40,7 @@ def pixel_budget(settings: Settings, *, available: Callable[[], float | None] = 
         if free is not None:
             chosen = min(chosen, SHARE * free / BYTES_A_PIXEL)
         chosen = max(chosen, LEAST_MP)
-    return PixelBudget(int(chosen * MEGA))
+    return PixelBudget(int(chosen * 1e6))
 
 
 def batch_of(card: Card, supervisor: Crew) -> int:

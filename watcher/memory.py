@@ -20,7 +20,6 @@ _M_ARENA_MAX = -8
 ARENAS = 4
 # Seconds between two times that free pages go back; finding them takes some milliseconds.
 EVERY = 60.0
-_MEGA = 1_000_000
 
 
 def limit_arenas() -> None:
@@ -48,7 +47,7 @@ def available_mb(*, root: Path = Path("/")) -> float | None:
 
 def _machine_mb(root: Path) -> float | None:
     kib = _fields(root / "proc/meminfo").get("MemAvailable:")
-    return None if kib is None else kib * 1024 / _MEGA
+    return None if kib is None else kib * 1024 / 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,7 @@ def _left_mb(kind: _Hierarchy, root: Path, ours: str) -> list[float]:
         used = _number(group / kind.used)
         if used is not None and (bounds := [limit for limit in limits if limit is not None]):
             cached = _fields(group / "memory.stat").get(kind.cached, 0)
-            left.append((min(bounds) - used + cached) / _MEGA)
+            left.append((min(bounds) - used + cached) / 1e6)
         if group == top:
             break
     return left

@@ -9,7 +9,6 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-MEGA = 1_000_000
 _PATIENCE = 20.0
 
 
@@ -17,7 +16,7 @@ def host_peak_mb(pid: int) -> float | None:
     """The most of `pid` that was ever in memory at one time, shared pages in full (VmHWM of proc(5))."""
     for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024 / MEGA
+            return int(line.split()[1]) * 1024 / 1e6
     return None
 
 
@@ -52,4 +51,4 @@ def _rows(query: str) -> Iterator[tuple[str, float]]:
         key, _, mebibytes = (part.strip() for part in line.partition(","))
         # Some drivers say "[N/A]" of processes they cannot look into.
         if mebibytes.isdecimal():
-            yield key, int(mebibytes) * 1024 * 1024 / MEGA
+            yield key, int(mebibytes) * 1024 * 1024 / 1e6

@@ -17,7 +17,6 @@ Box = tuple[int, int, int, int]
 
 # Less alpha than this (of 255) is haze, not the subject's outline.
 OUTLINE = 13
-MEGA = 1_000_000
 MEDIA = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp", "zip": "application/zip"}
 JPEG_QUALITY = 92
 WHITE = (255, 255, 255, 255)
@@ -54,9 +53,9 @@ def compose(cutout: Image.Image, want: Wanted, *, behind: Image.Image | None = N
 
 
 def _sized(image: Image.Image, megapixels: float | None) -> Image.Image:
-    if megapixels is None or image.width * image.height <= megapixels * MEGA:
+    if megapixels is None or image.width * image.height <= megapixels * 1e6:
         return image
-    factor = math.sqrt(megapixels * MEGA / (image.width * image.height))
+    factor = math.sqrt(megapixels * 1e6 / (image.width * image.height))
     return _resized(image, max(1, int(image.width * factor)), max(1, int(image.height * factor)))
 
 

@@ -15,7 +15,6 @@ pillow_heif.register_heif_opener()
 # Pixels are counted here, with words of our own.
 Image.MAX_IMAGE_PIXELS = None
 
-MEGA = 1_000_000
 # Pillow's name of a format to the ending that a hot folder takes.
 ENDINGS = {
     "JPEG": "jpg",
@@ -57,11 +56,11 @@ def look_at(content: IO[bytes], *, max_mp: float) -> Look:
         ) from error
     if ending is None:
         raise Refused(400, "invalid_file_type", "This kind of image is not taken")
-    if width * height > max_mp * MEGA:
+    if width * height > max_mp * 1e6:
         raise Refused(
             400,
             "resolution_too_high",
-            f"The photo has {width * height / MEGA:.1f} megapixels; the limit is {max_mp:g}",
+            f"The photo has {width * height / 1e6:.1f} megapixels; the limit is {max_mp:g}",
         )
     content.seek(0)
     return Look(ending, width, height)
