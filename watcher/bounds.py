@@ -29,7 +29,12 @@ def in_flight(card: Card, supervisor: Crew, settings: Settings) -> int:
     return chosen or stage_threads(settings) + 2 * batch_of(card, supervisor) * supervisor.most + 2
 
 
-def pixel_budget(settings: Settings, *, available: Callable[[], float | None] = available_mb) -> PixelBudget:
+def pixel_budget(settings: Settings) -> PixelBudget:
+    """What bounds the pixels between decoding and publishing."""
+    return PixelBudget(pixels_in_flight(settings))
+
+
+def pixels_in_flight(settings: Settings, *, available: Callable[[], float | None] = available_mb) -> int:
     """How many pixels there may be between decoding and publishing at one time.
 
     Unless it is set: as many as keep every thread at work, and take no more than a quarter of the free memory.
@@ -40,7 +45,7 @@ def pixel_budget(settings: Settings, *, available: Callable[[], float | None] = 
         if free is not None:
             chosen = min(chosen, SHARE * free / BYTES_A_PIXEL)
         chosen = max(chosen, LEAST_MP)
-    return PixelBudget(int(chosen * 1e6))
+    return int(chosen * 1e6)
 
 
 def batch_of(card: Card, supervisor: Crew) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from watcher.bounds import in_flight, pixel_budget
+from watcher.bounds import in_flight, pixels_in_flight
 from watcher.config import Settings
 from watcher.domain import Frame, Job, Metadata, Outcome, Review, Source, Stamp
 from watcher.engine.card import card_folders, load_card
@@ -322,7 +322,7 @@ def test_pixels_in_flight_follow_threads_and_memory_where_they_are_left_open():
     def megapixels(free_mb, **limits):
         folders = {"in": {"path": "/hot", "output": "/mattes"}}
         settings = Settings.model_validate({"folders": folders, "limits": limits})
-        return pixel_budget(settings, available=lambda: free_mb).total / 1e6
+        return pixels_in_flight(settings, available=lambda: free_mb) / 1e6
 
     assert megapixels(64_000, threads=16) == 480
     assert megapixels(None, threads=16) == 480

@@ -35,10 +35,6 @@ class PixelBudget:
             self._changed.notify_all()
 
     @property
-    def total(self) -> int:
-        return self._total
-
-    @property
     def held(self) -> int:
         return self._held
 
