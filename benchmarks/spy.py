@@ -1,6 +1,6 @@
 """Where the threads of another process are, by py-spy: sampled from outside, the process is not stopped.
 
-py-spy gets an environment of its own. The kernel lets it look at processes of ours where `ptrace_scope` is 0, or for root.
+The kernel lets it look at processes of ours where `ptrace_scope` is 0, or for root.
 """
 
 from __future__ import annotations
@@ -8,15 +8,13 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import venv
+import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from watcher.engine import weights
-
-VERSION = "0.4.3"
+COMMAND = Path(sysconfig.get_path("scripts")) / "py-spy"
 RATE = 500  # a second
 _LONGEST_S = 3600
 
@@ -50,7 +48,7 @@ def runs(stack: Stack, function: str, file: str) -> bool:
 def recording(pid: int, raw: Path, *, only_gil: bool) -> Iterator[Samples]:
     """Sample `pid` within the block: its threads that hold the GIL, or all. `raw`: where the samples go."""
     which = "--gil" if only_gil else "--idle"
-    command = [str(command_of()), "record", which, "--nonblocking", "--rate", str(RATE), "--format", "raw"]
+    command = [str(COMMAND), "record", which, "--nonblocking", "--rate", str(RATE), "--format", "raw"]
     command += ["--output", str(raw), "--duration", str(_LONGEST_S), "--pid", str(pid)]
     samples = Samples()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as spy:
@@ -68,8 +66,7 @@ def recording(pid: int, raw: Path, *, only_gil: bool) -> Iterator[Samples]:
             spy.send_signal(signal.SIGINT)
             last, _ = spy.communicate(timeout=60)
     samples.stacks = _parsed(raw.read_text(encoding="utf-8"))
-    lost = re.search(r"Errors: (\d+)", last)
-    samples.lost = int(lost[1]) if lost else 0
+    samples.lost = _lost(last)
 
 
 def _parsed(text: str) -> dict[Stack, int]:
@@ -83,11 +80,7 @@ def _parsed(text: str) -> dict[Stack, int]:
     return found
 
 
-def command_of() -> Path:
-    """py-spy in an environment of its own, made when it is first asked for."""
-    home = weights.cache_folder(None) / "benchmarks" / f"py-spy-{VERSION}"
-    command = home / "bin" / "py-spy"
-    if not command.exists():
-        venv.create(home, with_pip=True)
-        subprocess.run([home / "bin" / "pip", "install", "--quiet", f"py-spy=={VERSION}"], check=True)
-    return command
+def _lost(words: str) -> int:
+    """What py-spy says last: of how many looks nothing came."""
+    lost = re.search(r"Errors: (\d+)", words)
+    return int(lost[1]) if lost else 0
