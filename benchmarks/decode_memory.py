@@ -80,9 +80,8 @@ def _photo(size: int, depth: type) -> Pixels:
     width = round((size * 1.5e6) ** 0.5)
     height = round(size * 1e6 / width)
     chance = np.random.default_rng(1)
-    soft = cv2.resize(
-        chance.integers(0, 200, (12, 18, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC
-    )
+    few = chance.integers(0, 200, (12, 18, 3), np.uint8)
+    soft = np.asarray(cv2.resize(few, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
     soft += np.resize(chance.integers(0, 8, 1_000_003, np.uint8), soft.shape)
     return soft if depth is np.uint8 else soft.astype(np.uint16) * 257
 
@@ -124,7 +123,7 @@ def _encoded(kind: str, size: int) -> bytes:
 
 def _psd(photo: Pixels) -> bytes:
     height, width = photo.shape[:2]
-    head = b"8BPS\0\2" + bytes(6) + (3).to_bytes(2) + height.to_bytes(4) + width.to_bytes(4)
+    head: bytes = b"8BPS\0\2" + bytes(6) + (3).to_bytes(2) + height.to_bytes(4) + width.to_bytes(4)
     head += (16).to_bytes(2) + (3).to_bytes(2) + bytes(4 + 4 + 8) + b"\0\0"
     return head + photo.transpose(2, 0, 1).astype(">u2").tobytes()
 

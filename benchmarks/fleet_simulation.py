@@ -13,6 +13,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from benchmarks.setting import Setting
 from benchmarks.table import Cell, Table
@@ -120,7 +121,7 @@ class Simulation:
             self._left -= 1
             pending = Pending(Job(number, Source("hot", str(number), Stamp(1, 1)), 1, 1))
             self._ledger.add(pending)
-            self._through("sending", lambda pending=pending: self._send(pending))
+            self._through("sending", partial(self._send, pending))
 
     def _send(self, pending: Pending) -> None:
         if pending.job.id in self._made_ones:  # lies on the share, whatever became of the reply
@@ -153,7 +154,7 @@ class Simulation:
         }
         asking = sum(alive and len(jobs) < HOLDS for alive, jobs in zip(self._alive, self._held, strict=True))
         for pending in self._ledger.to_resend(held, self.now, idle=bool(asking)):
-            self._through("sending", lambda pending=pending: self._send(pending))
+            self._through("sending", partial(self._send, pending))
         seeing = self.stations["seeing the nodes"]
         seeing.busy += seeing.seconds
         pause = seeing.seconds + MIND_S
@@ -182,7 +183,8 @@ class Simulation:
 
     def _made(self, node: int, pending: Pending, life: int) -> Callable[[], None]:
         def made() -> None:
-            if self._lives[node] == life and self._held[node].pop(pending.job.id, None):
+            if self._lives[node] == life and pending.job.id in self._held[node]:
+                del self._held[node][pending.job.id]
                 self._made_ones.add(pending.job.id)
                 self._hear(pending)
                 self._take()
@@ -196,10 +198,14 @@ class Simulation:
             lost, self._held[node] = list(self._held[node].values()), {}
             self._alive[node], self._lives[node] = False, self._lives[node] + 1
             self._engine_free[node] = 0.0
-            self._after(LOST_AFTER_S, lambda: (self._waiting.extend(lost), self._take())[1])
+            self._after(LOST_AFTER_S, partial(self._missed, lost))
             self._after(60.0, lambda: self._back(node))
 
         return dies
+
+    def _missed(self, lost: list[Pending]) -> None:
+        self._waiting.extend(lost)
+        self._take()
 
     def _back(self, node: int) -> None:
         self._alive[node] = True

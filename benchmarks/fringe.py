@@ -42,10 +42,9 @@ def table(given: Sequence[Pair], colours: Callable[[Field, Field], Field], title
             mixed = truth[..., None] * front + (1 - truth[..., None]) * back
             pixels = np.rint(np.clip(mixed, 0, 1) * 255).astype(np.uint8)
             errors.setdefault(pair.name, []).append(_errors(pixels, front, truth))
-    rows: list[tuple[Cell, ...]] = [
-        (name, *(float(x) for x in np.mean(found, 0))) for name, found in errors.items()
-    ]
-    rows.append(("mean", *(float(x) for x in np.mean([row[1:] for row in rows], 0))))
+    means = {name: np.mean(found, 0) for name, found in errors.items()}
+    means["mean"] = np.mean(list(means.values()), 0)
+    rows: list[tuple[Cell, ...]] = [(name, *(float(x) for x in mean)) for name, mean in means.items()]
     return Table(
         f"{title}, the true alpha given",
         ("photo", "as they are", "the paper's, at full size", "every profile"),
@@ -83,7 +82,8 @@ def _backs(shape: tuple[int, ...]) -> list[Field]:
     for path in photos.SHIPPED[1:3]:
         back = cv2.resize(pairs.rgb(path), (width, height))
         for blur in BLURS:
-            made.append(cv2.GaussianBlur(back, (0, 0), blur * min(height, width)) if blur else back)
+            seen = cv2.GaussianBlur(back, (0, 0), blur * min(height, width)) if blur else back
+            made.append(np.asarray(seen, np.float32))
     return made
 
 

@@ -36,7 +36,7 @@ def read(folder: Path) -> list[Pair]:
     for image in sorted(path for path in (folder / "image").iterdir() if path.suffix.lower() in ENDINGS):
         alpha = folder / "alpha" / f"{image.stem}.png"
         if alpha.is_file():
-            found.append(Pair(image.stem, image, _field(cv2.imread(str(alpha), cv2.IMREAD_GRAYSCALE))))
+            found.append(Pair(image.stem, image, levels(alpha, cv2.IMREAD_GRAYSCALE)))
     return found
 
 
@@ -74,7 +74,7 @@ def groups(pairs: Sequence[Pair], folder: Path) -> list[Pair]:
         count = 2 + number % 3
         width, height = GROUP
         back = cv2.resize(rgb(photos.SHIPPED[number % len(photos.SHIPPED)])[::-1], GROUP)
-        picture = cv2.GaussianBlur(back, (0, 0), 0.02 * height)
+        picture = np.asarray(cv2.GaussianBlur(back, (0, 0), 0.02 * height), np.float32)
         front, truth = picture.copy(), np.zeros((height, width), np.float32)
         for place in range(count):
             one, alpha = people[(number + place * (1 + number % 2)) % len(people)]
@@ -83,7 +83,8 @@ def groups(pairs: Sequence[Pair], folder: Path) -> list[Pair]:
             scale = min(tall / alpha.shape[0], 1.5 * width / count / alpha.shape[1])
             size = round(alpha.shape[1] * scale), round(alpha.shape[0] * scale)
             one, alpha = (
-                cv2.resize(each[:, ::turn], size, interpolation=cv2.INTER_AREA) for each in (one, alpha)
+                np.asarray(cv2.resize(each[:, ::turn], size, interpolation=cv2.INTER_AREA), np.float32)
+                for each in (one, alpha)
             )
             left = round((place + 0.5) * width / count - size[0] / 2)
             _stand(picture, front, truth, one, alpha, left)
@@ -138,14 +139,17 @@ def mirrored(image: Field, truth: Field) -> Field:
     rows, columns = np.indices(truth.shape)
     v = np.clip(2 * top - rows, 0, truth.shape[0] - 1)
     u = np.clip(2 * left - columns, 0, truth.shape[1] - 1)
-    return image[np.where(sure[v, u], v, top), np.where(sure[v, u], u, left)]
+    found: Field = image[np.where(sure[v, u], v, top), np.where(sure[v, u], u, left)]
+    return found
 
 
 def rgb(path: Path) -> Field:
-    return _field(cv2.imread(str(path), cv2.IMREAD_COLOR))[..., ::-1].copy()
+    return levels(path, cv2.IMREAD_COLOR)[..., ::-1].copy()
 
 
-def _field(levels: NDArray[np.uint8] | None) -> Field:
-    if levels is None:
-        raise FileNotFoundError("a picture cannot be read")
-    return np.asarray(levels / np.float32(255), np.float32)
+def levels(path: Path, channels: int = cv2.IMREAD_UNCHANGED) -> Field:
+    """What is stored, 0..1, colours as BGR. `channels`: OpenCV's word for those that are asked for."""
+    found = cv2.imread(str(path), channels)
+    if found is None:
+        raise FileNotFoundError(path)
+    return found / np.float32(255 if found.dtype == np.uint8 else 65535)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import yaml
 from numpy.typing import NDArray
@@ -121,19 +120,15 @@ class Bench:
 
 def matte(path: Path) -> NDArray[np.float32]:
     """The alpha in a picture, 0..1: its alpha channel, or its grey levels."""
-    levels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if levels is None:
-        raise FileNotFoundError(path)
-    levels = levels[..., 3] if levels.ndim == 3 else levels
-    return np.asarray(levels / np.float32(np.iinfo(levels.dtype).max), np.float32)
+    levels = pairs.levels(path)
+    return levels[..., 3] if levels.ndim == 3 else levels
 
 
 def _fringe(path: Path, pair: Pair) -> float:
     """Mean difference of the cutout's colours to the true ones in the soft band, weighted by alpha."""
-    cutout = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    cutout = pairs.levels(path)
     assert pair.front is not None
-    front = cutout[..., 2::-1].astype(np.float32) / np.iinfo(cutout.dtype).max
-    both = np.minimum(pair.truth, cutout[..., 3] / np.float32(np.iinfo(cutout.dtype).max))
+    front, both = cutout[..., 2::-1], np.minimum(pair.truth, cutout[..., 3])
     band = (pair.truth > SOFT[0]) & (pair.truth < SOFT[1]) & (both > SOFT[0])
     weight = both[band]
     difference = np.abs(front - pair.front).mean(-1)[band]
@@ -210,7 +205,8 @@ def _times(one: Run, plain: Run) -> float | None:
 def _sizes(bench: Bench, setting: Setting) -> Table:
     rows: list[tuple[Cell, ...]] = []
     with setting.folder("quality-sizes") as folder:
-        every = [(label, size, PROFILES) for label, size in SIZES.items()]
+        every: list[tuple[str, tuple[int, int], tuple[str, ...]]] = []
+        every += [(label, size, PROFILES) for label, size in SIZES.items()]
         every += [(label, size, ("best",)) for label, size in HUGE.items()]
         for label, size, profiles in every[: setting.count(len(every), quick=1)]:
             (photo,) = photos.make(photos.SHIPPED[2:3], folder / label.replace(" ", ""), count=1, size=size)

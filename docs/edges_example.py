@@ -7,9 +7,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from watcher.engine import weights
-from watcher.engine.card import card_folders, load_card, proxy_size
+from watcher.engine.card import Card, card_folders, load_card, proxy_size
 from watcher.engine.launch import prepare
 from watcher.engine.supervisor import Supervisor
 from watcher.pipeline import edges
@@ -32,8 +33,9 @@ def main() -> None:
     cv2.imwrite(str(HERE / "edges.png"), np.vstack(rows))
 
 
-def _row(supervisor, card, name, top, left, side):
+def _row(supervisor: Supervisor, card: Card, name: str, top: int, left: int, side: int) -> NDArray[np.uint8]:
     photo = cv2.imread(str(PHOTOS / name))
+    assert photo is not None
     size = proxy_size(photo.shape[1], photo.shape[0], card)
     proxy = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
     [alpha] = supervisor.infer([np.ascontiguousarray(proxy[..., ::-1])], timeout=60)
@@ -48,8 +50,8 @@ def _row(supervisor, card, name, top, left, side):
     return np.hstack([np.pad(p, ((4, 4), (4, 4), (0, 0)), constant_values=255) for p in large])
 
 
-def _grey(alpha):
-    return cv2.cvtColor(np.rint(alpha * 255).astype(np.uint8), cv2.COLOR_GRAY2BGR)
+def _grey(alpha: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return np.dstack([np.rint(alpha * 255).astype(np.uint8)] * 3)
 
 
 main()

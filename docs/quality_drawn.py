@@ -31,11 +31,14 @@ class Layer:
 
 def photographed(layer: Layer, *, blur: float, grain: float) -> Layer:
     """The layer as the photo's lens and sensor would show it: sigma in pixels, and of noise in 0..1."""
-    alpha, colours = (cv2.GaussianBlur(part, (0, 0), blur) for part in (layer.alpha, layer.colours))
-    noise = np.random.default_rng(1).normal(0, grain, colours.shape).astype(np.float32)
+    alpha, colours = (_blurred(part, blur) for part in (layer.alpha, layer.colours))
+    noise = np.asarray(np.random.default_rng(1).normal(0, grain, colours.shape), np.float32)
     # A sensor's noise, once demosaiced, hangs together over two pixels.
-    noise = 2 * cv2.GaussianBlur(noise, (0, 0), 0.7)
-    return Layer(colours + alpha[..., None] * noise, alpha)
+    return Layer(colours + alpha[..., None] * 2 * _blurred(noise, 0.7), alpha)
+
+
+def _blurred(part: Field, sigma: float) -> Field:
+    return np.asarray(cv2.GaussianBlur(part, (0, 0), sigma), part.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,7 @@ def _dots(across: Field, down: float) -> Field:
     """1 in embroidered dots, every other row of them shifted by half a step; 0 elsewhere."""
     row = round(down / (0.5 * DOTS))
     aside = (across + 0.5 * DOTS * (row % 2)) % DOTS - 0.5 * DOTS
-    return np.clip(DOT + 0.5 - np.hypot(aside, down - 0.5 * DOTS * row), 0, 1)
+    return np.asarray(np.clip(DOT + 0.5 - np.hypot(aside, down - 0.5 * DOTS * row), 0, 1))
 
 
 def _add(line: Field, x: Field, what: Field) -> None:

@@ -7,10 +7,12 @@ Run in a checkout after `make test`:  .venv/bin/python docs/quality_example.py
 
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
@@ -64,9 +66,11 @@ LOOKS = (
 )
 SIDE, ZOOM = 128, 2
 BEHIND = (90, 160, 90)
+Field = NDArray[np.float32]
+Square = tuple[slice, slice]
 
 
-def main():
+def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         known = {f"pairs/image/{pair.image.name}": pair for pair in pairs.read(PAIRS)}
         for make in (_moved, _veiled, _spectacled):
@@ -85,55 +89,61 @@ def main():
     cv2.imwrite(str(HERE / "quality.jpg"), np.vstack(rows), [cv2.IMWRITE_JPEG_QUALITY, 88])
 
 
-def _moved(known, folder):
+def _moved(known: Mapping[str, pairs.Pair], folder: Path) -> pairs.Pair:
     """Colours times alpha, and alpha, both blurred along the way, before what is behind her."""
     pair = known["pairs/image/silhouette.jpg"]
     colours = foreground.estimate(pairs.rgb(pair.image), pair.truth)
     front, alpha = (
-        cv2.blur(part, (MOTION, 1)) for part in (colours[..., :3] * pair.truth[..., None], pair.truth)
+        np.asarray(cv2.blur(part, (MOTION, 1)), np.float32)
+        for part in (colours[..., :3] * pair.truth[..., None], pair.truth)
     )
     return _written(folder / MOVED, front + (1 - alpha[..., None]) * colours[..., 3:], alpha)
 
 
-def _veiled(known, folder):
+def _veiled(known: Mapping[str, pairs.Pair], folder: Path) -> pairs.Pair:
     pair = known["pairs/image/curls.jpg"]
     veils = [drawn.veil(sheet, *pair.truth.shape) for sheet in SHEETS]
     return _behind(pair, [drawn.photographed(veil, blur=0.7, grain=0.004) for veil in veils], folder / VEIL)
 
 
-def _spectacled(known, folder):
+def _spectacled(known: Mapping[str, pairs.Pair], folder: Path) -> pairs.Pair:
     pair = known["pairs/image/silhouette.jpg"]
     sky = pairs.rgb(pair.image)[240:280, 900:960].mean((0, 1))
     glasses = drawn.photographed(drawn.glasses(POSE, pair.truth, sky), blur=0.8, grain=0.003)
     return _behind(pair, [glasses], folder / GLASSES)
 
 
-def _behind(pair, layers, path):
+def _behind(pair: pairs.Pair, layers: Sequence[drawn.Layer], path: Path) -> pairs.Pair:
     """A pair as it is seen behind layers, the last of them nearest."""
-    picture, truth = pairs.rgb(pair.image), pair.truth
+    picture: drawn.Field = pairs.rgb(pair.image)
+    truth: drawn.Field = pair.truth
     for layer in layers:
         picture, truth = layer.over(picture), layer.over(truth)
     return _written(path, picture, truth)
 
 
-def _written(path, picture, truth):
+def _written(path: Path, picture: drawn.Field, truth: drawn.Field) -> pairs.Pair:
     levels = np.rint(255 * np.clip(picture, 0, 1))
     cv2.imwrite(str(path), levels[..., ::-1].astype(np.uint8))
-    return pairs.Pair(path.stem, path, truth)
+    return pairs.Pair(path.stem, path, np.asarray(truth, np.float32))
 
 
-def _row(photo, mattes, best, inside):
-    panels = [cv2.imread(str(photo))[inside]]
+def _row(photo: Path, mattes: Mapping[str, Field], best: Path, inside: Square) -> NDArray[np.uint8]:
+    panels = [_seen(pairs.levels(photo, cv2.IMREAD_COLOR)[inside])]
     for alpha in mattes.values():
-        panels.append(cv2.cvtColor(np.rint(255 * alpha).astype(np.uint8), cv2.COLOR_GRAY2BGR))
-    cutout = cv2.imread(str(best / f"{photo.stem}.cutout.png"), cv2.IMREAD_UNCHANGED)[inside]
-    share = cutout[..., 3:] / 255
-    panels.append(np.rint(cutout[..., :3] * share + np.array(BEHIND) * (1 - share)).astype(np.uint8))
+        panels.append(_seen(np.dstack([alpha] * 3)))
+    cutout = pairs.levels(best / f"{photo.stem}.cutout.png")[inside]
+    share = cutout[..., 3:]
+    panels.append(_seen(cutout[..., :3] * share + np.array(BEHIND, np.float32) / 255 * (1 - share)))
     large = [cv2.resize(p, None, fx=ZOOM, fy=ZOOM, interpolation=cv2.INTER_NEAREST) for p in panels]
     return np.hstack([np.pad(p, ((3, 3), (3, 3), (0, 0)), constant_values=255) for p in large])
 
 
-def _say(name, mattes, truth):
+def _seen(levels: drawn.Field) -> NDArray[np.uint8]:
+    return np.rint(255 * levels).astype(np.uint8)
+
+
+def _say(name: str, mattes: Mapping[str, Field], truth: Field) -> None:
     """The sum of differences inside of a crop, in thousands of pixels, as SAD counts them."""
     sums = (f"{profile} {np.abs(alpha - truth).sum() / 1000:.2f}" for profile, alpha in mattes.items())
     sys.stdout.write(f"{name}: {', '.join(sums)}\n")
