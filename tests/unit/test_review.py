@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from importlib.resources import files
+
 import numpy as np
 import pytest
 
@@ -9,12 +12,12 @@ from watcher.pipeline.review import (
     LOOKS_DISAGREE,
     MOSTLY_UNCERTAIN,
     NOTHING_FOUND,
-    REASONS,
     TOUCHES_EVERY_BORDER,
     amounts,
     is_noise,
     review,
 )
+from watcher.web.page import WORDS
 
 
 def portrait() -> np.ndarray:
@@ -80,5 +83,9 @@ def test_one_pixel_can_be_reviewed():
     assert review(np.ones((1, 1), np.float32)).coverage == 1
 
 
-def test_every_flag_has_its_words():
-    assert set(REASONS) == {NOTHING_FOUND, TOUCHES_EVERY_BORDER, MOSTLY_UNCERTAIN, LOOKS_DISAGREE}
+def test_every_flag_has_its_words_on_the_page_and_stands_in_the_sidecar_s_schema():
+    flags = {NOTHING_FOUND, TOUCHES_EVERY_BORDER, MOSTLY_UNCERTAIN, LOOKS_DISAGREE}
+    assert set(WORDS) == flags
+    schema = json.loads(files("watcher.pipeline").joinpath("sidecar.schema.json").read_text())
+    shown = schema["$defs"]["sidecar"]["properties"]["review"]["properties"]["flags"]
+    assert set(shown["items"]["enum"]) == flags

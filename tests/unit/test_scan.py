@@ -48,7 +48,7 @@ def test_only_regular_files_that_are_wanted_are_listed(hot, tmp_path):
     assert listing["a.jpg"] == Stamp.of((hot / "a.jpg").stat())
     assert walked.symlinks == 3
     assert walked.ignored == 3  # notes, pipe, socket
-    assert walked.complete
+    assert walked.unreadable == []
 
 
 def test_a_name_that_is_not_utf8_is_listed(hot):
@@ -67,7 +67,7 @@ def test_a_file_that_vanishes_while_listing_is_passed_over(hot):
         for path in hot.iterdir():
             path.unlink()
     assert len(seen) == 1
-    assert walked.complete
+    assert walked.unreadable == []
 
 
 def test_an_absent_root_is_an_error_and_not_an_empty_list(tmp_path):
@@ -84,7 +84,6 @@ def test_a_sub_folder_that_cannot_be_read_is_reported(hot, permissions):
         walked = _walk(hot)
         assert [relpath for relpath, _ in walked] == ["b.jpg"]
         assert walked.unreadable == ["closed"]
-        assert not walked.complete
     finally:
         (hot / "closed").chmod(stat.S_IRWXU)
 

@@ -39,11 +39,6 @@ class Walk:
     symlinks: int = 0
     ignored: int = 0
 
-    @property
-    def complete(self) -> bool:
-        """Whether every folder could be listed."""
-        return not self.unreadable
-
     def __iter__(self) -> Iterator[tuple[str, Stamp]]:
         self.unreadable, self.symlinks, self.ignored = [], 0, 0
         folders = list(self.start)

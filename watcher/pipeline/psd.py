@@ -19,14 +19,13 @@ from watcher.pipeline import colour, openers, picture
 from watcher.pipeline.picture import Picture
 
 _HEADER = struct.Struct(">4sH6xHIIHH")
-_BITMAP, _GREY, _INDEXED, _RGB, _CMYK, _MULTICHANNEL, _DUOTONE, _LAB = 0, 1, 2, 3, 4, 7, 8, 9
+_BITMAP, _GREY, _INDEXED, _RGB, _CMYK, _DUOTONE, _LAB = 0, 1, 2, 3, 4, 8, 9
 _COLOURS = {_GREY: 1, _DUOTONE: 1, _RGB: 3, _CMYK: 4, _LAB: 3}
 _RAW, _PACKED = 0, 1
 _RESOLUTION, _ICC, _VERSION, _EXIF, _XMP = 1005, 1039, 1057, 1058, 1060
 _MOST_CHANNELS = 56
 # Blocks whose length has eight bytes in a PSB.
 _LONG_BLOCKS = (b"LMsk", b"Lr16", b"Lr32", b"Layr", b"Mt16", b"Mt32", b"Mtrn", b"Alph", b"FMsk", b"lnk2")
-_FLATTEN = "Flatten it, or export it as 16-bit TIFF."
 
 
 @dataclass(frozen=True, slots=True)

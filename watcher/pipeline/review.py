@@ -21,13 +21,6 @@ TOUCHES_EVERY_BORDER = "touches_every_border"
 MOSTLY_UNCERTAIN = "mostly_uncertain"
 LOOKS_DISAGREE = "looks_disagree"
 
-REASONS = {
-    NOTHING_FOUND: "no person was found, or only a very small one",
-    TOUCHES_EVERY_BORDER: "the matte covers all four borders: probably the background was taken for a person",
-    MOSTLY_UNCERTAIN: "the engine was unsure about much of the matte",
-    LOOKS_DISAGREE: "the engine saw something else at each of three sizes",
-}
-
 
 def review(alpha: NDArray[np.float32], *, disagree: bool = False) -> Review:
     """Coverage (mean alpha), uncertainty (0 for a hard matte, 0.25 and more for fog) and flags.
