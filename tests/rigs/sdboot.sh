@@ -44,12 +44,19 @@ make_cgroups() {
         group=/sys/fs/cgroup/${controller#name=}${path%/}/sdboot.$name
         # One that is mounted nowhere counts for nobody.
         if [ "$number" = 0 ] || [ ! -d "${group%/*}" ]; then continue; fi
+        if ! needed "$controller" && ! mkdir -p "$group" 2>/dev/null; then continue; fi
         make_group "$group"
         if [ "$controller" = cpuset ]; then # without these nothing may enter
             cat "$group/../cpuset.cpus" >"$group/cpuset.cpus" && cat "$group/../cpuset.mems" >"$group/cpuset.mems" ||
                 fail "cannot give $group its processors and memory"
         fi
     done </proc/self/cgroup
+}
+
+# What units of ours are held to. Of the other controllers a host may lack some, or keep them to itself.
+needed() {
+    case $1 in name=systemd | memory | pids) return 0 ;; esac
+    return 1
 }
 
 # Its name is printed first: what is half made is removed as well.
@@ -186,7 +193,7 @@ mount_cgroups() {
             mkdir "$folder"
             named=
             [ "${controller#name=}" = "$controller" ] || named=none,
-            mount -t cgroup -o "$named$controller" cgroup "$folder"
+            mount -t cgroup -o "$named$controller" cgroup "$folder" || ! needed "$controller"
         fi
     done </proc/self/cgroup
 }
