@@ -38,7 +38,7 @@ WORDS = {
     "nothing_found": "no person was found",
     "touches_every_border": "covers all four borders",
     "mostly_uncertain": "unsure about much of it",
-    "looks_disagree": "two looks at it disagree",
+    "looks_disagree": "no two of three looks at it agree",
 }
 
 
