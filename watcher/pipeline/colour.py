@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import struct
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -147,7 +148,7 @@ def between(levels: NDArray[np.uint8], own: bytes | None, wanted: bytes | None) 
         return levels
 
 
-# --- A profile of our own --------------------------------------------------------------------
+# --- Profiles of our own ---------------------------------------------------------------------
 
 # Adobe RGB (1998): the primaries adapted to D50, and the gamma 2 + 51/256.
 ADOBE_GAMMA = 563 / 256
@@ -158,20 +159,36 @@ _D50 = (0.9642, 1.0, 0.8249)
 @functools.cache
 def adobe_rgb() -> bytes:
     """An ICC profile (ICC.1:2001-04, matrix and curves) of Adobe RGB (1998)."""
-    name = b"Compatible with Adobe RGB (1998)\0"
+    return matrix_profile("Compatible with Adobe RGB (1998)", _ADOBE, power(ADOBE_GAMMA))
+
+
+def power(gamma: float) -> bytes:
+    """A curve for `matrix_profile`: light is the level to the power of `gamma`, below 256."""
+    return b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256))
+
+
+def sampled(levels: NDArray[np.uint16]) -> bytes:
+    """A curve for `matrix_profile`: the light, 0..65535, of evenly spaced levels."""
+    return b"curv" + bytes(4) + struct.pack(">I", len(levels)) + levels.astype(">u2").tobytes()
+
+
+def matrix_profile(name: str, primaries: Sequence[Sequence[float]], curve: bytes) -> bytes:
+    """`primaries`: XYZ of full red, green and blue, adapted to D50; `curve`: one for all three."""
+    words = name.encode("ascii") + b"\0"
     tags = {
-        b"desc": b"desc" + bytes(4) + struct.pack(">I", len(name)) + name + bytes(78),
+        b"desc": b"desc" + bytes(4) + struct.pack(">I", len(words)) + words + bytes(78),
         b"cprt": b"text" + bytes(4) + b"No copyright, use freely\0",
         b"wtpt": _xyz(*_D50),
     }
-    for letter, primary in zip("rgb", _ADOBE, strict=True):
+    for letter, primary in zip("rgb", primaries, strict=True):
         tags[f"{letter}XYZ".encode()] = _xyz(*primary)
-        tags[f"{letter}TRC".encode()] = b"curv" + bytes(4) + struct.pack(">IH", 1, round(ADOBE_GAMMA * 256))
+        tags[f"{letter}TRC".encode()] = curve
     table, content = b"", b""
     start = 128 + 4 + 12 * len(tags)
     for tag, body in tags.items():
-        table += tag + struct.pack(">II", start + len(content), len(body))
-        content += body + bytes(-len(body) % 4)
+        at = content.find(body)  # the three curves are one
+        table += tag + struct.pack(">II", start + (at if at >= 0 else len(content)), len(body))
+        content += body + bytes(-len(body) % 4) if at < 0 else b""
     header = struct.pack(
         ">I4xI4s4s4s6H4s28x", start + len(content), 0x02400000, b"mntr", b"RGB ", b"XYZ ",
         2000, 1, 1, 0, 0, 0, b"acsp",

@@ -5,18 +5,15 @@ from __future__ import annotations
 import io
 import re
 import struct
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from watcher.domain import Pixels
-from watcher.pipeline import openers, picture
+from watcher.pipeline import openers, picture, spaces
 from watcher.pipeline.picture import Picture
-
-# PQ and HLG (ITU-T H.273, transfer characteristics): brighter than white, which we cannot show.
-_HDR_CURVES = (16, 18)
-_HDR = "its colours are HDR (PQ or HLG); they were taken for sRGB and look flat"
 
 
 def heif(content: bytes) -> Picture | None:
@@ -30,12 +27,17 @@ def heif(content: bytes) -> Picture | None:
     # pillow-heif shifts the levels up to 16 bits, which leaves white a little short of white.
     shifted = np.right_shift(np.asarray(found), 16 - bits)
     levels = picture.full_scale(shifted.astype(np.uint16, copy=False), bits)
-    made = picture.coloured(levels, found.info.get("icc_profile"), grey=levels.ndim == 2)
+    profile, warnings = _profile_of(found.info, content)
+    made = picture.coloured(levels, profile, grey=levels.ndim == 2)
+    made.warnings += warnings
     made.exif, made.xmp = found.info.get("exif"), found.info.get("xmp")
     made.orientation = 1
-    if (found.info.get("nclx_profile") or {}).get("transfer_characteristics") in _HDR_CURVES:
-        made.warnings.append(_HDR)
     return made
+
+
+def _profile_of(told: Mapping[Any, Any], content: bytes) -> tuple[bytes | None, list[str]]:
+    profile: bytes | None = told.get("icc_profile")
+    return (profile, []) if profile else spaces.of_container(content)
 
 
 # An AV1 configuration (AV1-ISOBMFF 2.3): marker and version, sequence profile, then the depth.
@@ -52,7 +54,9 @@ def avif(content: bytes) -> Picture | None:
 
     levels: NDArray[Any] = imagecodecs.avif_decode(content, index=0)
     with openers.opened(content, "AVIF") as image:
-        made = picture.coloured(picture.full_scale(levels, bits), image.info.get("icc_profile"))
+        profile, warnings = _profile_of(image.info, content)
+        made = picture.coloured(picture.full_scale(levels, bits), profile)
+        made.warnings += warnings
         # Pillow tells `irot` and `imir` as an orientation; libavif leaves the pixels lying.
         made.exif, made.xmp = image.info.get("exif"), image.info.get("xmp")
     return made

@@ -20,6 +20,7 @@ _ORIENTATION = 0x0112
 _SHORT, _LONG = 3, 4
 _ENTRY = 12
 _EXIF_IFD, _GPS_IFD = 0x8769, 0x8825
+_SPACE, _INTEROPERABILITY = 0xA001, 0xA005
 _THUMBNAIL, _THUMBNAIL_BYTES = 0x0201, 0x0202
 # ImageWidth and ImageLength of the main directory, PixelXDimension and PixelYDimension of EXIF's.
 _WIDTHS, _HEIGHTS = (0x0100, 0xA002), (0x0101, 0xA003)
@@ -137,6 +138,42 @@ def _main_and_exif(block: bytearray, order: str, start: int) -> list[int]:
         _value(block, order, entry) for entry, tag, _, _ in _entries(block, order, start) if tag == _EXIF_IFD
     ]
     return [start, *inner[:1]]
+
+
+def says_adobe_rgb(block: bytes) -> bool:
+    """Whether a camera says Adobe RGB: DCF 2.0's "R03", or the colour space 2 that some write, and not sRGB."""
+    block = block.removeprefix(_PREFIX)
+    try:
+        order, start = _header(block)
+        inner = _led_to(block, order, start, _EXIF_IFD)
+        if inner is None:
+            return False
+        spaces = [
+            _value(block, order, entry) for entry, tag, _, _ in _entries(block, order, inner) if tag == _SPACE
+        ]
+        if spaces and spaces[0] in (1, 2):
+            return spaces[0] == 2
+        odd = _led_to(block, order, inner, _INTEROPERABILITY)
+        if odd is None:
+            return False
+        return any(
+            tag == 1 and block[entry + 8 : entry + 11] == b"R03"
+            for entry, tag, _, _ in _entries(block, order, odd)
+        )
+    except (struct.error, ValueError):
+        return False
+
+
+def _led_to(block: bytes, order: str, directory: int, wanted: int) -> int | None:
+    """Where the directory begins that `directory` refers to by tag `wanted`."""
+    return next(
+        (
+            _value(block, order, entry)
+            for entry, tag, _, _ in _entries(block, order, directory)
+            if tag == wanted
+        ),
+        None,
+    )
 
 
 def without_gps(block: bytes) -> bytes | None:

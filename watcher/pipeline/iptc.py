@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -12,7 +11,6 @@ from watcher.pipeline import png
 PHOTOSHOP = b"Photoshop 3.0\0"
 RESOURCE = 0x0404
 _RAW_KEYWORD = b"Raw profile type iptc"
-_RAW = re.compile(rb"\n[^\n]*\n\s*(\d+)\n([0-9a-fA-F\s]+)")
 _MARK = 0x1C
 _UTF8 = b"\x1b%G"
 
@@ -106,17 +104,9 @@ def _of_tiff(content: bytes) -> bytes | None:
 
 def _of_png(content: bytes) -> bytes | None:
     """As ImageMagick and ExifTool write it: hex in a compressed text chunk."""
-    for kind, start, end in png.chunks(content):
-        if kind not in (b"zTXt", b"tEXt"):
-            continue
-        keyword, _, rest = content[start:end].partition(b"\0")
-        if keyword != _RAW_KEYWORD:
-            continue
-        text = png.inflated(rest[1:]) if kind == b"zTXt" else rest
-        if text is None or (found := _RAW.match(text)) is None:
-            return None
-        record = bytes.fromhex(found[2].decode("ascii"))
-        return resource_in(record, RESOURCE) if record.startswith(b"8BIM") else _checked(record)
+    for name, record in png.raw_profiles(content):
+        if name == b"iptc":
+            return resource_in(record, RESOURCE) if record.startswith(b"8BIM") else _checked(record)
     return None
 
 

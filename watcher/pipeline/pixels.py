@@ -10,9 +10,10 @@ from typing import cast
 import cv2
 import numpy as np
 import simplejpeg
+from PIL import Image
 
 from watcher.domain import Pixels
-from watcher.pipeline import deep, exif, iptc, jxl, openers, png, psd, raw, tiff
+from watcher.pipeline import deep, exif, iptc, jxl, openers, png, psd, raw, spaces, tiff
 from watcher.pipeline.picture import BAD_PROFILE, SEVERAL, Picture, coloured, dpi_of, of_image
 
 # Their remarks about a stranger's file would fill the log; the exception says enough.
@@ -84,13 +85,25 @@ def _by_pillow(content: bytes, kind: str) -> Picture:
     with openers.opened(content, kind) as image:
         several = getattr(image, "n_frames", 1) > 1 and image.format not in ("MPO", "PSD")
         image.load()
-        picture = of_image(image, image.info.get("icc_profile"))
+        profile, warnings = _profile_of(image, content, kind)
+        picture = of_image(image, profile)
+        picture.warnings += warnings
         picture.exif = image.info.get("exif") or None
         picture.xmp = image.info.get("xmp")
         picture.dpi = dpi_of(image)
     if several:
         picture.warnings.append(SEVERAL)
     return picture
+
+
+def _profile_of(image: Image.Image, content: bytes, kind: str) -> tuple[bytes | None, list[str]]:
+    """The profile that came with an image, or one that says what its file says in other words; and warnings."""
+    profile: bytes | None = image.info.get("icc_profile")
+    if profile is not None or image.mode in ("CMYK", "LAB"):
+        return profile, []
+    if kind in ("HEIF", "AVIF"):
+        return spaces.of_container(content)
+    return spaces.of_exif(image.info.get("exif")), []
 
 
 def _jpeg(content: bytes, kind: str, room: mmap.mmap | None) -> Picture:
@@ -109,7 +122,7 @@ def _jpeg(content: bytes, kind: str, room: mmap.mmap | None) -> Picture:
             picture = _by_pillow(content, kind)
             picture.warnings.append(f"the JPEG is not quite regular: {error}")
             return picture
-        picture = coloured(pixels, image.info.get("icc_profile"))
+        picture = coloured(pixels, _profile_of(image, content, kind)[0])
         picture.exif, picture.xmp = image.info.get("exif"), image.info.get("xmp")
         picture.dpi = dpi_of(image)
     return picture
@@ -119,7 +132,7 @@ def _png(content: bytes, kind: str) -> Picture:
     """Only the chunks that make pixels reach a decoder: no bomb in a comment, no libpng remarks."""
     found = {name: content[start:end] for name, start, end in png.chunks(content) if name in _PNG_TOLD}
     bare = png.only(content, _PNG_PIXELS)
-    profile = png.profile_in(found[b"iCCP"]) if b"iCCP" in found else None
+    profile, warnings = _png_profile(found)
     depth, colours = content[24], content[25]
     if depth >= 8 and colours != _PALETTE and b"tRNS" not in found:
         picture = coloured(_by_libpng(bare), profile, grey=colours in (0, 4))
@@ -129,18 +142,28 @@ def _png(content: bytes, kind: str) -> Picture:
         with openers.opened(bare, kind) as image:
             image.load()
             picture = of_image(image, profile)
-    if b"iCCP" in found and profile is None:
-        picture.warnings.append(BAD_PROFILE)
+    picture.warnings += warnings
     if b"acTL" in found:
         picture.warnings.append("it is an animation; only its still picture was used")
-    picture.exif = found.get(b"eXIf")
-    picture.xmp = png.xmp_in(found[b"iTXt"]) if b"iTXt" in found else None
+    picture.exif, picture.xmp = png.exif_and_xmp(content)
     picture.dpi = _png_dpi(found.get(b"pHYs"))
     return picture
 
 
-_PNG_TOLD = frozenset({b"iCCP", b"eXIf", b"iTXt", b"pHYs", b"acTL", b"tRNS"})
+_PNG_TOLD = frozenset({b"iCCP", b"cICP", b"sRGB", b"gAMA", b"cHRM", b"pHYs", b"acTL", b"tRNS"})
 _PALETTE = 3
+
+
+def _png_profile(found: dict[bytes, bytes]) -> tuple[bytes | None, list[str]]:
+    """The profile of the first that is there, in the order of PNG's third edition (4.3); and warnings."""
+    if len(points := found.get(b"cICP", b"")) == 4:
+        return spaces.of_code_points(*points[:2]), [spaces.HDR] if spaces.is_hdr(points[1]) else []
+    if b"iCCP" in found:
+        profile = png.profile_in(found[b"iCCP"])
+        return profile, [BAD_PROFILE] if profile is None else []
+    if b"gAMA" in found and b"sRGB" not in found:
+        return spaces.of_png_gamma(found[b"gAMA"], found.get(b"cHRM")), []
+    return None, []
 
 
 def _by_libpng(content: bytes) -> Pixels:

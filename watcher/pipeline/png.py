@@ -5,9 +5,11 @@ Decodes no pixels.
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 import numpy as np
 from isal import isal_zlib
@@ -21,6 +23,9 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 XMP_KEYWORD = b"XML:com.adobe.xmp"
 # Far above any real profile or XMP packet, far below what could hurt.
 MAX_INFLATED = 16 << 20
+_EXIF, _XAP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
+_RAW = b"Raw profile type "
+_RAW_BODY = re.compile(rb"\n[^\n]*\n\s*(\d+)\n([0-9a-fA-F\s]+)")
 _COLOUR_TYPE = {1: 0, 3: 2, 4: 6}
 _UP_FILTER = 2
 _STRIP_BYTES = 1 << 20
@@ -163,6 +168,38 @@ def xmp_in(body: bytes) -> bytes | None:
         return None
     text = rest[2:].partition(b"\0")[2].partition(b"\0")[2]
     return inflated(text) if rest[0] else text
+
+
+def exif_and_xmp(content: bytes) -> tuple[bytes | None, bytes | None]:
+    """An EXIF block and an XMP packet, from chunks of their own or, where there are none, from raw profiles."""
+    exif = xmp = None
+    for kind, start, end in chunks(content):
+        if kind == b"eXIf":
+            exif = exif or content[start:end]
+        elif kind == b"iTXt":
+            xmp = xmp or xmp_in(content[start:end])
+    if exif is None or xmp is None:
+        for keyword, body in raw_profiles(content):
+            if keyword in (b"exif", b"APP1") and body.startswith(_EXIF):
+                exif = exif or body.removeprefix(_EXIF)
+            elif keyword in (b"xmp", b"APP1"):
+                xmp = xmp or body.removeprefix(_XAP)
+    return exif, xmp
+
+
+def raw_profiles(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(name, bytes) of what ImageMagick and ExifTool, in their older versions, wrote as hex in text chunks.
+
+    What is damaged is passed over.
+    """
+    for kind, start, end in chunks(content):
+        if kind not in (b"zTXt", b"tEXt") or content[start : start + len(_RAW)] != _RAW:
+            continue
+        keyword, _, rest = content[start:end].partition(b"\0")
+        text = inflated(rest[1:]) if kind == b"zTXt" else rest
+        if text is not None and (found := _RAW_BODY.match(text)) is not None:
+            with suppress(ValueError):
+                yield keyword.removeprefix(_RAW), bytes.fromhex(found[2].decode("ascii"))
 
 
 def inflated(packed: bytes) -> bytes | None:
