@@ -167,6 +167,27 @@ def test_one_waits_where_both_need_the_very_name(names, tmp_path, eventually, du
     assert order == ["first", "second"]
 
 
+def test_two_that_differ_in_case_only_keep_their_names_when_both_are_done_anew_at_once(
+    names, tmp_path, eventually
+):
+    assert run(names, "a.jpg", tmp_path) == "a.matte.json"
+    assert run(names, "A.jpg", tmp_path) == "A.matte.json"
+    got: list[str] = []
+    thread = threading.Thread(target=lambda: got.append(run(names, "A.jpg", tmp_path)))
+    with claim(names, "a.jpg", tmp_path):
+        thread.start()
+        eventually(lambda: names._changed._waiters)
+    thread.join(10)
+    assert got == ["A.matte.json"]
+
+
+def test_a_photo_for_which_no_name_is_left_is_refused_in_words(names, tmp_path, monkeypatch):
+    monkeypatch.setattr("watcher.pipeline.naming._MOST", 3)
+    assert [run(names, f"a.{ending}", tmp_path) for ending in ("jpg", "png")]
+    with pytest.raises(InputRejected, match="2 results named a"), claim(names, "a.tif", tmp_path):
+        pass
+
+
 def test_an_error_gives_the_name_back(names, tmp_path):
     with pytest.raises(ZeroDivisionError), claim(names, "a.jpg", tmp_path):
         raise ZeroDivisionError

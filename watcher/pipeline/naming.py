@@ -25,6 +25,8 @@ from watcher.pipeline.sidecar import REPORT, SIDECAR
 _NAME_BYTES = 255
 # "." and ".<job id>.hotmatte.tmp" around a temporary's name, and "_9999" in it.
 _ROOM = 1 + len(".999999999999.hotmatte.tmp") + len("_9999")
+# Numbers of results, and of reports, of one name.
+_MOST = 10_000
 
 _NOTHING_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
@@ -114,10 +116,11 @@ def claimed(
     vary = reserved is not None
     held: list[str] = []
     try:
-        for base in _candidates(owner, folder, first, all_suffixes, duplicates, vary=vary):
+        for base, own in _candidates(owner, folder, first, all_suffixes, duplicates, vary=vary):
             # Text takes a fraction of the time that paths take to be put together and read again.
             paths = [f"{folder}/{base}{suffix}" for suffix in all_suffixes]
-            if not names.reserve(paths, owner, wait=duplicates != "number"):
+            # Its own name may be in the hands of a neighbour that differs in case only: it comes back.
+            if not names.reserve(paths, owner, wait=own or duplicates != "number"):
                 continue
             held = paths
             whose = holder(folder, base, all_suffixes, vary=vary)
@@ -134,6 +137,10 @@ def claimed(
                 )
             names.release(held)
             held = []
+        raise InputRejected(
+            f"there are {_MOST - 1} results named {first} already",
+            remedy="Rename the photo, or clear the output folder.",
+        )
     finally:
         names.release(held)
 
@@ -187,26 +194,26 @@ def _candidates(
     duplicates: Duplicates,
     *,
     vary: bool,
-) -> Iterator[str]:
-    """The owner's own name, if it has one; else each free one, in order."""
+) -> Iterator[tuple[str, bool]]:
+    """The owner's own name, if it has one, then each free one, in order; and whether it is its own."""
     if duplicates != "number":
-        yield first
+        yield first, False
         return
     free = []
-    for number in range(1, 10_000):
+    for number in range(1, _MOST):
         base = first if number == 1 else f"{first}_{number}"
         whose = holder(folder, base, suffixes, vary=vary)
         if whose == owner:
-            yield base
-            return
+            yield base, True
+            break  # and on, should it have been taken away meanwhile
         if whose is None:
             free.append(base)
         # One gap may be where a neighbour's results were removed; two are the end.
         if len(free) == 2:
             break
-    yield from free
+    yield from ((base, False) for base in free)
     start = number + 1
-    yield from (f"{first}_{number}" for number in range(start, 10_000))
+    yield from ((f"{first}_{number}", False) for number in range(start, _MOST))
 
 
 def place_of(
@@ -242,10 +249,10 @@ def _bytes(name: str) -> bytes:
 
 def report_of(folder: Path, base: str, owner: Owner) -> Path:
     """The report that is `owner`'s, or where it may go without touching anybody else's."""
-    for number in range(1, 10_000):
+    for number in range(1, _MOST):
         path = folder / ((base if number == 1 else f"{base}_{number}") + REPORT)
         if not _exists(path):
             return path
         if sidecar.owner_in(path.read_bytes()) == (owner.folder, owner.relpath):
             return path
-    raise InputRejected(f"there are 9999 reports named {base} already")
+    raise InputRejected(f"there are {_MOST - 1} reports named {base} already")
