@@ -115,6 +115,8 @@ def test_what_is_no_photo_is_refused_before_it_is_kept(web: WebRig, client: http
     assert code(client.post("/v1/jobs", content=b"hello")) == (400, "failed_to_read_image")
     assert code(client.post("/v1/jobs", files={"other": ("a.jpg", jpeg(1))})) == (400, "missing_source")
     assert code(client.post("/v1/jobs", data={"file": "text"})) == (400, "failed_to_read_image")
+    two = [("file", ("a.jpg", jpeg(1))), ("file", ("b.jpg", jpeg(2)))]
+    assert code(client.post("/v1/jobs", files=two)) == (400, "invalid_request"), "one of them would be lost"
     assert code(client.post("/v1/jobs", content=b"x" * 2_000_000)) == (413, "file_too_large")
     pieces = (b"x" * 100_000 for _ in range(20))
     assert code(client.post("/v1/jobs", content=pieces)) == (413, "file_too_large")

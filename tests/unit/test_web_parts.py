@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from starlette.types import Message, Receive, Scope, Send
 
 from watcher import bell, drop
 from watcher.desk import Desk
@@ -21,12 +22,58 @@ from watcher.errors import HostError
 from watcher.health import JOURNAL
 from watcher.journal import Journal
 from watcher.web.keys import KeyRing, signing_secret
-from watcher.web.limits import Rates, Turns
+from watcher.web.limits import BodyLimit, Rates, Turns
 from watcher.web.progress import Progress
 from watcher.web.refusal import Refused
 from watcher.web.results import unprinted
 from watcher.web.serve import _listen_tcp
 from watcher.web_settings import Web
+
+# --- Bodies --------------------------------------------------------------------------------
+
+
+def test_an_upload_that_stops_arriving_gives_its_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("watcher.web.limits.STALL_S", 0.05)
+    under_way: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        under_way.append("entered")
+        try:
+            while (await receive()).get("more_body"):
+                pass
+        finally:
+            under_way.append("left")
+
+    came = [{"type": "http.request", "body": b"x" * 10, "more_body": True}]
+
+    async def receive() -> Message:
+        return came.pop() if came else await asyncio.get_running_loop().create_future()
+
+    async def send(_: Message) -> None: ...
+
+    scope = {"type": "http", "headers": [(b"content-length", b"1000")]}
+    with pytest.raises(Refused, match="Nothing of the upload came") as refused:
+        asyncio.run(asyncio.wait_for(BodyLimit(app, 10_000)(scope, receive, send), 20))
+    assert (refused.value.status, under_way) == (408, ["entered", "left"])
+
+
+def test_whoever_waits_for_an_answer_may_be_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream of events listens for its visitor's leaving: no byte comes, and none is to come."""
+    monkeypatch.setattr("watcher.web.limits.STALL_S", 0.01)
+    heard: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        heard.append((await receive())["type"])
+
+    async def receive() -> Message:
+        await asyncio.sleep(0.1)
+        return {"type": "http.disconnect"}
+
+    async def send(_: Message) -> None: ...
+
+    asyncio.run(BodyLimit(app, 10_000)({"type": "http", "headers": []}, receive, send))
+    assert heard == ["http.disconnect"]
+
 
 # --- Keys ----------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ JobNumber = Annotated[int, Path(ge=1, lt=1 << 63, description="number of a job")
 FolderName = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 DENIED = answers(400, 403, 421, 422, 429, 503)
 MISSING = {**DENIED, **answers(404)}
-ANSWERS = {**MISSING, **answers(409, 411, 413)}
+ANSWERS = {**MISSING, **answers(408, 409, 411, 413)}
 IDEMPOTENCY = Header(
     min_length=1,
     max_length=255,

@@ -1,4 +1,4 @@
-"""What bounds strangers: requests a minute, bytes of a body, uploads at one time, photos that wait."""
+"""What bounds strangers: requests a minute, bytes of a body and pauses in it, uploads at one time, photos that wait."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from watcher.web.refusal import Refused, too_many
 REMEMBERED = 10_000
 MULTIPART_ROOM = 1 << 16
 DRAIN_S = 20.0
+# Without a byte of a body for so long its sender is gone: its place is somebody else's.
+STALL_S = 30.0
 CALM_S = 1.0
 # Seconds after which even the last in a line should ask again: the pace may have changed.
 LONGEST = 30.0
@@ -163,7 +165,7 @@ class Gate:
 
 
 class BodyLimit:
-    """Refuses a body of more than `most` bytes while it arrives.
+    """Refuses a body of more than `most` bytes while it arrives, and one that stopped arriving.
 
     Where an answer comes before the body is read (429, 403), the rest is read and thrown away:
     a client that is still sending would get a broken connection instead of the answer.
@@ -208,7 +210,7 @@ class _Body:
         return message
 
     async def _next(self) -> Message:
-        message = await self._receive()
+        message = await (self._receive() if self._ended else self._while_it_comes())
         self._asks_first = False
         if message["type"] == "http.request":
             self._came += len(message.get("body", b""))
@@ -216,6 +218,14 @@ class _Body:
         else:
             self._ended = True
         return message
+
+    async def _while_it_comes(self) -> Message:
+        try:
+            return await asyncio.wait_for(self._receive(), STALL_S)
+        except TimeoutError:
+            self._ended = True  # nothing more is waited for
+            words = f"Nothing of the upload came for {STALL_S:g} s"
+            raise Refused(408, "request_timeout", words, headers={"Connection": "close"}) from None
 
     async def drain(self, calm: Callable[[], Awaitable[None]]) -> None:
         if self._asks_first or self._ended:

@@ -116,7 +116,15 @@ async def form_of(request: Request) -> AsyncIterator[dict[str, str | UploadFile]
             raise Refused(400, "invalid_request", "The form cannot be read") from error
         raise
     try:
-        yield {name: value for name, value in form.multi_items()}
+        names = [name for name, _ in form.multi_items()]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise Refused(
+                400,
+                "invalid_request",
+                f"The form has more than one field called {twice!r}",
+                detail="Send each photo in a request of its own; nothing was kept.",
+            )
+        yield dict(form.multi_items())
     finally:
         await form.close()
 
