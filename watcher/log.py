@@ -40,6 +40,14 @@ def set_up(shape: Shape, level: str) -> None:
         logger.propagate = False
 
 
+def adopt(name: str, level: int) -> None:
+    """Have a library's logger speak as ours does: one event is one line, in the shape that is set up."""
+    logger = logging.getLogger(name)
+    logger.handlers[:] = LOGGER.handlers
+    logger.setLevel(level)
+    logger.propagate = False
+
+
 def shape_of(shape: Shape) -> Shape:
     """What `auto` means here: the journal where stderr goes there, text elsewhere."""
     if shape != "auto":

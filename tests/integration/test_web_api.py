@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,6 +126,23 @@ def test_what_is_no_photo_is_refused_before_it_is_kept(web: WebRig, client: http
     refused = client.post("/v1/jobs", params={"folder": "tiffs"}, content=jpeg(1))
     assert code(refused) == (400, "invalid_file_type")
     assert code(client.post("/v1/jobs", params={"folder": "nowhere"}, content=jpeg(1))) == (404, "not_found")
+    assert set(web.daemon.hot("api").iterdir()) <= before
+
+
+def test_an_upload_that_is_broken_off_leaves_a_line_in_the_log_and_nothing_else(web: WebRig) -> None:
+    before = set(web.daemon.hot("api").iterdir())
+    url = httpx.URL(web.url)
+    for head in ("", "Content-Type: multipart/form-data; boundary=b\r\n"):
+        said = web.log().count("broken off")
+        with socket.create_connection((url.host, url.port)) as sender:
+            lines = f"POST /v1/jobs HTTP/1.1\r\nHost: {url.host}:{url.port}\r\n{head}Content-Length: 1000\r\n\r\n--b"
+            sender.sendall(lines.encode())
+        web.until(lambda said=said: web.log().count("INFO upload broken off by its sender") > said)
+    with socket.create_connection((url.host, url.port)) as sender:
+        sender.sendall(b"\x16\x03\x01\r\n\r\n")
+        assert b" 400 " in sender.recv(1000)
+    web.until(lambda: "WARNING Invalid HTTP request" in web.log())
+    assert "Traceback" not in web.log()
     assert set(web.daemon.hot("api").iterdir()) <= before
 
 

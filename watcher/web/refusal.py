@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -11,8 +12,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from watcher.errors import WatcherError
+from watcher.log import event
 
 
 class Complaint(BaseModel):
@@ -85,6 +88,11 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(WatcherError)
     async def failed(_: Request, error: WatcherError) -> Response:
         return JSONResponse(body("unavailable", str(error), error.remedy), 503, {"Retry-After": "5"})
+
+    @app.exception_handler(ClientDisconnect)
+    async def left(request: Request, _: ClientDisconnect) -> Response:
+        event(logging.INFO, "upload broken off by its sender; nothing was kept", path=request.url.path)
+        return Response(status_code=400)  # to nobody
 
     @app.exception_handler(HTTPException)
     async def plain(_: Request, error: HTTPException) -> Response:

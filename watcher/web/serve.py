@@ -15,7 +15,7 @@ from watcher.config import Settings
 from watcher.errors import ConfigError, HostError
 from watcher.exits import IO, OK
 from watcher.health import Systemd
-from watcher.log import event
+from watcher.log import adopt, event
 from watcher.receivers import receivers_of
 from watcher.web.app import create_app
 from watcher.web.keys import KeyRing
@@ -57,8 +57,9 @@ def serve(settings: Settings, accepts: Accepts) -> int:
         )
     )
     server.systemd = Systemd()
-    for name in ("uvicorn", "uvicorn.error"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("uvicorn", "asyncio"):
+        adopt(name, logging.WARNING)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     # uvicorn raises the signal that ended it once more, for whoever was there before: we leave with 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
