@@ -14,7 +14,7 @@ import pytest
 import yaml
 from daemonrig import CARDS, check_set, jpeg
 
-from watcher import cli
+from watcher import cli, exits
 from watcher.commands import matte
 from watcher.download import download
 
@@ -95,6 +95,35 @@ def test_running_it_again_gives_the_same_files(run):
     assert status == 0
     assert {path.name: path.read_bytes() for path in Path("out").glob("*.png")} == before
     assert sorted(sets(Path("out")).values()) == ["a.jpg", "a.png"]
+
+
+def test_results_among_the_photos_are_no_photos(run):
+    Path("shoot/sub").mkdir(parents=True)
+    for name in ("shoot/a.jpg", "shoot/sub/b.jpg"):
+        Path(name).write_bytes(jpeg(1))
+    assert run("shoot", "-d", "shoot")[0] == 0
+    before = {path: path.stat().st_ino for path in Path("shoot").rglob("*") if "json" not in path.name}
+    status, said = run("shoot", "-d", "shoot")
+    assert status == 0, said
+    assert set(sets(Path("shoot"))) == {"a.matte.json", "sub/b.matte.json"}
+    assert {path for path in Path("shoot").rglob("*") if "json" not in path.name} == set(before)
+
+
+def test_results_into_a_file_are_wrong_usage(run):
+    Path("a.jpg").write_bytes(jpeg(1))
+    Path("out").write_text("mine")
+    status, said = run("a.jpg", "-d", "out")
+    assert status == exits.USAGE
+    assert "out is no folder" in said
+    assert Path("out").read_text() == "mine"
+
+
+def test_a_remedy_does_not_speak_of_a_daemon(run):
+    Path("cut.jpg").write_bytes(jpeg(1, width=64, height=64)[:-60])
+    status, said = run("cut.jpg", "-d", "out")
+    assert status == exits.SOME_FAILED
+    assert "Copy the photo again, then run the command again." in said
+    assert "by itself" not in Path("out/cut.error.json").read_text()
 
 
 def test_nothing_to_do_is_said(run):

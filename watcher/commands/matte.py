@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,18 @@ from watcher.domain import Job, Outcome, Source, Stamp, printable
 from watcher.download import download, is_url
 from watcher.endings import IMAGES
 from watcher.engine.card import card_folders, load_card
-from watcher.errors import Action, ConfigError, InputError, RetryPolicy, disposition
+from watcher.errors import (
+    Action,
+    ConfigError,
+    HostError,
+    InputChanged,
+    InputError,
+    InputNotReady,
+    InputRejected,
+    RetryPolicy,
+    WatcherError,
+    disposition,
+)
 from watcher.exits import OK, SOME_FAILED, USAGE
 from watcher.intake.names import Rules
 from watcher.intake.scan import walk
@@ -69,6 +81,10 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     log.set_up("text", "warning")
     if not args.inputs and not args.input:
         print("hotmatte matte: name photos, folders or URLs; see `hotmatte matte --help`", file=sys.stderr)
+        return USAGE
+    if args.output_dir.exists() and not args.output_dir.is_dir():
+        where = printable(str(args.output_dir))
+        print(f"hotmatte matte: {where} is no folder; name one for the results with -d", file=sys.stderr)
         return USAGE
     profile_name, profile = _profile(args, settings)
     with tempfile.TemporaryDirectory(prefix="hotmatte-") as aside:
@@ -155,8 +171,21 @@ def _folder(path: Path, args: argparse.Namespace) -> Folder:
 
 
 def _photos(folder: Folder, path: Path) -> Iterator[str]:
-    """By name, so that two runs number duplicates alike."""
-    yield from sorted(relpath for relpath, _ in walk(str(path), Rules(folder)))
+    """By name, so that two runs number duplicates alike. Results that lie among photos are none."""
+    results = set(_results(path))
+    photos = (relpath for relpath, _ in walk(str(path), Rules(folder)) if relpath not in results)
+    yield from sorted(photos)
+
+
+def _results(path: Path) -> Iterator[str]:
+    """What the sidecars below `path` list, relative to it."""
+    from watcher.pipeline.sidecar import SIDECAR, record_in
+
+    for told in path.rglob(f"*{SIDECAR}"):
+        with suppress(OSError):
+            record = record_in(told.read_bytes())
+            base = str(told.relative_to(path)).removesuffix(SIDECAR)
+            yield from (base + output.suffix for output in record.outputs) if record else ()
 
 
 def _work(settings: Settings, profile_name: str, roots: list[_Root], bar: Bar, *, fresh: bool) -> int:
@@ -213,6 +242,23 @@ def _jobs(roots: list[_Root]) -> Iterator[Job]:
             yield Job(next(ids), Source(root.name, relpath, stamp), 1, 1)
 
 
+# The remedies of these speak of what a daemon does by itself.
+_REMEDIES: dict[type[WatcherError], str] = {
+    InputChanged: "Run the command again once nobody writes to the photo.",
+    InputNotReady: "Copy the photo again, then run the command again.",
+    InputRejected: "Export the photo again in a supported format.",
+    HostError: "Free space or restore access, then run the command again.",
+}
+
+
+def _for_here(error: BaseException) -> BaseException:
+    """`error`, with a remedy for where no daemon runs."""
+    kind = next((kind for kind in _REMEDIES if isinstance(error, kind)), None)
+    if kind is not None and isinstance(error, WatcherError) and error.remedy == kind.remedy:
+        error.remedy = _REMEDIES[kind]
+    return error
+
+
 class _Batch:
     """Keeps the runner busy with a list of jobs. Errors are met as the daemon meets them."""
 
@@ -248,6 +294,7 @@ class _Batch:
         from watcher.pipeline.finish import report
         from watcher.telling import failure_of
 
+        error = _for_here(error)
         verdict = disposition(error, attempts=job.attempts, policy=self._policy)
         match verdict.action:
             # A file that nobody is writing does not get whole by waiting; an engine may recover.
