@@ -19,9 +19,13 @@ REPLACED = ".replaced"
 
 
 def save(journal: Path, target: Path) -> int:
-    """Copy `journal` to `target`, whole or not at all; how many jobs it holds. Raises HostError, ConfigError."""
+    """Copy `journal` to `target`, whole or not at all; how many jobs it holds. Raises HostError, ConfigError.
+
+    A file that is there is replaced if it is an older copy, and nothing else.
+    """
     temporary = target.with_name(f".{target.name}.tmp")
     try:
+        _require_replaceable(target, journal)
         temporary.unlink(missing_ok=True)
         with contextlib.closing(sqlite3.connect(journal, timeout=30.0)) as source:
             _copy(source, temporary)
@@ -37,6 +41,22 @@ def save(journal: Path, target: Path) -> int:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
     return jobs
+
+
+def _require_replaceable(target: Path, journal: Path) -> None:
+    """Raises ConfigError for what is no copy of ours: a photo, a device, the journal itself."""
+    remedy = "Name another file; this one was left as it is."
+    if not os.path.lexists(target):
+        return
+    if not target.is_file():
+        raise ConfigError([f"{target} is no file"], remedy=remedy)
+    if journal.exists() and target.samefile(journal):
+        raise ConfigError([f"{target} is the journal itself"], remedy=remedy)
+    if target.stat().st_size:
+        try:
+            check(target)
+        except ConfigError as error:
+            raise ConfigError([f"{target} is there and is no copy of a journal"], remedy=remedy) from error
 
 
 def check(copy: Path) -> int:

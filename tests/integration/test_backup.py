@@ -106,3 +106,28 @@ def test_what_is_no_whole_journal_is_refused_and_changes_nothing(rig: Callable[.
         assert f"{name}.sqlite" in refused.stderr
     assert (daemon.state / JOURNAL).read_bytes() == before
     assert daemon.counts() == {"done": 1}
+
+
+def test_a_copy_replaces_an_older_copy_and_nothing_else(rig: Callable[..., DaemonRig]) -> None:
+    daemon = rig()
+    daemon.start()
+    drop(daemon.hot() / "a.jpg", jpeg(1))
+    daemon.wait_done("a.jpg")
+    journal = daemon.state / JOURNAL
+    number = journal.stat().st_ino
+    photo = (daemon.hot() / "a.jpg").read_bytes()
+    for target, words in (
+        (daemon.hot() / "a.jpg", "no copy of a journal"),
+        (journal, "the journal itself"),
+        (daemon.hot(), "no file"),
+    ):
+        said = daemon.hotmatte("backup", str(target))
+        assert (said.returncode, words in said.stderr) == (exits.CONFIG, True), said.stderr
+    assert (daemon.hot() / "a.jpg").read_bytes() == photo
+    assert journal.stat().st_ino == number
+    copy = daemon.root / "copy.sqlite"
+    copy.touch()  # as mktemp makes them
+    for _ in range(2):
+        said = daemon.hotmatte("backup", str(copy))
+        assert said.returncode == 0, said.stderr
+    assert daemon.stop() == 0

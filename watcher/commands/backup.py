@@ -17,7 +17,9 @@ from watcher.journal_backup import save
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE", help="where the copy goes; is replaced if there")
+    parser.add_argument(
+        "file", type=Path, metavar="FILE", help="where the copy goes; an older copy there is replaced"
+    )
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
