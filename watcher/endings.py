@@ -12,7 +12,8 @@ HEIF_ENDINGS = ("heic", "heif", "hif")
 ENDINGS = (
     *JPEG_ENDINGS,
     *("png", "tif", "tiff", "webp", "bmp", "gif", *HEIF_ENDINGS, "avif", "jxl", "psd", "psb"),
-    *("jp2", "j2k", "jpx", "ppm", "tga", "mpo"),
+    *("jp2", "j2k", "jpx", "ppm", "pgm", "pnm", "tga", "mpo"),
+    "jfif",  # what Windows makes of a JPEG from a browser
     *RAW_ENDINGS,
 )
 IMAGES = tuple(f"*.{ending}" for ending in ENDINGS)

@@ -76,6 +76,7 @@ def _folder(assembly: Assembly, name: str, pauses: dict[str, Pause]) -> dict[str
         "oldest": None if status.oldest is None else printable(status.oldest),
         "oldest_since": None if status.oldest is None else round(time.time() - status.oldest_s),
         "symlinks_ignored": status.symlinks,
+        "others_ignored": status.ignored,
         "unreadable": [printable(relpath) for relpath in status.unreadable],
     }
 

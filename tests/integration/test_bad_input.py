@@ -185,12 +185,16 @@ def test_what_is_not_a_file_is_left_alone(daemon, tmp_path):
     (daemon.hot() / "link.jpg").symlink_to(outside)
     (daemon.hot() / "linked").symlink_to(tmp_path)
     (daemon.hot() / "folder.jpg").mkdir()
+    (daemon.hot() / "clip.mov").write_bytes(b"a video")
     drop(daemon.hot() / "folder.jpg" / "inner.jpg", jpeg(2))
     daemon.wait_done("folder.jpg/inner.jpg")
     daemon.hotmatte("rescan")
     daemon.wait(lambda: daemon.status()["folders"]["in"]["symlinks_ignored"] == 2, timeout=10)
     known = [daemon.state_of(name) for name in ("pipe.jpg", "link.jpg", "linked/outside.jpg", "folder.jpg")]
     assert known == [None] * 4
+    told = daemon.hotmatte("status").stdout
+    assert "2 symbolic links ignored" in told
+    assert "2 other files ignored" in told, "the pipe and the video"
 
 
 # --- Photos that change at the wrong moment ------------------------------------------------

@@ -61,6 +61,7 @@ def test_a_folder_that_is_paused_by_hand_stays_so_across_restarts(web: WebRig) -
     daemon.wait(lambda: daemon.status()["folders"]["in"]["state"] == "paused", timeout=10)
     assert "by hand" in daemon.status()["folders"]["in"]["reason"]
     daemon.stop()
+    assert "hotmatte resume in" in daemon.hotmatte("status").stdout, "also while no daemon says so"
     daemon.start()
     drop(daemon.hot() / "held.jpg", jpeg(60))
     daemon.wait(lambda: daemon.record("held.jpg"), timeout=10)

@@ -47,14 +47,16 @@ def gather(settings: Settings) -> dict[str, Any]:
     pid = holder(settings.state_dir)
     facts = read_snapshot(settings.state_dir) if pid else {}
     counts: dict[str, dict[str, int]] = {}
+    held: list[str] = []
     if journal := open_journal(settings):
         with journal:
-            counts = journal.counts()
+            counts, held = journal.counts(), sorted(journal.held())
     return {
         **facts,
         "running_pid": pid,
         "state_dir": str(settings.state_dir),
         "counts": counts,
+        "paused_by_hand": held,
         "configured": {name: printable(str(folder.path)) for name, folder in settings.folders.items()},
     }
 
@@ -67,6 +69,8 @@ def words(facts: dict[str, Any]) -> str:
     folders = facts.get("folders", {})
     for name, path in facts["configured"].items():
         lines += ["", *_folder(name, path, folders.get(name), facts["counts"].get(name, {}))]
+        if name in facts["paused_by_hand"] and not facts["running_pid"]:
+            lines.append(f"  paused by hand: `hotmatte resume {name}` lets its photos go on")
     for name in facts["counts"].keys() - facts["configured"].keys():
         waiting = facts["counts"][name].get("queued", 0)
         if waiting:
@@ -101,7 +105,8 @@ def _folder(name: str, path: str, folder: dict[str, Any] | None, counts: dict[st
             lines.append(f"  {folder['remedy']}")
         why = f" ({folder['observer_reason']})" if folder["observer_reason"] else ""
         lines.append(f"  observer: {folder['observer']}{why}; results in {folder['output']}")
-        lines.append(f"  {folder['files']} files at the last listing, which took {folder['listing_s']:.2f} s")
+        files = _count(folder["files"], "file")
+        lines.append(f"  {files} at the last listing, which took {folder['listing_s']:.2f} s")
         if folder["unsettled"]:
             oldest = (
                 f", {folder['oldest']} for {ago(time.time() - folder['oldest_since'])}"
@@ -110,10 +115,17 @@ def _folder(name: str, path: str, folder: dict[str, Any] | None, counts: dict[st
             )
             lines.append(f"  {folder['unsettled']} unsettled{oldest}")
         if folder["symlinks_ignored"]:
-            lines.append(f"  {folder['symlinks_ignored']} symbolic links ignored")
+            lines.append(f"  {_count(folder['symlinks_ignored'], 'symbolic link')} ignored")
+        if folder.get("others_ignored"):
+            others = _count(folder["others_ignored"], "other file")
+            lines.append(f"  {others} ignored: by name (see include and ignore), or no regular files")
         lines += [f"  cannot read {relpath}" for relpath in folder["unreadable"][:5]]
     numbers = [f"{counts.get(state, 0)} {word}" for state, word in STATES]
     return [*lines, "  " + ", ".join(numbers)]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 STATES = (("queued", "waiting"), ("running", "running"), ("done", "done"), ("quarantined", "in quarantine"))
