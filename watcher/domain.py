@@ -25,7 +25,11 @@ class Stamp:
 
     @classmethod
     def of(cls, status: os.stat_result) -> Stamp:
-        return cls(status.st_size, status.st_mtime_ns)
+        return cls(status.st_size, max(_FIRST_NS, min(_LAST_NS, status.st_mtime_ns)))
+
+
+# 1677 to 2262: what the journal's numbers hold. File systems hold more, and broken clients write it.
+_FIRST_NS, _LAST_NS = -(2**63), 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)

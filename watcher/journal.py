@@ -269,6 +269,11 @@ class Journal(JournalFile):
             found.setdefault(folder, {})[state] = count
         return found
 
+    def in_quarantine(self) -> dict[str, int]:
+        """How many photos of each folder failed and are still there: those that `records` lists."""
+        sql = "SELECT folder, count(*) FROM job WHERE state = 'quarantined' AND gone = 0 GROUP BY folder"
+        return dict(self._read(sql))
+
     def records(self, state: JobState, *, folder: str | None = None, limit: int = 100) -> list[Record]:
         """The latest jobs in `state`, newest first; quarantined ones only while their source is there."""
         where, args = "WHERE state = ?", [state.value]

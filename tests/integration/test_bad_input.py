@@ -197,6 +197,20 @@ def test_what_is_not_a_file_is_left_alone(daemon, tmp_path):
     assert "2 other files ignored" in told, "the pipe and the video"
 
 
+@pytest.mark.parametrize("year", [1500, 2400])
+def test_a_date_that_no_64_bits_hold_stops_nobody(daemon, year):
+    """In nanoseconds; file systems hold more than 1677 to 2262, and broken clients write it."""
+    name, seconds = f"of {year}.jpg", (year - 1970) * 31_556_952
+    aside = daemon.hot() / f".{name}.part"
+    aside.write_bytes(jpeg(year))
+    os.utime(aside, (seconds, seconds))
+    aside.replace(daemon.hot() / name)
+    drop(daemon.hot() / f"beside {year}.jpg", jpeg(year + 1))
+    daemon.wait_done(f"beside {year}.jpg")
+    daemon.wait_done(name)
+    assert "Traceback" not in daemon.log()
+
+
 # --- Photos that change at the wrong moment ------------------------------------------------
 
 

@@ -244,6 +244,8 @@ def test_what_failed_is_listed_with_its_reason_and_can_be_tried_again(rig):
     daemon.wait_done("notes.jpg")
     assert daemon.reports() == {}
     assert daemon.hotmatte("failed").stdout == "nothing failed\n"
+    told = daemon.hotmatte("status").stdout
+    assert "1 done, 0 in quarantine" in told, "the status tells what the list of failures tells"
 
 
 def test_submit_is_durable_before_it_returns_even_without_a_daemon(rig, tmp_path):

@@ -48,14 +48,16 @@ def gather(settings: Settings) -> dict[str, Any]:
     facts = read_snapshot(settings.state_dir) if pid else {}
     counts: dict[str, dict[str, int]] = {}
     held: list[str] = []
+    failed: dict[str, int] = {}
     if journal := open_journal(settings):
         with journal:
-            counts, held = journal.counts(), sorted(journal.held())
+            counts, held, failed = journal.counts(), sorted(journal.held()), journal.in_quarantine()
     return {
         **facts,
         "running_pid": pid,
         "state_dir": str(settings.state_dir),
         "counts": counts,
+        "in_quarantine": failed,
         "paused_by_hand": held,
         "configured": {name: printable(str(folder.path)) for name, folder in settings.folders.items()},
     }
@@ -68,7 +70,9 @@ def words(facts: dict[str, Any]) -> str:
         lines.append(f"CONFIGURATION REFUSED, the old one is in force: {facts['refused']}")
     folders = facts.get("folders", {})
     for name, path in facts["configured"].items():
-        lines += ["", *_folder(name, path, folders.get(name), facts["counts"].get(name, {}))]
+        # What `hotmatte failed` lists: photos that were replaced or taken away since are history.
+        counts = {**facts["counts"].get(name, {}), "quarantined": facts["in_quarantine"].get(name, 0)}
+        lines += ["", *_folder(name, path, folders.get(name), counts)]
         if name in facts["paused_by_hand"] and not facts["running_pid"]:
             lines.append(f"  paused by hand: `hotmatte resume {name}` lets its photos go on")
     for name in facts["counts"].keys() - facts["configured"].keys():
@@ -119,9 +123,14 @@ def _folder(name: str, path: str, folder: dict[str, Any] | None, counts: dict[st
         if folder.get("others_ignored"):
             others = _count(folder["others_ignored"], "other file")
             lines.append(f"  {others} ignored: by name (see include and ignore), or no regular files")
-        lines += [f"  cannot read {relpath}" for relpath in folder["unreadable"][:5]]
+        lines += [f"  cannot read {_shown(relpath)}" for relpath in folder["unreadable"][:5]]
     numbers = [f"{counts.get(state, 0)} {word}" for state, word in STATES]
     return [*lines, "  " + ", ".join(numbers)]
+
+
+def _shown(relpath: str) -> str:
+    """A path that is too long for the system is too long for people."""
+    return relpath if len(relpath) <= 200 else f"{relpath[:150]} ... ({len(relpath)} characters)"
 
 
 def _count(number: int, what: str) -> str:

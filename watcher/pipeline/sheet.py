@@ -19,7 +19,7 @@ from typing import Any
 
 from watcher import __version__
 from watcher.config import Folder
-from watcher.domain import printable
+from watcher.domain import Stamp, printable
 from watcher.errors import HostError, InputRejected
 from watcher.pipeline import publish, thumbnails
 from watcher.pipeline.sheet_page import MARK, Heading, Row, Shown, figure, figures_in, link_to, page
@@ -281,8 +281,9 @@ def _is_version(path: Path, source: Mapping[str, Any]) -> bool:
         status = path.lstat()
     except (OSError, ValueError):
         return False
-    stamp = (source.get("size", status.st_size), source.get("mtime_ns", status.st_mtime_ns))
-    return stat.S_ISREG(status.st_mode) and stamp == (status.st_size, status.st_mtime_ns)
+    found = Stamp.of(status)
+    said = Stamp(source.get("size", found.size), source.get("mtime_ns", found.mtime_ns))
+    return stat.S_ISREG(status.st_mode) and said == found
 
 
 def _below(root: Path, said: Mapping[str, Any]) -> Path | None:

@@ -130,8 +130,16 @@ def files_of(record: Record, result: Result | None) -> list[FileView]:
 
 def folder_views(site: Site) -> list[FolderView]:
     told, counts, held = site.status().get("folders", {}), site.desk.counts(), site.journal.held()
+    # As `hotmatte status` and the list of failures: photos that were replaced or taken away since are history.
+    failed = site.journal.in_quarantine()
     return [
-        folder_view(name, folder.profile, told.get(name), counts.get(name, {}), held=name in held)
+        folder_view(
+            name,
+            folder.profile,
+            told.get(name),
+            {**counts.get(name, {}), "quarantined": failed.get(name, 0)},
+            held=name in held,
+        )
         for name, folder in site.settings.folders.items()
     ]
 
