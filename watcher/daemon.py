@@ -41,6 +41,9 @@ MOST_RESCUES = 3
 
 Show = Callable[[dict[str, Any]], None]
 
+_ANEW = "Start it again: the folder is made anew, and photos that were left in place are done again."
+_GONE = "Find out who removed it. Nothing that has its sidecar is done again."
+
 
 class Daemon:
     """`show` is given each new snapshot: the progress display of a terminal."""
@@ -92,7 +95,7 @@ class Daemon:
         told = False
         while True:
             try:
-                self._journal = open_sound(self._state.path / JOURNAL)
+                self._journal = open_sound(self._state.path / JOURNAL, lost=self._rescues > 0)
                 try:
                     self._recover()
                 except HostError:
@@ -216,17 +219,25 @@ class Daemon:
         except HostError as error:
             event(logging.WARNING, str(error), remedy=error.remedy)
         self._report(assembly, now)
+        self._journal.look()
         if self._journal.corrupt:
             self._rescue(assembly, self._journal.corrupt)
 
     def _rescue(self, assembly: Assembly, why: str) -> None:
         """Begin a new journal in place of one that was damaged while in use, and all work with it."""
         self._rescues += 1
+        if not self._state.path.is_dir():
+            self._halt(
+                HostError(f"the state folder {self._state.path} was removed while in use", remedy=_ANEW)
+            )
+            return
         if self._rescues > MOST_RESCUES:
             self._halt(
                 HostError(f"{why}, for the {self._rescues}. time", remedy="Check the disk under state_dir.")
             )
             return
+        if not (self._state.path / JOURNAL).exists():
+            event(logging.ERROR, f"{why}. It is built anew from the sidecars", remedy=_GONE)
         self._drain(assembly)
         self._clean &= assembly.end(grace=LAST_GRACE)
         self._assembly = None

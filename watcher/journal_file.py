@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -41,9 +42,24 @@ class JournalFile:
             # FULL: what was called done must still be done after a power cut.
             self._db.execute("PRAGMA synchronous = FULL")
             self._migrate()
+            self._place = path.stat()
         except sqlite3.DatabaseError as error:
             self.close()
             raise self._translated(error, "open") from error
+        except OSError as error:
+            self.close()
+            raise HostError(f"cannot open the journal {path}: {error.strerror or error}") from error
+
+    def look(self) -> None:
+        """Notice that the file was taken away or replaced: what is written here would be lost with us."""
+        try:
+            there = os.path.samestat(self._path.stat(), self._place)
+        except FileNotFoundError:
+            there = False
+        except OSError:
+            return  # nothing can be said of it
+        if not there and self.corrupt is None:
+            self.corrupt = f"the journal {self._path} was removed or replaced while in use"
 
     def _translated(self, error: sqlite3.DatabaseError, doing: str) -> Exception:
         words = f"cannot {doing} the journal {self._path}: {error}"

@@ -15,15 +15,15 @@ from watcher.log import event
 ASIDE = "journal.corrupt-"
 
 
-def open_sound(path: Path) -> Journal:
+def open_sound(path: Path, *, lost: bool = False) -> Journal:
     """The journal at `path`; in place of a damaged one a new one, which `lacks` what had ended.
 
-    Raises HostError, or ConfigError for a file of a newer version.
+    `lost`: there was one a moment ago. Raises HostError, or ConfigError for a file of a newer version.
     """
     if path.exists() and not path.stat().st_size:
         # What is left when the power fails before a file reaches the disk; SQLite takes it for a new one.
         _set_aside(path, f"the journal {path} is empty")
-    if not path.exists() and any(path.parent.glob(ASIDE + "*")):
+    if not path.exists() and (lost or any(path.parent.glob(ASIDE + "*"))):
         _begin_anew(path)
     is_first = not path.exists()
     try:
@@ -57,6 +57,7 @@ def _begin_anew(path: Path) -> None:
         _remove(new)
         with Journal(new) as journal:
             journal.begin_anew(int(time.time()))
+        _remove(path)  # the log of another file would be taken for its own
         new.replace(path)
     except OSError as error:
         raise HostError(f"cannot begin a new journal {path}: {error.strerror or error}") from error

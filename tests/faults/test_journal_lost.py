@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from pathlib import Path
 
 import pytest
 from daemonrig import DaemonRig, drop, jpeg, sha256
 
+from watcher import exits
 from watcher.domain import JobState
 from watcher.health import JOURNAL
 
@@ -104,3 +106,26 @@ def damage_in_use(path: Path) -> None:
     with pytest.raises(sqlite3.DatabaseError):
         other.execute("SELECT count(*) FROM job").fetchall()
     other.close()
+
+
+def test_a_journal_that_is_removed_in_use_is_rebuilt_without_a_restart(rig):
+    daemon = rig(folders=FOLDERS, card="tiny")
+    start_and_finish_some(daemon)
+    before = results(daemon)
+    (daemon.state / JOURNAL).unlink()
+    daemon.wait(lambda: "was removed or replaced while in use" in daemon.log(), timeout=20)
+    daemon.wait(lambda: daemon.counts().get("done") == 9 and daemon.is_ready(), timeout=30)
+    assert results(daemon) == before, "nothing is done again"
+    drop(daemon.hot("keep") / "new.jpg", jpeg(77))
+    daemon.wait_done("new.jpg", "keep")
+    assert "broken.jpg" in daemon.hotmatte("failed").stdout
+    assert daemon.stop() == 0
+
+
+def test_a_state_folder_that_is_removed_in_use_ends_the_daemon_in_words(rig):
+    daemon = rig(folders=FOLDERS, card="tiny")
+    start_and_finish_some(daemon)
+    shutil.rmtree(daemon.state, ignore_errors=True)
+    assert daemon.wait_exit(timeout=20) == exits.IO
+    assert "was removed while in use" in daemon.log()
+    assert "Traceback" not in daemon.log()
