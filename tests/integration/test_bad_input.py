@@ -211,6 +211,23 @@ def test_a_date_that_no_64_bits_hold_stops_nobody(daemon, year):
     assert "Traceback" not in daemon.log()
 
 
+def test_a_file_in_the_place_of_the_output_folder_is_no_photos_fault(daemon):
+    drop(daemon.hot() / "before.jpg", jpeg(1))
+    daemon.wait_done("before.jpg")
+    aside = daemon.out().with_name("aside")
+    daemon.out().rename(aside)
+    daemon.out().write_text("no folder")
+    drop(daemon.hot() / "good.jpg", jpeg(2))
+    (daemon.hot() / "bad.jpg").write_bytes(b"no photo at all")
+    daemon.wait(lambda: daemon.status()["folders"]["in"]["state"] == "paused", timeout=20)
+    assert "is not a folder" in daemon.status()["folders"]["in"]["reason"]
+    daemon.out().unlink()
+    aside.rename(daemon.out())
+    daemon.wait_done("good.jpg")
+    daemon.wait_quarantined("bad.jpg")
+    assert [path.name for path in daemon.reports()] == ["bad.error.json"]
+
+
 # --- Photos that change at the wrong moment ------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from watcher import templates
 from watcher.domain import Failure, Frame, Job, Outcome, Published, Stamp
-from watcher.errors import InputChanged, InputRejected
+from watcher.errors import HostError, InputChanged, InputRejected
 from watcher.outputs import Output
 from watcher.pipeline import decode, edges, encode, naming, publish, refine, shrink, sidecar
 from watcher.pipeline.compiled import compile_all, compile_aside
@@ -113,7 +113,7 @@ def report(job: Job, failure: Failure, recipe: Recipe, *, clock: Callable[[], fl
     folder, base = _report_place(job.source.relpath, recipe)
     owner = Owner(recipe.folder_name, job.source.relpath)
     path = folder / (base + sidecar.REPORT)
-    with _held(recipe, path, owner):
+    with _only_this_photo(recipe.folder.quarantine or recipe.folder.output), _held(recipe, path, owner):
         path = naming.report_of(folder, base, owner)
         publish.publish_one(path, sidecar.report(job, failure, now=clock()), job_id=job.id)
     return path
@@ -191,16 +191,31 @@ def names_vary(recipe: Recipe) -> bool:
 def place_for(owner: Owner, recipe: Recipe, suffixes: tuple[str, ...]) -> Iterator[Place]:
     """Where the results of `owner` go, held until the block ends: see naming.claimed."""
     folder = recipe.folder
-    with naming.claimed(
-        recipe.names,
-        owner,
-        output=folder.output,
-        tree=folder.tree,
-        suffixes=suffixes,
-        reserved=_reserved_suffixes(recipe) if names_vary(recipe) else None,
-        duplicates=folder.duplicates,
-    ) as place:
+    with (
+        _only_this_photo(folder.output),
+        naming.claimed(
+            recipe.names,
+            owner,
+            output=folder.output,
+            tree=folder.tree,
+            suffixes=suffixes,
+            reserved=_reserved_suffixes(recipe) if names_vary(recipe) else None,
+            duplicates=folder.duplicates,
+        ) as place,
+    ):
         yield place
+
+
+@contextmanager
+def _only_this_photo(root: Path) -> Iterator[None]:
+    """What is in the way of one photo's results is its affair, but not where `root` itself is no folder."""
+    try:
+        yield
+    except InputRejected as error:
+        if root.exists() and not root.is_dir():
+            words = f"{root}, where results go, is not a folder"
+            raise HostError(words, remedy="Put a folder there; work resumes by itself.") from error
+        raise
 
 
 def check_source(path: Path, job: Job) -> None:
