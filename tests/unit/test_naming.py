@@ -248,3 +248,26 @@ def test_reports_of_two_photos_do_not_overwrite_each_other(tmp_path: Path):
     (tmp_path / "a.error.json").write_bytes(record("a.tif"))
     assert report_of(tmp_path, "a", Owner("hot", "a.tif")).name == "a.error.json"
     assert report_of(tmp_path, "a", Owner("hot", "a.jpg")).name == "a_2.error.json"
+
+
+def test_whoever_looks_while_a_neighbour_publishes_sees_its_owner_or_nobody(names, tmp_path, monkeypatch):
+    """The sidecar goes, outputs are replaced, the sidecar comes: no moment of it belongs to a stranger."""
+    monkeypatch.setattr(publish, "fsync", lambda _: None)
+    outputs = [(suffix, b"x" * 10) for suffix in SUFFIXES]
+    told = [{"suffix": s, "size": 10, "sha256": hashlib.sha256(b"x" * 10).hexdigest()} for s in SUFFIXES]
+    over = threading.Event()
+
+    def republish() -> None:
+        for number in range(400):
+            publish.publish_all(tmp_path, "a", outputs, sidecar=record("a.jpg", told), job_id=number + 1)
+        over.set()
+
+    thread = threading.Thread(target=republish)
+    thread.start()
+    seen = set()
+    while not over.is_set():
+        for vary in (False, True):
+            seen.add(holder(tmp_path, "a", (*SUFFIXES, ".matte.json"), vary=vary))
+    thread.join()
+    assert seen <= {None, Owner("hot", "a.jpg")}
+    assert Owner("hot", "a.jpg") in seen

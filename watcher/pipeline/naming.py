@@ -27,6 +27,8 @@ _NAME_BYTES = 255
 _ROOM = 1 + len(".999999999999.hotmatte.tmp") + len("_9999")
 # Numbers of results, and of reports, of one name.
 _MOST = 10_000
+# A name is a stranger's if so many looks, one after the other, find no sidecar and no record of a publication.
+_LOOKS = 4
 
 _NOTHING_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
@@ -149,8 +151,11 @@ def _named(whose: Owner | Stranger | None) -> str:
     return f"{whose.relpath} in hot folder {whose.folder}" if isinstance(whose, Owner) else "somebody else"
 
 
+@dataclass(frozen=True, slots=True)
 class Stranger:
-    """Whoever put a file there that no sidecar of ours names."""
+    """Whoever put a file there that no sidecar of ours names; `named`: there is one, and it names others."""
+
+    named: bool = False
 
 
 def holder(
@@ -160,19 +165,39 @@ def holder(
 
     `vary`: suffixes differ from photo to photo, so that none of these need be there.
     """
+    suffixes = tuple(suffixes)
+    # Somebody may be publishing there: his record becomes the sidecar, or an older sidecar goes, between two looks.
+    for _ in range(_LOOKS):
+        found = _look(folder, base, suffixes, vary=vary)
+        if not isinstance(found, Stranger) or found.named:
+            break
+    return found
+
+
+def _look(folder: Path, base: str, suffixes: tuple[str, ...], *, vary: bool) -> Owner | Stranger | None:
     there = [suffix for suffix in suffixes if _exists(f"{folder}/{base}{suffix}")]
-    path = folder / (base + SIDECAR)
-    if SIDECAR in there and path.is_file() and (record := sidecar.record_in(path.read_bytes())) is not None:
+    told = _content(folder / (base + SIDECAR)) if SIDECAR in there else None
+    if told is not None and (record := sidecar.record_in(told)) is not None:
         known = {SIDECAR, *(output.suffix for output in record.outputs)}
         # A new output of an old owner must not take what lies there by another's hand.
-        return Owner(*record.owner) if known.issuperset(there) else Stranger()
+        return Owner(*record.owner) if known.issuperset(there) else Stranger(named=True)
     if not there and not (vary and folder.is_dir()):
         return None
     # Outputs without a sidecar: somebody's own, or ours from a publication that was cut short.
     for _, _, record in publish.records(folder, base):
-        listed = {*record.supersedes, *(output.suffix for output in record.outputs)}
-        return Owner(*record.owner) if listed.issuperset(there) or not vary else Stranger()
+        # The older sidecar may have been there a moment ago: it goes before the outputs are replaced.
+        gone = () if told is not None else (SIDECAR,)
+        listed = {*gone, *record.supersedes, *(output.suffix for output in record.outputs)}
+        return Owner(*record.owner) if listed.issuperset(there) or not vary else Stranger(named=True)
     return Stranger() if there else None
+
+
+def _content(path: Path) -> bytes | None:
+    """None where there is no file, or none any more."""
+    try:
+        return path.read_bytes() if path.is_file() else None
+    except FileNotFoundError:
+        return None
 
 
 def _exists(path: str | Path) -> bool:
@@ -253,6 +278,7 @@ def report_of(folder: Path, base: str, owner: Owner) -> Path:
         path = folder / ((base if number == 1 else f"{base}_{number}") + REPORT)
         if not _exists(path):
             return path
-        if sidecar.owner_in(path.read_bytes()) == (owner.folder, owner.relpath):
+        told = _content(path)
+        if told is not None and sidecar.owner_in(told) == (owner.folder, owner.relpath):
             return path
     raise InputRejected(f"there are {_MOST - 1} reports named {base} already")

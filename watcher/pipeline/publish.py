@@ -291,8 +291,11 @@ def records(folder: Path, base: str) -> Iterator[tuple[Path, int, Record]]:
         found = [match for entry in entries if (match := TEMPORARY.fullmatch(entry.name))]
     for match in found:
         path = folder / match[0]
-        if match["name"] == name and (record := record_in(path.read_bytes())) is not None:
-            yield path, int(match["job"]), record
+        if match["name"] != name:
+            continue
+        with suppress(FileNotFoundError):  # finished by another thread since it was listed
+            if (record := record_in(path.read_bytes())) is not None:
+                yield path, int(match["job"]), record
 
 
 def settled(folder: Path, base: str, suffixes: Sequence[str], *, vary: bool = False) -> Record | None:
