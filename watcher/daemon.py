@@ -173,7 +173,9 @@ class Daemon:
             case "signal", signal.SIGUSR1:
                 self._take("rung", True)
             case "signal", _:
-                event(logging.INFO, "stopping", signal=signal.Signals(value).name)
+                running = snapshot(self._assembly)["running"] if self._assembly else []
+                name = signal.Signals(value).name
+                event(logging.INFO, "stopping", signal=name, jobs=len(running) or None)
                 self._exit = OK
             case "rung", look:
                 if self._assembly and look:

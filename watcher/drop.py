@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 from pathlib import Path
 from typing import IO
@@ -37,8 +38,8 @@ def place_as(source: IO[bytes], folder: Path, name: str) -> Path | None:
 
 
 def _place(source: IO[bytes], folder: Path, name: str, *, tries: int) -> Path:
-    # Named so that no hot folder takes it: see intake/names.py.
-    temporary = folder / f".{name[:50]}.{os.getpid()}.submit.tmp"
+    # Named so that no hot folder takes it: see intake/names.py. Not by the process id: containers share those.
+    temporary = folder / f".{name[:50]}.{secrets.randbelow(10**12)}.submit.tmp"
     try:
         with temporary.open("wb") as target:
             shutil.copyfileobj(source, target, CHUNK)

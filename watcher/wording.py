@@ -22,6 +22,16 @@ def sentence(item: Mapping[str, Any]) -> Problem:
             problem = "unknown setting"
         case "missing":
             problem = "must be set"
+        case "tuple_type" | "list_type":
+            problem = "must be a list, such as [one, two]"
+        case "dict_type" | "model_type" | "model_attributes_type":
+            problem = "must be a mapping of settings"
+        case "too_short":
+            problem = "must not be empty"
+        case "string_pattern_mismatch" if item["ctx"]["pattern"].startswith("^[A-Za-z0-9]"):
+            problem = "must be up to 64 letters, digits and - _ . that begin with a letter or digit"
+        case "string_pattern_mismatch" if "cuda" in item["ctx"]["pattern"]:
+            problem = "must be auto, cpu, cuda or cuda:N"
         case "string_type" if item["input"] is None:
             problem += " (what begins with # is a comment unless quoted)"
     return where, problem

@@ -126,6 +126,14 @@ def test_a_remedy_does_not_speak_of_a_daemon(run):
     assert "by itself" not in Path("out/cut.error.json").read_text()
 
 
+def test_a_link_is_refused_with_what_to_do(run):
+    Path("a.jpg").write_bytes(jpeg(1))
+    Path("link.jpg").symlink_to("a.jpg")
+    status, said = run("link.jpg", "-d", "out")
+    assert status == exits.SOME_FAILED
+    assert "Name the photo itself, or a copy of it." in said
+
+
 def test_nothing_to_do_is_said(run):
     Path("empty").mkdir()
     status, said = run("empty")

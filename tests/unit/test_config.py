@@ -115,6 +115,25 @@ def test_all_problems_are_reported_at_once_in_the_order_of_the_file(
     assert "unknown setting" in said[3]
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("folders: {in: {path: h, output: o, include: '*.jpg'}}", "must be a list"),
+        ("folders: {in: {path: h, output: o, include: []}}", "must not be empty"),
+        ("folders: {in: hot}", "must be a mapping of settings"),
+        ("folders: {'my shoot': {path: h, output: o}}", "letters, digits"),
+        ("profiles: {portrait: {device: gpu}}", "must be auto, cpu, cuda or cuda:N"),
+    ],
+)
+def test_what_is_wrong_is_said_in_words_and_not_in_those_of_a_validator(
+    problems: Callable[[str], list[str]], line: str, words: str
+) -> None:
+    said = "\n".join(problems(line))
+    assert words in said
+    assert "Input should" not in said
+    assert "pattern" not in said
+
+
 def test_a_wrong_folder_does_not_hide_the_overlaps_of_the_others(
     problems: Callable[[str], list[str]],
 ) -> None:
@@ -157,7 +176,7 @@ def test_a_list_that_is_short_because_its_parts_are_wrong_is_one_problem(
 
 def test_an_empty_list_of_outputs_is_a_problem(problems: Callable[[str], list[str]]) -> None:
     said = problems(LEAST + "profiles:\n  portrait:\n    outputs: []\n")
-    assert said == ["7: profiles.portrait.outputs: Tuple should have at least 1 item, not 0"]
+    assert said == ["7: profiles.portrait.outputs: must not be empty"]
 
 
 def test_outputs_that_would_overwrite_each_other_are_refused(problems: Callable[[str], list[str]]) -> None:

@@ -7,6 +7,7 @@ import io
 import os
 import socket
 import stat
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -215,6 +216,29 @@ def test_a_drop_never_overwrites(tmp_path: Path) -> None:
     assert (first.name, second.name) == ("a.jpg", "a_2.jpg")
     assert (first.read_bytes(), second.read_bytes()) == (b"one", b"two")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "a_2.jpg"]
+
+
+def test_two_drops_of_one_name_at_once_do_not_write_into_one_file(tmp_path: Path) -> None:
+    """Processes in containers have the same number, and threads anyway."""
+
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if (piece := super().read(size)) and not started.is_set():
+                started.set()
+                assert resumed.wait(20)
+            return piece
+
+    started, resumed = threading.Event(), threading.Event()
+    thread = threading.Thread(target=drop.place, args=(Slow(b"one" * 9), tmp_path, "a.jpg"))
+    thread.start()
+    assert started.wait(20)
+    drop.place(io.BytesIO(b"the other one"), tmp_path, "a.jpg")
+    resumed.set()
+    thread.join(20)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        "a.jpg": b"the other one",
+        "a_2.jpg": b"one" * 9,
+    }
 
 
 def test_a_drop_under_a_fixed_name_happens_once(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ DEFAULT_IGNORES = (
     "*.xmp",
 )
 # Ours, whatever the configuration says: `.NAME.<job id>.hotmatte.tmp` of publish, with `.aside`
-# or `.copy` in it of retire, `.NAME.<pid>.submit.tmp` of `hotmatte submit`, sidecars, reports and contact sheets.
+# or `.copy` in it of retire, `.NAME.<digits>.submit.tmp` of `hotmatte submit`, sidecars, reports and contact sheets.
 _OWN = (
     r"\..+\.\d+\.(?:(?:(?:aside|copy)\.)?hotmatte|submit)\.tmp|.+\.(?:matte|error)\.json"
     r"|contact-sheet-.+-\d{4}-\d\d-\d\d(?:\.\d+)?\.html"

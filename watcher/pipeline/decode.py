@@ -22,6 +22,7 @@ from watcher.pipeline.shrink import shrunk
 
 # What an engine sees through the holes of a picture that brought its own alpha.
 _BEHIND = 128
+_A_PHOTO = "Name a photo."
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,7 @@ def _open(path: Path, relpath: str) -> int:
 
 def _check(status: os.stat_result, admitted: Stamp, limits: DecodeLimits) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise InputRejected("this is not a regular file")
+        raise InputRejected("this is not a regular file", remedy=_A_PHOTO)
     if Stamp.of(status) != admitted:
         raise InputChanged("the file changed since it settled")
     if status.st_size > limits.max_file_mb * 1e6:
@@ -163,9 +164,12 @@ def translated(error: OSError, path: Path) -> WatcherError:
         case errno.ENOENT | errno.ENOTDIR:
             return InputChanged("the file is gone")
         case errno.ELOOP:
-            return InputRejected("this is a symbolic link, which is not followed")
+            return InputRejected(
+                "this is a symbolic link, which is not followed",
+                remedy="Name the photo itself, or a copy of it.",
+            )
         case errno.ENXIO:  # a socket, or a device nobody serves
-            return InputRejected("this is not a regular file")
+            return InputRejected("this is not a regular file", remedy=_A_PHOTO)
         case errno.EACCES | errno.EPERM:
             return InputNotReady(
                 "permission to read the file is denied",
