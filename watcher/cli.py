@@ -9,6 +9,7 @@ import argparse
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -137,4 +138,26 @@ def _guarded(module: ModuleType, args: argparse.Namespace) -> int:
         # `hotmatte failed | head`: the reader has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    except Exception as error:  # noqa: BLE001  (the end of the command)
+        return _unexpected(error)
     return status
+
+
+def _unexpected(error: Exception) -> int:
+    """What no command expects: a place that this user may not enter, a disk that fails; or a bug."""
+    from watcher.domain import printable
+    from watcher.errors import HOST_ERRNOS, WatcherError
+    from watcher.exits import BUG, IO
+
+    if isinstance(error, OSError) and (isinstance(error, PermissionError) or error.errno in HOST_ERRNOS):
+        where = (
+            printable(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else "the disk"
+        )
+        remedy = "Run it as the user of the daemon (sudo -u hotmatte hotmatte ...), or give this user access."
+        if not isinstance(error, PermissionError):
+            remedy = "Restore access, then run it again."
+        print(f"hotmatte: {where}: {error.strerror or error}. {remedy}", file=sys.stderr)
+        return IO
+    traceback.print_exception(error)
+    print(f"hotmatte: unexpected error. {WatcherError.remedy}", file=sys.stderr)
+    return BUG

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from watcher.commands.shared import is_there
 from watcher.config import Settings
 from watcher.errors import ConfigError
 from watcher.exits import OK
@@ -24,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     journal = settings.state_dir / JOURNAL
-    if not journal.exists():
+    if not is_there(journal):
         raise ConfigError(
             [f"there is no journal in {settings.state_dir}"], remedy="Nothing was ever done there."
         )

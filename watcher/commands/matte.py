@@ -14,6 +14,7 @@ import argparse
 import itertools
 import os
 import secrets
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -142,12 +143,17 @@ def _roots(
                 missing.append((name, f"{error}. {error.remedy}"))
             continue
         path = Path(os.path.abspath(name))  # noqa: PTH100  (resolve() would follow links out of the folder)
-        if path.is_dir():
-            found.setdefault((str(path), path), []).extend(_photos(_folder(path, args), path))
-        elif path.exists():
-            found.setdefault((str(path.parent), path.parent), []).append(path.name)
-        else:
+        try:
+            is_folder = stat.S_ISDIR(path.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
             missing.append((name, "no such file or folder"))
+        except OSError as error:
+            missing.append((name, f"cannot be read: {error.strerror or error}"))
+        else:
+            if is_folder:
+                found.setdefault((str(path), path), []).extend(_photos(_folder(path, args), path))
+            else:
+                found.setdefault((str(path.parent), path.parent), []).append(path.name)
     roots = [_Root(n, _folder(path, args), tuple(dict.fromkeys(names))) for (n, path), names in found.items()]
     return [root for root in roots if root.relpaths], missing
 

@@ -13,10 +13,11 @@ import sys
 import time
 
 from watcher import config
+from watcher.commands.shared import is_there
 from watcher.engine.card import cards_of
 from watcher.errors import ConfigError, EngineUnavailable
 from watcher.exits import OK
-from watcher.health import holder, read_snapshot
+from watcher.health import LOCK, holder, read_snapshot
 
 NEEDS_SETTINGS = True
 
@@ -27,6 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def running(settings: config.Settings) -> int:
     """The process id of the daemon. Raises EngineUnavailable where none runs."""
+    is_there(settings.state_dir / LOCK)  # who may not look is not told that nobody runs
     pid = holder(settings.state_dir)
     if not pid:
         raise EngineUnavailable(

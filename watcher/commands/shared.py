@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 from watcher.config import Settings
@@ -28,7 +29,16 @@ def known_folder(settings: Settings, name: str | None) -> str:
 def open_journal(settings: Settings) -> Journal | None:
     """The journal, None where nothing was ever done. Commands must not create one."""
     path = settings.state_dir / JOURNAL
-    return Journal(path) if path.exists() else None
+    return Journal(path) if is_there(path) else None
+
+
+def is_there(path: Path) -> bool:
+    """Unlike Path.exists of some versions: raises PermissionError where this user may not look."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def failure_words(record: Record) -> dict[str, Any]:

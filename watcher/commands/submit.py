@@ -41,7 +41,14 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
                 refused += 1
                 print(f"hotmatte: {printable(str(file))}: {problem}", file=sys.stderr)
                 continue
-            with file.open("rb") as content:
+            try:
+                content = file.open("rb")
+            except OSError as error:
+                refused += 1
+                words = f"cannot be read: {error.strerror or error}; nothing was copied"
+                print(f"hotmatte: {printable(str(file))}: {words}", file=sys.stderr)
+                continue
+            with content:
                 placed = place(content, folder.path, file.name)
             # Gone already: a daemon found it by itself, and did it.
             with suppress(FileNotFoundError):
