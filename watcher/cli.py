@@ -70,7 +70,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
-    # In NumPy and in OpenCV alike it starts threads on every core, in each of our processes; nothing computes with it.
+    # In NumPy and in OpenCV alike it starts threads on every core, in each of our processes; nothing here is large enough for them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     words = list(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in words if word in COMMANDS), None)
