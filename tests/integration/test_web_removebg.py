@@ -226,6 +226,13 @@ def test_without_a_key_nothing_is_answered(web: WebRig, key: str | None) -> None
         assert stranger.get("/healthz").status_code == 200
 
 
+def test_a_proxy_may_ask_for_health_without_a_body(web: WebRig) -> None:
+    with web.client() as proxy:
+        for path in ("/healthz", "/readyz"):
+            bare, full = proxy.head(path), proxy.get(path)
+            assert (bare.status_code, bare.content) == (full.status_code, b"")
+
+
 def test_a_key_may_do_what_its_scopes_say(web: WebRig, client: httpx.Client) -> None:
     assert code(client.post("/v1/folders/api/pause")) == (403, "not_permitted")
     assert code(client.get("/metrics")) == (403, "not_permitted")

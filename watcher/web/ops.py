@@ -20,12 +20,15 @@ class Health(BaseModel):
     reasons: list[str] = []
 
 
+# Some proxies look by HEAD.
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz")
 def healthz() -> Health:
     """This service answers. Says nothing about the daemon."""
     return Health(status="ok")
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses={503: {"model": Health}})
 def readyz(request: Request, response: Response) -> Health:
     """A daemon runs, its engines are warm, and at least one folder is watched."""
