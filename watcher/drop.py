@@ -10,8 +10,23 @@ from pathlib import Path
 from typing import IO
 
 from watcher.errors import HostError
+from watcher.mounts import identity
 
 CHUNK = 1 << 20
+
+
+def check_known(name: str, folder: Path, remembered: str | None) -> None:
+    """`remembered`: what lay under hot folder `name` when it was last watched. Raises HostError for another thing.
+
+    An empty mount point takes photos as well, and hides them once the share is back.
+    """
+    found = identity(Path(os.path.realpath(folder)))
+    if remembered not in (None, found):
+        raise HostError(
+            f"nothing was put into {folder}: it is another folder than before (now {found}; before {remembered})",
+            remedy="Mount the share again. If the folder has moved on purpose: "
+            f"`hotmatte accept {name}`, then `hotmatte rescan`.",
+        )
 
 
 def place(source: IO[bytes], folder: Path, name: str) -> Path:

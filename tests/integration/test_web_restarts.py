@@ -55,6 +55,27 @@ def test_an_upload_is_kept_while_the_daemon_is_dead_and_done_by_the_next(web: We
         assert client.get("/readyz").json()["status"] == "ok"
 
 
+def test_no_photo_is_put_under_an_empty_mount_point_where_the_share_would_hide_it(web: WebRig) -> None:
+    daemon, hot = web.daemon, web.daemon.hot("api")
+    daemon.kill()
+    with daemon.journal() as journal:
+        here = journal.folder_identity("api")
+        journal.remember_folder("api", "nfs4 nas:/studio /hot")
+    photo = daemon.root / "kept.jpg"
+    photo.write_bytes(jpeg(18))
+    refused = daemon.hotmatte("submit", str(photo), "--folder", "api")
+    assert refused.returncode == IO
+    assert f"now {here}; before nfs4 nas:/studio /hot" in refused.stderr
+    assert "hotmatte accept api" in refused.stderr
+    with web.client() as client:
+        answer = client.post("/v1/jobs", content=jpeg(18))
+        assert answer.status_code == 503
+        assert "nothing was put into" in answer.text
+        assert not list(hot.iterdir())
+        assert daemon.hotmatte("accept", "api").returncode == 0
+        assert client.post("/v1/jobs", content=jpeg(18)).status_code == 202
+
+
 def test_a_folder_that_is_paused_by_hand_stays_so_across_restarts(web: WebRig) -> None:
     daemon = web.daemon
     assert daemon.hotmatte("pause", "in").returncode == 0

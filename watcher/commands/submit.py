@@ -15,7 +15,7 @@ from watcher.bell import ring
 from watcher.commands.shared import known_folder
 from watcher.config import Settings
 from watcher.domain import Source, Stamp, printable
-from watcher.drop import place
+from watcher.drop import check_known, place
 from watcher.exits import OK, SOME_FAILED
 from watcher.health import JOURNAL
 from watcher.intake.names import Rules
@@ -30,11 +30,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, settings: Settings) -> int:
     name = known_folder(settings, args.folder)
     folder = settings.folders[name]
-    if folder.create:
-        folder.path.mkdir(parents=True, exist_ok=True)
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     rules, refused = Rules(folder), 0
     with Journal(settings.state_dir / JOURNAL) as journal:
+        check_known(name, folder.path, journal.folder_identity(name))
+        if folder.create:
+            folder.path.mkdir(parents=True, exist_ok=True)
         for file in args.files:
             problem = _unfit(file, rules)
             if problem:

@@ -24,7 +24,7 @@ from starlette.formparsers import MultiPartException
 
 from watcher.bell import ring
 from watcher.domain import Source, Stamp
-from watcher.drop import place, place_as
+from watcher.drop import check_known, place, place_as
 from watcher.journal import Record
 from watcher.web.access import Caller
 from watcher.web.photo import Look, look_at
@@ -84,6 +84,7 @@ def _sha256(content: IO[bytes]) -> str:
 
 def _admit(site: Site, content: IO[bytes], folder: str, name: str, *, fixed: bool) -> Record:
     root = site.settings.folders[folder]
+    check_known(folder, root.path, site.journal.folder_identity(folder))
     if root.create:
         root.path.mkdir(parents=True, exist_ok=True)
     # A file that is there already, and not in the journal: its admission was cut short.
