@@ -15,10 +15,12 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from daemonrig import DaemonRig, check_set, drop, jpeg, sha256, write_card
 from fleetrig import FleetRig, NodeRig
+from redis import Redis as Client
 from rigs.brokers import Broker, Rabbit, Redis, missing
 from rigs.network import Host, unavailable
 
@@ -31,6 +33,8 @@ from watcher.fleet.messages import JobMessage, card_digest, jobs_queue, pack, re
 LOST_AFTER_S = 3.0
 # Deadlines, not expectations: nobody waits for them where all is well.
 DONE_S = SOON_S = 90.0
+# A message of Dramatiq's that somebody has put into Redis by hand.
+DRAMATIQ = {"queue_name": "x", "actor_name": "x", "args": [], "kwargs": {}, "options": {}}
 # The broker is away for so long, at least.
 AWAY_S = float(os.environ.get("HOTMATTE_BROKER_AWAY_S") or 0)
 # How a node is cut off: its link goes down, or stays up and nothing arrives.
@@ -429,6 +433,32 @@ def test_a_node_that_would_work_wrongly_refuses_with_words(
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.parametrize("broker", ["redis"], indirect=True)  # nothing of it depends on the broker
+@pytest.mark.parametrize(
+    "foreign",
+    [b"not JSON", b"\xff\xfe", b"[]", b"{}", b"17"]
+    + [json.dumps({**DRAMATIQ, **odd}).encode() for odd in ({}, {"kwargs": "text"}, {"options": None})],
+)
+def test_what_somebody_else_writes_into_a_queue_of_redis_ends_no_listener(
+    broker: Broker, foreign: bytes
+) -> None:
+    client: Any = Client(host=broker.address, port=broker.port)
+    line = Line(broker.url, lost_after=LOST_AFTER_S)
+    queue = f"hotmatte.foreign.{time.monotonic_ns()}"
+    client.hset(f"hotmatte:{queue}.msgs", "1", foreign)
+    client.rpush(f"hotmatte:{queue}", "1")
+    line.send(queue, "ours")
+    listener = line.listen(queue, prefetch=1)
+    try:
+        found = [delivery for delivery in iter(listener.take, None) if listener.ack(delivery) is None]
+        assert [delivery.body for delivery in found] == [None, "ours"]
+    finally:
+        listener.close()
+        line.close()
+    # One that only lacks its number is let lie.
+    assert client.hlen(f"hotmatte:{queue}.msgs") == int(foreign == json.dumps(DRAMATIQ).encode())
+
+
 @pytest.mark.parametrize("broker", ["redis"], indirect=True)  # nothing of it depends on the broker
 def test_a_photo_at_which_nodes_die_is_given_up(fleet: FleetRig, broker: Broker) -> None:
     fleet.start()

@@ -157,7 +157,7 @@ def _fleet(fleet: dict[str, Any]) -> list[str]:
             f"  BROKER LOST: {fleet['broker_lost']}. Photos are still taken in; it goes on by itself"
         )
     if not fleet["nodes"]:
-        lines.append("  NO NODE has ever been seen: start `hotmatte node` on another host")
+        lines.append("  NO NODE is there: start `hotmatte node` on another host")
     for node in fleet["nodes"]:
         if node["state"] == "silent":
             lines.append(f"  {node['node']}: SILENT for {ago(node['silent_s'])}")

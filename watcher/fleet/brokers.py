@@ -33,7 +33,10 @@ class BrokerLost(HostError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Delivery:
-    """A message in our hands: nobody else gets it until it is given back or we are lost."""
+    """A message in our hands: nobody else gets it until it is given back or we are lost.
+
+    `message` and `body` are None for one that Dramatiq did not write: it needs no answer.
+    """
 
     body: object
     message: Any
@@ -52,7 +55,7 @@ class Line:
         try:
             import dramatiq
 
-            dramatiq.set_encoder(dramatiq.JSONEncoder())
+            dramatiq.set_encoder(_encoder())
             self._broker: Any = (
                 _redis(url, lost_after) if url.startswith("redis") else _rabbit(url, lost_after)
             )
@@ -119,19 +122,40 @@ class Listener:
 
     def take(self) -> Delivery | None:
         """The next one, or None after a while. Raises BrokerLost."""
+        from dramatiq.errors import DecodeError
+
         with _translated(self._address):
-            message = next(self._consumer)
-        return None if message is None else Delivery(message.kwargs.get("body"), message)
+            try:
+                message = next(self._consumer)
+            except DecodeError as error:  # Redis only: for RabbitMQ Dramatiq puts it aside
+                self._drop(error.data)
+                return Delivery(None, None)
+        if message is None:
+            return None
+        if hasattr(self._consumer, "message_cache") and "redis_message_id" not in message.options:
+            # Written by hand, and nothing to acknowledge it by: it shall not fill our hands.
+            self._consumer.queued_message_ids.discard(message.message_id)
+            return Delivery(None, None)
+        return Delivery(message.kwargs.get("body"), message)
+
+    def _drop(self, content: bytes) -> None:
+        """Redis hands out no number with a message: it is found by what it holds."""
+        broker, queue = self._consumer.broker, self._consumer.queue_name
+        for number, held in broker.client.hscan_iter(f"{broker.namespace}:{queue}.msgs"):
+            if held == content:
+                broker.do_ack(queue, number)
 
     def ack(self, delivery: Delivery) -> None:
         """Done with it. Raises BrokerLost: then somebody gets it once more."""
-        with _translated(self._address), self._lock:
-            self._consumer.ack(delivery.message)
+        if delivery.message is not None:
+            with _translated(self._address), self._lock:
+                self._consumer.ack(delivery.message)
 
     def give_back(self, delivery: Delivery) -> None:
         """Somebody else shall have it; with RabbitMQ when this listener is closed. Raises BrokerLost."""
-        with _translated(self._address), self._lock:
-            self._consumer.requeue([delivery.message])
+        if delivery.message is not None:
+            with _translated(self._address), self._lock:
+                self._consumer.requeue([delivery.message])
 
     def retreat(self) -> None:
         """Fetch no more; what was taken stays ours until it is acknowledged. Raises BrokerLost."""
@@ -139,7 +163,8 @@ class Listener:
             if hasattr(self._consumer, "message_cache"):  # Redis: fetched ahead, and ours until we are missed
                 self._consumer.prefetch = 0
                 while self._consumer.message_cache:
-                    self._consumer.requeue([next(self._consumer)])
+                    if (delivery := self.take()) is not None:
+                        self.give_back(delivery)
             else:
                 self._consumer.channel.cancel()
 
@@ -157,6 +182,20 @@ class Listener:
             self.retreat()
         with suppress(BrokerLost), _translated(self._address):
             self._consumer.close()
+
+
+def _encoder() -> Any:
+    """JSON, and wrong for Dramatiq as well unless it has the shape of a message: an odd one ended every listener."""
+    from dramatiq import JSONEncoder
+
+    class Encoder(JSONEncoder):
+        def decode(self, data: bytes) -> Any:
+            fields = super().decode(data)
+            if not isinstance(fields["kwargs"], dict) or not isinstance(fields["options"], dict):
+                raise TypeError("not a message")
+            return fields
+
+    return Encoder()
 
 
 def _redis(url: str, lost_after: float) -> Any:
