@@ -6,6 +6,7 @@ import errno
 import os
 import secrets
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -59,6 +60,8 @@ def _place(source: IO[bytes], folder: Path, name: str, *, tries: int) -> Path:
         with temporary.open("wb") as target:
             shutil.copyfileobj(source, target, CHUNK)
             target.flush()
+            if os.geteuid() == 0:
+                _open_as(folder, target.fileno())
             os.fsync(target.fileno())
         path = _reserve(folder, name, tries)
         temporary.replace(path)
@@ -70,6 +73,14 @@ def _place(source: IO[bytes], folder: Path, name: str, *, tries: int) -> Path:
         temporary.unlink(missing_ok=True)
         raise HostError(f"cannot write {name} into {folder}: {error.strerror or error}") from error
     return path
+
+
+def _open_as(folder: Path, number: int) -> None:
+    """What root submits must be readable for the service, whatever root's umask: it is as open as its folder."""
+    status = folder.stat()
+    with suppress(OSError):  # a share may not let root give files away
+        os.fchown(number, status.st_uid, status.st_gid)
+        os.fchmod(number, status.st_mode & 0o666)
 
 
 def _reserve(folder: Path, name: str, tries: int) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import re
 import socket
 import stat
 import threading
@@ -20,10 +21,11 @@ from watcher import bell, drop
 from watcher.desk import Desk
 from watcher.domain import JobState, Source, Stamp
 from watcher.errors import HostError
-from watcher.health import JOURNAL
+from watcher.health import JOURNAL, StateDir
 from watcher.journal import Journal
 from watcher.web.keys import KeyRing, signing_secret
 from watcher.web.limits import BodyLimit, Rates, Turns
+from watcher.web.measures import Measures
 from watcher.web.progress import Progress
 from watcher.web.refusal import Refused
 from watcher.web.results import unprinted
@@ -89,6 +91,18 @@ def test_a_key_is_kept_as_a_hash_for_its_owner_only(tmp_path: Path) -> None:
     assert ring.find(word[:-1] + ("0" if word[-1] != "0" else "1")) is None
     for wrong in ("", "hm", f"hm_{key.id}_", f"hm_{key.id}_\udcff", "hm_a_b_c"):
         assert ring.find(wrong) is None
+
+
+def test_keys_that_root_makes_can_be_read_by_the_service(
+    tmp_path: Path, real_part: Callable[[str, object, str], None]
+) -> None:
+    real_part("root", os.geteuid() == 0, "only root can make files for others")
+    os.chown(tmp_path, 12_345, 23_456)
+    KeyRing(tmp_path).add("studio", ("read",))
+    signing_secret(tmp_path)
+    made = [path.stat() for path in tmp_path.iterdir()]
+    assert [(one.st_uid, one.st_gid) for one in made] == [(12_345, 23_456)] * 3
+    assert {stat.S_IMODE(one.st_mode) for one in made} == {0o600}
 
 
 def test_a_revoked_key_ends_at_once_for_every_reader(tmp_path: Path) -> None:
@@ -386,3 +400,37 @@ def test_ends_are_news_although_the_clock_was_set_back_since_the_last_one(tmp_pa
         end("later.jpg")
         progress.close()
     assert seen == ["before.jpg", "after.jpg", "later.jpg"]
+
+
+def test_a_photo_that_root_submits_is_as_open_as_its_hot_folder(
+    tmp_path: Path, real_part: Callable[[str, object, str], None]
+) -> None:
+    real_part("root", os.geteuid() == 0, "only root can make files for others")
+    os.chown(tmp_path, 12_345, 23_456)
+    tmp_path.chmod(0o2770)
+    before = os.umask(0o077)
+    try:
+        placed = drop.place(io.BytesIO(b"photo"), tmp_path, "a.jpg").stat()
+    finally:
+        os.umask(before)
+    assert (placed.st_uid, placed.st_gid, stat.S_IMODE(placed.st_mode)) == (12_345, 23_456, 0o660)
+
+
+# --- Numbers -------------------------------------------------------------------------------
+
+
+def test_a_photo_of_a_folder_that_is_no_longer_configured_does_not_grow_old(tmp_path: Path) -> None:
+    with Journal(tmp_path / JOURNAL) as journal:
+        for folder in ("in", "renamed"):
+            journal.admit(Source(folder, "a.jpg", Stamp(1, 1)))
+        numbers = Measures(tmp_path, Desk(journal))
+
+        def waiting() -> set[str]:
+            text = numbers.text().decode()
+            return set(re.findall(r'^hotmatte_queue_age_seconds\{folder="(\w+)"\}', text, re.MULTILINE))
+
+        assert waiting() == {"in", "renamed"}, "without a daemon nobody knows"
+        daemon = StateDir(tmp_path)
+        daemon.write_snapshot({"folders": {"in": {"state": "watching"}}})
+        assert waiting() == {"in"}
+        daemon.release()

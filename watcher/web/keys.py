@@ -109,6 +109,9 @@ class KeyRing:
         except OSError as error:
             raise HostError(f"cannot write {self._path}: {error.strerror}") from error
         try:
+            owner = self._path.parent.stat()
+            if os.geteuid() == 0:
+                os.fchown(lock, owner.st_uid, owner.st_gid)
             fcntl.flock(lock, fcntl.LOCK_EX)
             keys = dict(self._keys())
             yield keys
@@ -137,7 +140,7 @@ def signing_secret(state_dir: Path) -> bytes:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Whole, durable, and for this user only."""
+    """Whole, durable, and for one user only: whom the folder belongs to, also if root writes."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.unlink(missing_ok=True)
@@ -145,6 +148,9 @@ def write_private(path: Path, content: bytes) -> None:
         with os.fdopen(place, "wb") as file:
             file.write(content)
             file.flush()
+            owner = path.parent.stat()
+            if os.geteuid() == 0:
+                os.fchown(place, owner.st_uid, owner.st_gid)
             os.fsync(place)
         temporary.replace(path)
     except OSError as error:
