@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,14 +110,15 @@ class _Now:
         if "written_at" in snapshot:
             age = max(0.0, time.time() - snapshot["written_at"])
             yield _plain("hotmatte_snapshot_age_seconds", "Since the daemon last told of itself", age)
-        yield from self._journal()
+        yield from self._journal(snapshot.get("folders"))
         yield from _folders(snapshot.get("folders", {}))
         yield from _engines(snapshot.get("engines", []))
         yield from _fleets(snapshot.get("fleet", []))
         yield from _cache(snapshot.get("cache", {}))
         yield from self._gpu.collect()
 
-    def _journal(self) -> Iterator[Metric]:
+    def _journal(self, folders: Collection[str] | None) -> Iterator[Metric]:
+        """`folders`: those that are watched, None while nobody knows."""
         jobs = GaugeMetricFamily("hotmatte_jobs", "Photos in each state", labels=["folder", "state"])
         for folder, states in self._desk.counts().items():
             for state in JobState:
@@ -127,7 +128,9 @@ class _Now:
             "hotmatte_queue_age_seconds", "How long the oldest waiting photo waits", labels=["folder"]
         )
         for folder, since in self._desk.oldest_waiting().items():
-            oldest.add_metric([folder], max(0.0, time.time() - since))
+            # What a folder left behind that is no longer configured would raise the alarm for ever.
+            if folders is None or folder in folders:
+                oldest.add_metric([folder], max(0.0, time.time() - since))
         yield oldest
 
 
