@@ -90,12 +90,17 @@ def test_upgrade_and_removal_keep_everything_and_purge_takes_only_our_state(
 
     # Somebody's results in our state folder are still somebody's results.
     machine.write("/var/lib/hotmatte/out/precious.png", b"x")
+    machine.run("hotmatte", "keys", "add", "desk")
     machine.run("dpkg", "--purge", "hotmatte")
     left = machine.out(
         "find", "/var/lib/hotmatte", "/etc/hotmatte", "/opt", "-name", "*", "-type", "f"
     ).splitlines()
     assert "/var/lib/hotmatte/out/precious.png" in left
     assert not [path for path in left if "journal" in path or "/opt/hotmatte" in path or path == CONFIG]
+    # The pipe and the hashes of keys included.
+    assert "/var/lib/hotmatte/out" == machine.out(
+        "find", "/var/lib/hotmatte", "-mindepth", "1", "-maxdepth", "1"
+    )
     assert not machine.exists("/var/cache/hotmatte")
     for name in ("first", "second", "third"):
         assert machine.exists(f"{HOT}/{name}.jpg")
