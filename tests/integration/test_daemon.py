@@ -236,6 +236,7 @@ def test_what_failed_is_listed_with_its_reason_and_can_be_tried_again(rig):
     assert [item["file"] for item in listed] == ["notes.jpg"]
     assert report["reason"] in daemon.hotmatte("failed").stdout
     assert daemon.hotmatte("retry", "in/nobody.jpg").returncode == 65
+    assert daemon.hotmatte("retry", "²").returncode == 65  # a digit, and no number
     assert "queued again" in daemon.hotmatte("retry", str(record.job.id)).stdout
     daemon.wait(lambda: daemon.record("notes.jpg").job.fence == 2, timeout=10)
     daemon.wait_quarantined("notes.jpg")

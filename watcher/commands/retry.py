@@ -55,7 +55,7 @@ def _resolve(journal: Journal, names: list[str]) -> tuple[list[int], list[str]]:
     by_name = {f"{r.job.source.folder}/{printable(r.job.source.relpath)}": id_ for id_, r in failed.items()}
     found, unknown = [], []
     for name in names:
-        id_ = int(name) if name.isdigit() else by_name.get(name)
+        id_ = int(name) if name.isdecimal() else by_name.get(name)
         if id_ in failed:
             found.append(id_)
         else:
