@@ -17,11 +17,13 @@ import yaml
 from daemonrig import CHECKOUT, write_card
 
 from watcher import cli, mounts
-from watcher.commands import doctor, doctor_engines, doctor_places
+from watcher.commands import doctor, doctor_engines, doctor_journal, doctor_places
 from watcher.commands.findings import Finding, Verdict, answered, exit_of, fail, ok, warn
 from watcher.config import Settings, load
+from watcher.domain import Source, Stamp
 from watcher.exits import CONFIG, IO, OK, UNAVAILABLE
-from watcher.health import StateDir
+from watcher.health import JOURNAL, StateDir
+from watcher.journal import Journal
 
 Configured = Callable[..., Settings]
 
@@ -196,6 +198,30 @@ def test_a_file_server_with_another_clock_is_a_warning(
     monkeypatch.setattr(doctor_places.time, "time", lambda: really() - offset)
     (said,) = warnings(look(configured()))
     assert f"3600 s {word}" in said
+
+
+def test_a_journal_of_a_newer_version_is_what_keeps_the_daemon_from_starting(configured: Configured) -> None:
+    settings = configured()
+    assert doctor_journal.journal(settings) == []
+    with Journal(settings.state_dir / JOURNAL) as journal:
+        assert [finding.verdict for finding in doctor_journal.journal(settings)] == [Verdict.OK]
+        with journal.writing() as db:
+            db.execute("PRAGMA user_version = 99")
+    (finding,) = doctor_journal.journal(settings)
+    assert (finding.verdict, finding.status) == (Verdict.FAIL, CONFIG)
+    assert "written by a newer hotmatte" in finding.words
+
+
+def test_a_hot_folder_that_is_another_one_than_before_is_no_fine_folder(configured: Configured) -> None:
+    settings = configured()
+    with Journal(settings.state_dir / JOURNAL) as journal:
+        journal.remember_folder("in", "nfs4 nas:/studio /hot")
+        assert exit_of(doctor_journal.journal(settings)) == OK, "nothing is known of it: the daemon takes it"
+        journal.admit(Source("in", "a.jpg", Stamp(1, 1)))
+    (_, finding) = doctor_journal.journal(settings)
+    assert (finding.subject, finding.verdict, finding.status) == ("in", Verdict.FAIL, IO)
+    assert "is another folder than before" in finding.words
+    assert "before nfs4 nas:/studio /hot" in finding.words
 
 
 def test_a_state_folder_in_memory_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from watcher.commands import doctor_engines, doctor_fleet, doctor_places
+from watcher.commands import doctor_engines, doctor_fleet, doctor_journal, doctor_places
 from watcher.commands.findings import Finding, answered, exit_of, ok, warn
 from watcher.config import Settings
 from watcher.health import holder
@@ -55,7 +55,10 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 def places(settings: Settings, *, timeout: float) -> list[list[Finding]]:
     """Each folder by itself, so that one that hangs does not hide the others."""
-    looks = [("state_dir", partial(doctor_places.state, settings.state_dir))]
+    looks = [
+        ("state_dir", partial(doctor_places.state, settings.state_dir)),
+        ("journal", partial(doctor_journal.journal, settings)),
+    ]
     for name, folder in settings.folders.items():
         looks.append((name, partial(doctor_places.hot_folder, name, folder)))
         looks.append((name, partial(doctor_places.results, name, folder)))
