@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
-from watcher.errors import ConfigError, EngineUnavailable, HostError
+from watcher.errors import ConfigError, EngineUnavailable, HostError, InputError
 
 OK = 0
 USAGE = 64
@@ -26,6 +26,8 @@ def exit_status(error: BaseException) -> int:
             return UNAVAILABLE
         case HostError():
             return IO
+        case InputError():
+            return SOME_FAILED
         case _:
             return BUG
 

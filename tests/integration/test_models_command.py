@@ -116,6 +116,18 @@ def test_verify_tells_damaged_from_missing(hotmatte, place, capsys):
     assert any(line.startswith("tiny: ok") for line in lines)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["list"], ["pull"], ["verify"], ["convert", "tiny"], ["add", "tiny.onnx"]],
+    ids=lambda words: words[0],
+)
+def test_the_configuration_may_be_named_behind_the_action(words):
+    parser = argparse.ArgumentParser()
+    models.configure(parser)
+    assert parser.parse_args([*words, "--config", "my.yaml"]).config == Path("my.yaml")
+    assert "config" not in parser.parse_args(words), "else what stands before would be forgotten"
+
+
 def test_a_name_nobody_knows_is_a_configuration_error(hotmatte):
     with pytest.raises(ConfigError, match="no model card 'nope'"):
         hotmatte("pull", "nope")

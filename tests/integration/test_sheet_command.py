@@ -31,6 +31,9 @@ def test_a_sheet_is_written_by_hand_without_a_daemon(rig, tmp_path):
     done = daemon.hotmatte("sheet", str(tmp_path / "results"), "-o", str(tmp_path / "s.html"))
     assert (done.returncode, done.stdout) == (0, f"{tmp_path / 's.html'}\n")
     assert (tmp_path / "s.html").read_text().count("<img ") == 3
+    refused = daemon.hotmatte("sheet", str(tmp_path / "results"), "-o", str(tmp_path / "results"))
+    assert refused.returncode == 65, "a folder in its place is no bug of ours"
+    assert "is no contact sheet of ours" in refused.stderr
     wrong = daemon.hotmatte("sheet", "nowhere")
     assert wrong.returncode == 78
     assert "no hot folder is called 'nowhere'" in wrong.stderr

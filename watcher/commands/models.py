@@ -22,15 +22,20 @@ OK, UNAVAILABLE = 0, 69
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the sub-commands to `hotmatte models`."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    listing = actions.add_parser("list", help="the models there are, their licences, what is fetched")
+
+    def action(name: str, words: str) -> argparse.ArgumentParser:
+        own = actions.add_parser(name, help=words)
+        # Also behind the action, where people write it.
+        own.add_argument("--config", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        return own
+
+    listing = action("list", "the models there are, their licences, what is fetched")
     listing.add_argument("--json", action="store_true", help="for programs")
-    pull = actions.add_parser("pull", help="fetch and verify weights")
+    pull = action("pull", "fetch and verify weights")
     pull.add_argument("names", nargs="*", metavar="NAME", help="default: those the profiles use")
-    configure_convert(
-        actions.add_parser("convert", help="make ONNX of TensorFlow's weights, or half precision of ONNX")
-    )
-    configure_add(actions.add_parser("add", help="write a card for an ONNX file of your own"))
-    verify = actions.add_parser("verify", help="recompute the sha256 of what was fetched")
+    configure_convert(action("convert", "make ONNX of TensorFlow's weights, or half precision of ONNX"))
+    configure_add(action("add", "write a card for an ONNX file of your own"))
+    verify = action("verify", "recompute the sha256 of what was fetched")
     verify.add_argument("names", nargs="*", metavar="NAME", help="default: every model")
 
 
