@@ -459,6 +459,27 @@ def test_what_somebody_else_writes_into_a_queue_of_redis_ends_no_listener(
     assert client.hlen(f"hotmatte:{queue}.msgs") == int(foreign == json.dumps(DRAMATIQ).encode())
 
 
+@pytest.mark.parametrize("broker", ["redis"], indirect=True)
+def test_a_broker_that_lets_us_hear_and_takes_nothing_counts_as_lost_until_it_takes(
+    fleet: FleetRig, broker: Broker
+) -> None:
+    fleet.start()
+    watcher = fleet.watcher
+    client: Any = Client(host=broker.address, port=broker.port)
+    names = ("~hotmatte:__*", "~hotmatte:hotmatte.replies.*", "~hotmatte")
+    client.acl_log_reset()
+    client.execute_command("ACL", "SETUSER", "default", "resetkeys", *names)
+    try:
+        drop(fleet.hot() / "a.jpg", jpeg(1))
+        # It tries again and again, and hears all the while.
+        watcher.wait(lambda: sum(one["count"] for one in client.acl_log()) >= 4, timeout=SOON_S)
+        assert "does not answer" in fleet.fleet()["broker_lost"]
+    finally:
+        client.execute_command("ACL", "SETUSER", "default", "allkeys")
+    watcher.wait(lambda: fleet.fleet()["broker_lost"] is None, timeout=SOON_S)
+    assert [watcher.log().count(words) for words in ("does not answer", "broker is back")] == [1, 1]
+
+
 @pytest.mark.parametrize("broker", ["redis"], indirect=True)  # nothing of it depends on the broker
 def test_a_photo_at_which_nodes_die_is_given_up(fleet: FleetRig, broker: Broker) -> None:
     fleet.start()

@@ -220,7 +220,7 @@ def _rabbit(url: str, lost_after: float) -> Any:
     from dramatiq.brokers.rabbitmq import RabbitmqBroker
 
     # RabbitMQ closes a connection after two missed heartbeats.
-    options = f"heartbeat={max(2, round(lost_after / 2))}&blocked_connection_timeout=30"
+    options = f"heartbeat={max(2, round(lost_after / 2))}&blocked_connection_timeout={CONNECT_S}"
     options += f"&socket_timeout={CONNECT_S}&connection_attempts=1"
     base, _, given = url.partition("?")
     if re.fullmatch(r"amqps?://[^/]+/?", base):
@@ -236,6 +236,11 @@ def _translated(address: str) -> Iterator[None]:
     try:
         yield
     except _lost() as error:
+        if "Blocked connection" in str(error):
+            raise BrokerLost(
+                f"the broker {address} takes no messages: an alarm of its own holds them up",
+                remedy="`rabbitmqctl status` names it: memory or disk. Work goes on by itself.",
+            ) from error
         raise BrokerLost(f"the broker {address} does not answer: {error or type(error).__name__}") from error
     except (AssertionError, AttributeError, StopIteration) as error:
         # What pika raises where a connection ends in the middle of a call.

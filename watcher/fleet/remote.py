@@ -58,7 +58,7 @@ class Fleet:
 
 @dataclass(slots=True)
 class _State:
-    broker: str = ""
+    broker: dict[str, str] = field(default_factory=dict)  # why it is lost, for each loop that it is lost to
     swept: float = 0.0
     tokens: dict[str, str] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
@@ -145,7 +145,7 @@ class RemoteRunner:
         return {
             "model": self._model,
             "broker": self._line.address,
-            "broker_lost": self._state.broker or None,
+            "broker_lost": next(iter(list(self._state.broker.values())), None),
             "in_flight": len(self._ledger),
             "resent": self._ledger.resent,
             "nodes": nodes,
@@ -180,12 +180,13 @@ class RemoteRunner:
             try:
                 self._send(pending)
             except BrokerLost as error:
-                self._lose(error)
+                self._lose("send", error)
                 patience.wait()
             except BaseException as error:  # noqa: BLE001  (crosses a thread)
                 self._settle(pending, error)
                 return
             else:
+                self._regain("send")
                 return
 
     def _send(self, pending: Pending) -> None:
@@ -201,7 +202,6 @@ class RemoteRunner:
         generation = self._ledger.generation
         self._line.send(jobs_queue(self._card), pack(message))
         self._ledger.sent(pending, now=time.monotonic(), generation=generation)
-        self._regain()
 
     def _message(self, job: Job) -> JobMessage:
         fleet, recipe = self._fleet, self._recipes[job.source.folder]
@@ -242,7 +242,7 @@ class RemoteRunner:
                     while not self._stopping.is_set():
                         pulse.beat(self._promise)
                         delivery = listener.take()
-                        self._regain()
+                        self._regain("hear")
                         patience.well()
                         if delivery is not None:
                             self._hear(delivery.body)
@@ -250,7 +250,7 @@ class RemoteRunner:
                 finally:
                     listener.close()
             except BrokerLost as error:
-                self._lose(error)
+                self._lose("hear", error)
                 patience.wait()
 
     def _hear(self, body: object) -> None:
@@ -368,15 +368,15 @@ class RemoteRunner:
             if count:
                 event(logging.INFO, "cleared what late nodes left", leftovers=count)
 
-    def _lose(self, error: BrokerLost) -> None:
+    def _lose(self, loop: str, error: BrokerLost) -> None:
         if not self._state.broker and not self._stopping.is_set():
             event(logging.WARNING, f"fleet: {error}", remedy=error.remedy)
-        self._state.broker = str(error)
+        self._state.broker[loop] = str(error)
         self._ledger.lost()
 
-    def _regain(self) -> None:
-        if self._state.broker:
-            self._state.broker = ""
+    def _regain(self, loop: str) -> None:
+        """Back for one loop: a broker that lets us hear may still take nothing."""
+        if self._state.broker.pop(loop, None) and not self._state.broker:
             self._ledger.regained(time.monotonic())
             event(logging.INFO, "the broker is back", path=self._line.address)
 
