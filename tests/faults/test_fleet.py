@@ -6,6 +6,7 @@ for ten minutes, HOTMATTE_FAULTS=full also cuts a node off without a word.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -23,12 +24,16 @@ from fleetrig import FleetRig, NodeRig
 from redis import Redis as Client
 from rigs.brokers import Broker, Rabbit, Redis, missing
 from rigs.network import Host, unavailable
+from rigs.shares import can_mount, share
 
 from watcher.config import load
 from watcher.domain import JobState, Stamp
 from watcher.engine.card import cards_of
+from watcher.errors import HostError
 from watcher.fleet.brokers import Line
 from watcher.fleet.messages import JobMessage, card_digest, jobs_queue, pack, reply_in
+from watcher.fleet.shares import Shares
+from watcher.fleet.stage import is_wanted
 
 LOST_AFTER_S = 3.0
 # Deadlines, not expectations: nobody waits for them where all is well.
@@ -457,6 +462,23 @@ def test_what_somebody_else_writes_into_a_queue_of_redis_ends_no_listener(
         line.close()
     # One that only lacks its number is let lie.
     assert client.hlen(f"hotmatte:{queue}.msgs") == int(foreign == json.dumps(DRAMATIQ).encode())
+
+
+def test_a_share_whose_server_is_down_is_told_in_words_by_watcher_and_node(
+    tmp_path: Path, real_part: Callable[[str, object, str], None]
+) -> None:
+    real_part("FUSE", can_mount(), "apt install fuse3")
+    with share(tmp_path / "nas", tmp_path / "mnt") as nas:
+        shares = Shares({"studio": nas.point})
+        token = shares.mark("studio")
+        nas.fail(errno={"getattr": errno.EHOSTDOWN})
+        with pytest.raises(HostError, match="Host is down"):
+            shares.mark("studio")
+        with pytest.raises(HostError, match="Host is down"):
+            is_wanted(nas.point / "stage" / "17")
+        nas.fail()
+        assert shares.mark("studio") == token
+        assert not is_wanted(nas.point / "stage" / "17")
 
 
 @pytest.mark.parametrize("broker", ["redis"], indirect=True)

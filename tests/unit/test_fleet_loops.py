@@ -11,7 +11,7 @@ from watcher.engine.card import load_card
 from watcher.fleet.remote import Fleet, RemoteRunner
 from watcher.fleet.roster import Roster
 from watcher.fleet.shares import Shares
-from watcher.fleet_settings import Queue
+from watcher.fleet_settings import STATE, Queue
 from watcher.pulse import Vigil
 
 CARDS = Path(__file__).parents[2] / "config" / "models"
@@ -40,6 +40,13 @@ def test_loops_that_look_for_their_broker_live_and_end_on_purpose(lane, eventual
     assert Vigil().hung(runner.pulses(), time.monotonic() + LATER) == {}
     runner.close()
     assert [pulse.due for pulse in runner.pulses()] == [None, None, None]
+
+
+def test_a_share_on_which_nothing_can_be_put_ends_no_loop(lane, tmp_path, eventually):
+    (tmp_path / STATE).write_text("a file in the place of our folder")
+    runner = lane()
+    eventually(lambda: runner._state.told)
+    assert Vigil().hung(runner.pulses(), time.monotonic() + LATER) == {}
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -20,7 +20,7 @@ from watcher import errors
 from watcher.config import Settings
 from watcher.domain import EngineAbout, Job, Outcome
 from watcher.engine.card import Card
-from watcher.errors import EngineUnavailable, HostError, WatcherError
+from watcher.errors import EngineUnavailable, WatcherError
 from watcher.fleet import messages, stage
 from watcher.fleet.brokers import BrokerLost, Line, Patience
 from watcher.fleet.failures import failure_in, seen_from_here
@@ -355,7 +355,7 @@ class RemoteRunner:
         for name in self._fleet.shares.names:
             try:
                 self._token(name)
-            except HostError as error:
+            except WatcherError as error:
                 if str(error) not in self._state.told:
                     self._state.told.add(str(error))
                     event(logging.WARNING, str(error), remedy=error.remedy)

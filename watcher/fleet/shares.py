@@ -91,17 +91,19 @@ class Shares:
     def mark(self, name: str) -> str:
         """The watcher's side: the token, made where there is none yet. Raises HostError."""
         mount, probe = self._mounts[name], self.state(name) / PROBE
-        if not mount.is_dir():
-            raise HostError(f"share {name}: {mount} is not there", remedy="Mount it, or correct `shares`.")
         try:
+            if not mount.is_dir():
+                raise HostError(
+                    f"share {name}: {mount} is not there", remedy="Mount it, or correct `shares`."
+                )
             make_folder(probe.parent)
             with suppress(FileExistsError), probe.open("x", encoding="utf-8") as file:
                 file.write(_probe(secrets.token_hex(16)))
+            token = self.token(name)
+            if probe.read_text(encoding="utf-8") != _probe(token):  # another version's
+                publish_one(probe, _probe(token).encode(), job_id=0)
         except OSError as error:
             raise translated(error, probe.parent) from error
-        token = self.token(name)
-        if probe.read_text(encoding="utf-8") != _probe(token):  # another version's
-            publish_one(probe, _probe(token).encode(), job_id=0)
         return token
 
 

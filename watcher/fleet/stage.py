@@ -102,8 +102,11 @@ def sweep_watchers(root: Path, own: str, *, before: float) -> int:
 
 
 def is_wanted(place: Path) -> bool:
-    """Whether the watcher still waits for the job."""
-    return place.is_dir()
+    """Whether the watcher still waits for the job. Raises HostError where the share does not say."""
+    try:
+        return place.is_dir()
+    except OSError as error:
+        raise translated(error, place) from error
 
 
 def begin(place: Path, message: JobMessage, node: str) -> Path:
