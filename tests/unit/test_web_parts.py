@@ -434,3 +434,16 @@ def test_a_photo_of_a_folder_that_is_no_longer_configured_does_not_grow_old(tmp_
         daemon.write_snapshot({"folders": {"in": {"state": "watching"}}})
         assert waiting() == {"in"}
         daemon.release()
+
+
+def test_two_engines_of_one_model_on_one_device_are_one_line_for_prometheus(tmp_path: Path) -> None:
+    with Journal(tmp_path / JOURNAL) as journal:
+        numbers, daemon = Measures(tmp_path, Desk(journal)), StateDir(tmp_path)
+        engine = {"model": "modnet", "device": "cpu", "restarts": 2, "paused": None}
+        daemon.write_snapshot({"engines": [engine, {**engine, "restarts": 1, "paused": "out of memory"}]})
+        lines = [line for line in numbers.text().decode().splitlines() if 'device="cpu"' in line]
+        daemon.release()
+    assert lines == [
+        'hotmatte_worker_restarts_total{device="cpu",model="modnet"} 3.0',
+        'hotmatte_engine_paused{device="cpu",model="modnet"} 1.0',
+    ]

@@ -162,10 +162,15 @@ def _engines(engines: list[dict[str, Any]]) -> Iterator[Metric]:
     labels = ["model", "device"]
     restarts = CounterMetricFamily("hotmatte_worker_restarts", "Since the daemon's start", labels=labels)
     paused = GaugeMetricFamily("hotmatte_engine_paused", "1 while it cannot work", labels=labels)
+    # Two profiles (device: auto and cpu) may have an engine each of one model on one device: one line of both.
+    found: dict[tuple[str, str], tuple[int, bool]] = {}
     for engine in engines:
-        about = [str(engine.get("model")), str(engine.get("device"))]
-        restarts.add_metric(about, engine.get("restarts", 0))
-        paused.add_metric(about, float(bool(engine.get("paused"))))
+        about = str(engine.get("model")), str(engine.get("device"))
+        times, waits = found.get(about, (0, False))
+        found[about] = times + engine.get("restarts", 0), waits or bool(engine.get("paused"))
+    for about, (times, waits) in found.items():
+        restarts.add_metric(about, times)
+        paused.add_metric(about, float(waits))
     yield restarts
     yield paused
 
