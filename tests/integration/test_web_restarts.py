@@ -76,6 +76,23 @@ def test_no_photo_is_put_under_an_empty_mount_point_where_the_share_would_hide_i
         assert client.post("/v1/jobs", content=jpeg(18)).status_code == 202
 
 
+def test_a_folder_that_the_daemon_no_longer_watches_gets_no_upload(web: WebRig) -> None:
+    daemon = web.daemon
+    removed = daemon.settings["folders"].pop("api")
+    daemon.configure()
+    assert daemon.hotmatte("reload").returncode == 0
+    with web.client() as client:
+        answer = client.post("/v1/jobs", content=jpeg(19))
+        assert answer.status_code == 503
+        assert "does not watch the hot folder 'api'" in answer.text
+        assert not list(daemon.hot("in").parent.glob("api/*"))
+        assert client.post("/v1/jobs", content=jpeg(19), params={"folder": "in"}).status_code == 202
+        daemon.settings["folders"]["api"] = removed
+        daemon.configure()
+        assert daemon.hotmatte("reload").returncode == 0
+        assert client.post("/v1/jobs", content=jpeg(19)).status_code == 202
+
+
 def test_a_folder_that_is_paused_by_hand_stays_so_across_restarts(web: WebRig) -> None:
     daemon = web.daemon
     assert daemon.hotmatte("pause", "in").returncode == 0

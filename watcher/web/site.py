@@ -71,6 +71,19 @@ class Site:
         pid = holder(self.settings.state_dir)
         return read_snapshot(self.settings.state_dir) if pid else {}
 
+    def check_watched(self, folder: str) -> None:
+        """Raises Refused where the daemon that runs has another configuration, without this hot folder."""
+        status = self.status()
+        # One that is only starting has not told of itself: what lies there is of the last one.
+        tells = "folders" in status and status.get("pid") == holder(self.settings.state_dir)
+        if tells and folder not in status["folders"]:
+            raise Refused(
+                503,
+                "unavailable",
+                f"The daemon does not watch the hot folder {folder!r}",
+                detail="Its configuration is another one than this service's: reload it, or restart this service.",
+            )
+
 
 def build(settings: Settings, accepts: Accepts) -> Site:
     """To be called on the event loop. Raises HostError or ConfigError."""

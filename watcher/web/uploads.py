@@ -84,6 +84,7 @@ def _sha256(content: IO[bytes]) -> str:
 
 def _admit(site: Site, content: IO[bytes], folder: str, name: str, *, fixed: bool) -> Record:
     root = site.settings.folders[folder]
+    site.check_watched(folder)
     check_known(folder, root.path, site.journal.folder_identity(folder))
     if root.create:
         root.path.mkdir(parents=True, exist_ok=True)
