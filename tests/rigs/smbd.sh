@@ -41,4 +41,4 @@ END
  fruit:aapl = yes
 END
 } >"$state/smb.conf"
-exec smbd -s "$state/smb.conf" --foreground --no-process-group --log-basename="$state/log" </dev/null
+exec /usr/sbin/smbd -s "$state/smb.conf" --foreground --no-process-group --log-basename="$state/log" </dev/null
