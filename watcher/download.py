@@ -8,16 +8,20 @@ gains nothing. Each redirect is checked the same way. Bytes and time are bounded
 from __future__ import annotations
 
 import http.client
+import io
 import ipaddress
 import socket
 import ssl
+import string
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+from typing import Any
+from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from watcher import __version__
+from watcher.domain import printable
 from watcher.errors import InputNotReady, InputRejected
 from watcher.kept_urls import Kept, KeptUrls
 
@@ -88,15 +92,26 @@ def download(
             content, onwards, headers = _get(parts, limits, allowed, deadline, known)
         except (OSError, http.client.HTTPException) as error:
             raise InputNotReady(
-                f"{url} cannot be fetched: {error or type(error).__name__}",
+                printable(f"{url} cannot be fetched: {error or type(error).__name__}"),
                 remedy="Check the URL and the network, then try again.",
             ) from error
         if onwards is None:
             if kept is not None and headers:
                 kept.keep(url, content, headers)
             return Download(content, _name(parts), url)
-        url = urljoin(url, onwards)
-    raise InputRejected(f"{url} is one redirect too many ({limits.max_redirects})")
+        url = _onwards(url, onwards)
+    raise InputRejected(
+        f"{url} is one redirect too many ({limits.max_redirects})", remedy="Give the URL of the photo itself."
+    )
+
+
+def _onwards(url: str, location: str) -> str:
+    # Headers come as Latin-1, whatever their bytes mean: sent back as they are, the server knows.
+    quoted = quote(location, safe=string.punctuation, encoding="latin-1")
+    try:
+        return urljoin(url, quoted)
+    except ValueError as error:
+        raise InputRejected(f"{url} leads to {quoted[:200]}, which is no URL") from error
 
 
 def _parse(url: str) -> SplitResult:
@@ -104,9 +119,9 @@ def _parse(url: str) -> SplitResult:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise InputRejected(f"{url} is not a URL: {error}", remedy="Correct it.") from error
+        raise InputRejected(printable(f"{url} is not a URL: {error}"), remedy="Correct it.") from error
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise InputRejected(f"{url} is not an http or https URL", remedy="Correct it.")
+        raise InputRejected(printable(f"{url} is not an http or https URL"), remedy="Correct it.")
     if parts.username or parts.password:
         raise InputRejected("a URL with a password in it is not fetched", remedy="Download it yourself.")
     return parts
@@ -125,7 +140,7 @@ def _get(
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request(
             "GET",
-            target.replace(" ", "%20"),
+            quote(target, safe=string.punctuation, errors="surrogateescape"),
             headers={
                 "User-Agent": f"hotmatte/{__version__}",
                 "Accept": "image/*, */*;q=0.1",
@@ -138,12 +153,12 @@ def _get(
         if response.status == 304 and known is not None:
             return known.content, None, {}
         if response.status != 200:
-            words = f"the server answers {response.status} {response.reason}".rstrip()
-            raise (InputNotReady if response.status in (429, 500, 502, 503, 504) else InputRejected)(
-                words, remedy="Check the URL."
-            )
+            words = printable(f"the server answers {response.status} {response.reason}".rstrip())
+            if response.status in (429, 500, 502, 503, 504):
+                raise InputNotReady(words, remedy="Try again later.")
+            raise InputRejected(words, remedy="Check the URL.")
         headers = {name.lower(): value for name, value in response.getheaders()}
-        return _body(connection, response, limits, deadline), None, dict(headers)
+        return _body(response, limits), None, dict(headers)
     finally:
         connection.close()
 
@@ -164,17 +179,58 @@ def _connect(
     plain = _first_that_answers(addresses, port, deadline)
     connection = http.client.HTTPConnection(host, port)
     try:
-        connection.sock = (
-            ssl.create_default_context().wrap_socket(plain, server_hostname=host) if secure else plain
-        )
+        plain.settimeout(_left(deadline))
+        secured = ssl.create_default_context().wrap_socket(plain, server_hostname=host) if secure else plain
+        connection.sock = _Timed(secured, deadline)
     except BaseException:
         plain.close()
         raise
     return connection
 
 
+class _Timed:
+    """What http.client needs of a connection. Each read, of headers too, gets what is left of the whole."""
+
+    def __init__(self, connected: socket.socket, deadline: float) -> None:
+        self._socket = connected
+        self._deadline = deadline
+
+    def sendall(self, content: bytes) -> None:
+        self._socket.settimeout(_left(self._deadline))
+        self._socket.sendall(content)
+
+    def makefile(self, _: str) -> io.BufferedReader:
+        return io.BufferedReader(_Arriving(self._socket, self._deadline))
+
+    def close(self) -> None:
+        """Whoever reads has it until the last byte."""
+        self._socket.close()
+
+
+class _Arriving(io.RawIOBase):
+    def __init__(self, connected: socket.socket, deadline: float) -> None:
+        self._socket = connected
+        self._deadline = deadline
+        self._bytes = connected.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, room: Any) -> int | None:
+        # Dripping bytes do not prolong it, nor do headers or trailers without end.
+        self._socket.settimeout(_left(self._deadline))
+        return self._bytes.readinto(room)
+
+    def close(self) -> None:
+        self._bytes.close()
+        super().close()
+
+
 def _resolve(host: str, port: int) -> list[Address]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:
+        raise InputRejected(printable(f"{host} is no name of a host"), remedy="Correct the URL.") from error
     # A link-local address carries its interface behind a per cent sign.
     return list(dict.fromkeys(ipaddress.ip_address(str(item[4][0]).partition("%")[0]) for item in found))
 
@@ -189,23 +245,12 @@ def _first_that_answers(addresses: list[Address], port: int, deadline: float) ->
     raise last
 
 
-def _body(
-    connection: http.client.HTTPConnection,
-    response: http.client.HTTPResponse,
-    limits: UrlLimits,
-    deadline: float,
-) -> bytes:
+def _body(response: http.client.HTTPResponse, limits: UrlLimits) -> bytes:
     most = int(limits.max_mb * 1e6)
     if response.length is not None and response.length > most:
         raise InputRejected(f"it has {response.length / 1e6:.0f} MB; the limit is {limits.max_mb:g}")
     content = bytearray()
-    while True:
-        # Each read gets what is left of the whole, so that dripping bytes do not prolong it.
-        if connection.sock is not None:
-            connection.sock.settimeout(_left(deadline))
-        piece = response.read1(CHUNK)
-        if not piece:
-            break
+    while piece := response.read1(CHUNK):
         content += piece
         if len(content) > most:
             raise InputRejected(f"it has more than {limits.max_mb:g} MB")

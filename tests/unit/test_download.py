@@ -58,6 +58,28 @@ class Site(http.server.BaseHTTPRequestHandler):
                         self.wfile.write(b"x")
                     except OSError:
                         return
+            case "/headers":
+                self.drip(b"HTTP/1.1 200 OK\r\nX: ", b"x")
+            case "/continues":
+                self.drip(b"", b"HTTP/1.1 100 Continue\r\n\r\n")
+            case "/chunk":
+                self.drip(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"x")
+            case "/trailers":
+                self.drip(
+                    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n", b"X: y\r\n"
+                )
+            case "/closing":
+                self.drip(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\nConnection: close\r\n\r\n", b"x")
+            case "/to-umlaut":
+                self.answer(
+                    302, b"", Location="/gr\u00c3\u00bcn.jpg"
+                )  # UTF-8, as headers are written: in Latin-1
+            case "/gr%C3%BCn.jpg" if self.path == "/gr%C3%BCn.jpg?f=%C3%BC" or "?" not in self.path:
+                self.answer(200, PHOTO)
+            case "/no-url":
+                self.answer(302, b"", Location="http://[x/")
+            case "/no-host":
+                self.answer(302, b"", Location="http://a..b/photo.jpg")
             case "/short":
                 self.send_response(200)
                 self.send_header("Content-Length", "1000")
@@ -66,6 +88,15 @@ class Site(http.server.BaseHTTPRequestHandler):
                 self.close_connection = True
             case _:
                 self.answer(404, b"")
+
+    def drip(self, first, then):
+        self.close_connection = True
+        try:
+            self.wfile.write(first)
+            while not self.server.done.wait(0.05):
+                self.wfile.write(then)
+        except OSError:
+            return
 
     def answer(self, status, body, **headers):
         self.send_response(status)
@@ -107,6 +138,8 @@ def test_a_redirect_is_followed_and_said(site):
     [
         ("/loop", InputRejected, "redirect"),
         ("/file", InputRejected, "not an http"),
+        ("/no-url", InputRejected, "which is no URL"),
+        ("/no-host", InputRejected, "no name of a host"),
         ("/nothing", InputRejected, "404"),
         ("/busy", InputNotReady, "503"),
         ("/endless", InputRejected, "more than"),
@@ -123,9 +156,23 @@ def test_a_declared_size_is_refused_before_reading(site):
         download(f"{site}/photo.jpg", allowed=anywhere, limits=UrlLimits(max_mb=0.001))
 
 
-def test_dripping_bytes_do_not_prolong_the_time(site):
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("path", ["drip", "closing", "headers", "continues", "chunk", "trailers"])
+def test_dripping_bytes_do_not_prolong_the_time_wherever_they_drip(site, path):
     with pytest.raises(InputNotReady, match="cannot be fetched"):
-        download(f"{site}/drip", allowed=anywhere, limits=UrlLimits(timeout_s=0.5))
+        download(f"{site}/{path}", allowed=anywhere, limits=UrlLimits(timeout_s=0.5))
+
+
+@pytest.mark.parametrize("path", ["grün.jpg", "grün.jpg?f=ü", "to-umlaut"])
+def test_letters_that_urls_do_not_have_are_written_as_browsers_write_them(site, path):
+    found = download(f"{site}/{path}", allowed=anywhere)
+    assert (found.content, found.name) == (PHOTO, "grün.jpg")
+
+
+@pytest.mark.parametrize("url", [f"http://{'a' * 64}.example/", "http://a..b/", "http://grün..b/"])
+def test_what_cannot_be_the_name_of_a_host_is_said(url):
+    with pytest.raises(InputRejected, match="no name of a host"):
+        download(url, allowed=anywhere)
 
 
 def test_an_address_inside_is_refused(site):
