@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,12 +21,13 @@ from watcher.bounds import in_flight, pixel_budget
 from watcher.cache_settings import opened
 from watcher.config import Folder, Settings
 from watcher.dispatch import Dispatcher
-from watcher.domain import EngineAbout, Failure, Job, JobState, Outcome, Source
+from watcher.domain import EngineAbout, JobState, Source
 from watcher.engine import weights
 from watcher.engine.card import Card, cards_of
 from watcher.engine.crew import Crew, Growth, has_room, most_on_cpu
 from watcher.engine.launch import prepare
 from watcher.errors import EngineUnavailable, HostError, WatcherError
+from watcher.file_ends import FileEnds
 from watcher.fleet_settings import Where
 from watcher.intake.watch import FolderWatch
 from watcher.journal import Journal, Record
@@ -34,7 +35,7 @@ from watcher.log import event
 from watcher.pipeline.answers import Tally
 from watcher.pipeline.budget import PixelBudget
 from watcher.pipeline.compiled import give_up_compilers
-from watcher.pipeline.finish import report, warm_up_aside
+from watcher.pipeline.finish import warm_up_aside
 from watcher.pipeline.naming import Names
 from watcher.pipeline.recipe import Recipe
 from watcher.pipeline.retire import retire
@@ -159,25 +160,6 @@ class Lane:
     fleet: RemoteRunner | None = None
 
 
-class _FileEnds:
-    """What happens to files when a job ends."""
-
-    def __init__(self, recipes: Mapping[str, Recipe], sheets: SheetKeeper) -> None:
-        self._recipes = recipes
-        self._sheets = sheets
-
-    def done(self, outcome: Outcome) -> None:
-        self._sheets.note(outcome.job.source.folder)
-        # Without files the name was left to another photo (`duplicates: skip`): keep the source.
-        if outcome.files:
-            job = outcome.job
-            retire(job.source, self._recipes[job.source.folder].folder, job_id=job.id)
-
-    def quarantined(self, job: Job, failure: Failure) -> None:
-        report(job, failure, self._recipes[job.source.folder])
-        self._sheets.note(job.source.folder)
-
-
 class Assembly:
     """All watches and lanes of one configuration, from start to stop.
 
@@ -205,6 +187,7 @@ class Assembly:
         self.cache, self.tally = opened(settings.cache, settings.models.cache), Tally()
         wanted = {name: folder for name, folder in settings.folders.items() if folder.contact_sheet}
         self._sheets = SheetKeeper({name: Scope.of(name, folder) for name, folder in wanted.items()})
+        self._ends = FileEnds(self._recipes, self._sheets, journal)
         self._dispatchers: dict[str, Dispatcher] = {}
         self.lanes = self._lanes(engines)
         engines.retain([lane.supervisor for lane in self.lanes if isinstance(lane.supervisor, Crew)])
@@ -215,6 +198,7 @@ class Assembly:
                 journal,
                 on_admit=self._admitted,
                 on_source_done=self._retire,
+                on_gone=partial(self._ends.gone, name),
                 prepare=partial(prepare, name, folder),
                 on_open=self.wake,
             )
@@ -272,7 +256,7 @@ class Assembly:
             self._journal,
             runs,
             list(recipes),
-            ends=_FileEnds(recipes, self._sheets),
+            ends=self._ends,
             policy=self.settings.retry.policy,
             max_in_flight=max_in_flight,
             on_halt=self._on_halt,

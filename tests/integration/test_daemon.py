@@ -249,6 +249,32 @@ def test_what_failed_is_listed_with_its_reason_and_can_be_tried_again(rig):
     assert "1 done, 0 in quarantine" in told, "the status tells what the list of failures tells"
 
 
+def test_the_report_of_a_photo_that_is_renamed_or_deleted_goes_with_it(rig):
+    daemon = rig()
+    daemon.start()
+    for name in ("cut.jpg", "notes.jpg", "other.jpg"):
+        drop(daemon.hot() / name, f"these are not the photos of {name}".encode())
+        daemon.wait_quarantined(name)
+    # Somebody keeps one for himself, another is no longer about the photo that goes.
+    copy = daemon.out() / "copy.error.json"
+    copy.write_bytes((daemon.out() / "cut.error.json").read_bytes())
+    strange = (daemon.out() / "other.error.json").read_text().replace('"size": ', '"size": 1')
+    (daemon.out() / "other.error.json").write_text(strange)
+    (daemon.hot() / "cut.jpg").rename(daemon.hot() / "cut.txt")
+    (daemon.hot() / "notes.jpg").unlink()
+    (daemon.hot() / "other.jpg").unlink()
+    daemon.wait(lambda: daemon.record("other.jpg").gone, timeout=10)
+    daemon.wait(lambda: not (daemon.out() / "notes.error.json").exists(), timeout=10)
+    assert [path.name for path in daemon.reports()] == ["copy.error.json", "other.error.json"]
+    # Without a daemon as well: the next one finds out.
+    drop(daemon.hot() / "late.jpg", b"nor are these")
+    daemon.wait_quarantined("late.jpg")
+    daemon.stop()
+    (daemon.hot() / "late.jpg").unlink()
+    daemon.start()
+    assert [path.name for path in daemon.reports()] == ["copy.error.json", "other.error.json"]
+
+
 def test_submit_is_durable_before_it_returns_even_without_a_daemon(rig, tmp_path):
     daemon = rig()
     photo = tmp_path / "mine.jpg"

@@ -46,7 +46,8 @@ class Admission:
 
     `pairs` says which half of a RAW and JPEG is work. `still_there` raises HostError unless the folder is the one that was opened; it is
     asked before anything counts as gone, because the files of an unmounted share are not.
-    `on_admit` is called when jobs were queued; `beat` before each file that is touched.
+    `on_admit` is called when jobs were queued; `on_gone` before paths count as gone; `beat` before
+    each file that is touched.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Admission:
         pairs: Pairs,
         still_there: Callable[[], None],
         on_admit: Callable[[], None],
+        on_gone: Callable[[Sequence[str]], None],
         beat: Callable[[float], None],
     ) -> None:
         self._name = name
@@ -68,6 +70,7 @@ class Admission:
         self._pairs = pairs
         self._still_there = still_there
         self._on_admit = on_admit
+        self._on_gone = on_gone
         self._beat = beat
 
     def look_at(self, relpaths: Iterable[str], now: float) -> None:
@@ -135,6 +138,7 @@ class Admission:
     def _mark_gone(self, relpaths: Sequence[str]) -> None:
         if relpaths:
             self._still_there()
+            self._on_gone(relpaths)
             self._journal.mark_gone(self._name, relpaths)
 
     def _place(self, relpath: str) -> str:

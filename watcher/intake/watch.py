@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from watcher.config import Folder
@@ -45,8 +45,8 @@ class FolderWatch:
     """Watches one hot folder until it is stopped.
 
     `on_admit` is called when jobs were queued; `on_source_done` for a source that is done
-    but was not retired, because its holder died in between. Both run in the folder's
-    thread. `ready` is set once the folder has been listed, or found to be absent: another
+    but was not retired, because its holder died in between; `on_gone` for paths where nothing is
+    any more, before the journal hears of it. All run in the folder's thread. `ready` is set once the folder has been listed, or found to be absent: another
     folder must not wait for a share that is down. `prepare` is called, in the folder's thread
     again, before the first listing: it puts right what an earlier run left behind, and is
     given what it has to call as a sign of life. `on_open`: jobs of this folder may be claimed.
@@ -60,6 +60,7 @@ class FolderWatch:
         *,
         on_admit: Callable[[], None],
         on_source_done: Callable[[Source], None],
+        on_gone: Callable[[Sequence[str]], None] = lambda _: None,
         prepare: Callable[[Callable[[], None]], None] = lambda _: None,
         on_open: Callable[[], None] = lambda: None,
         probe_s: float = PROBE_S,
@@ -101,6 +102,7 @@ class FolderWatch:
             pairs=self._pairs,
             still_there=self._probe,
             on_admit=on_admit,
+            on_gone=on_gone,
             beat=self._standing.beat,
         )
         self._stopping = threading.Event()

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watcher import templates
-from watcher.domain import Failure, Frame, Job, Outcome, Published, Stamp
+from watcher.domain import Failure, Frame, Job, Outcome, Published, Source, Stamp
 from watcher.errors import HostError, InputChanged, InputRejected
 from watcher.outputs import Output
 from watcher.pipeline import decode, edges, encode, naming, publish, refine, shrink, sidecar
@@ -273,3 +273,16 @@ def withdraw_report(owner: Owner, place: Place, recipe: Recipe) -> None:
     path = naming.report_of(*_report_place(owner.relpath, recipe), owner)
     with suppress(OSError):
         path.unlink()
+
+
+def withdraw_report_of(source: Source, recipe: Recipe) -> bool:
+    """The report of a photo that is gone; whether it was there. One of another photo or version stays."""
+    folder, base = _report_place(source.relpath, recipe)
+    owner = Owner(recipe.folder_name, source.relpath)
+    with suppress(OSError, InputRejected), _held(recipe, folder / (base + sidecar.REPORT), owner):
+        path = naming.report_of(folder, base, owner)
+        told = sidecar.told_in(path.read_bytes())
+        if told is not None and told.failure is not None and told.source == source:
+            path.unlink()
+            return True
+    return False
