@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 
 def _possible(path: Path) -> Path:
@@ -15,7 +15,14 @@ def _possible(path: Path) -> Path:
     return path
 
 
-Place = Annotated[Path, AfterValidator(_possible)]
+def _given(path: Any) -> Any:
+    # As a path it would be the configuration's own folder, such as from a variable that was never set.
+    if isinstance(path, str) and not path.strip():
+        raise ValueError("must not be empty")
+    return path
+
+
+Place = Annotated[Path, BeforeValidator(_given), AfterValidator(_possible)]
 
 
 class Strict(BaseModel):

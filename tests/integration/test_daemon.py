@@ -246,6 +246,8 @@ def test_what_failed_is_listed_with_its_reason_and_can_be_tried_again(rig):
     assert daemon.reports() == {}
     assert daemon.hotmatte("failed").stdout == "nothing failed\n"
     told = daemon.hotmatte("status").stdout
+    assert "0 files at the last full listing" in told
+    assert "; since then the observer tells" in told, "or it would seem to deny what is done"
     assert "1 done, 0 in quarantine" in told, "the status tells what the list of failures tells"
 
 
@@ -286,6 +288,11 @@ def test_submit_is_durable_before_it_returns_even_without_a_daemon(rig, tmp_path
     refused = daemon.hotmatte("submit", str(tmp_path / "notes.txt"))
     assert refused.returncode == 65
     assert "nothing was copied" in refused.stderr
+    (daemon.root / "empty.jpg").touch()
+    refused = daemon.hotmatte("submit", str(daemon.root / "empty.jpg"))
+    assert (refused.returncode, refused.stdout) == (65, "")
+    assert "empty.jpg: it is empty; nothing was copied" in refused.stderr
+    assert not (daemon.hot() / "empty.jpg").exists()
     assert daemon.counts() == {"queued": 2}
     assert sorted(path.name for path in daemon.hot().iterdir()) == ["mine.jpg", "mine_2.jpg"]
     daemon.start()

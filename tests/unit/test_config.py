@@ -247,6 +247,17 @@ def test_a_nul_in_a_path_is_refused(problems: Callable[[str], list[str]]) -> Non
     ]
 
 
+def test_a_path_that_is_empty_is_not_the_folder_of_the_configuration(
+    problems: Callable[[str], list[str]],
+) -> None:
+    assert problems('folders: {in: {path: "", output: " ", quarantine: ""}}\nstate_dir: ""\n') == [
+        "1: folders.in.path: must not be empty",
+        "1: folders.in.output: must not be empty",
+        "1: folders.in.quarantine: must not be empty",
+        "2: state_dir: must not be empty",
+    ]
+
+
 # --- Files that are no configuration at all -------------------------------------------------
 
 

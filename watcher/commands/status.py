@@ -110,7 +110,8 @@ def _folder(name: str, path: str, folder: dict[str, Any] | None, counts: dict[st
         why = f" ({folder['observer_reason']})" if folder["observer_reason"] else ""
         lines.append(f"  observer: {folder['observer']}{why}; results in {folder['output']}")
         files = _count(folder["files"], "file")
-        lines.append(f"  {files} at the last listing, which took {folder['listing_s']:.2f} s")
+        since = "; since then the observer tells" if folder["observer"] == "native" else ""
+        lines.append(f"  {files} at the last full listing, which took {folder['listing_s']:.2f} s{since}")
         if folder["unsettled"]:
             oldest = (
                 f", {folder['oldest']} for {ago(time.time() - folder['oldest_since'])}"

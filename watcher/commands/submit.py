@@ -62,6 +62,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 def _unfit(file: Path, rules: Rules) -> str | None:
     if not file.is_file():
         return "not a file; nothing was copied"
+    if not file.stat().st_size:
+        return "it is empty; nothing was copied"
     if not rules.wants(file.name):
         return "its name is not one the hot folder takes (see include and ignore); nothing was copied"
     return None
