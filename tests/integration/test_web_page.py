@@ -22,12 +22,14 @@ FLAGS = [
     "--disable-sync",
     "--disable-dev-shm-usage",
 ]
+# As long as the name of a hot folder may be.
+LONG = "weddings-and-portraits-of-the-second-studio-in-the-old-town.2026"
 BROKEN = jpeg(1)[:40] + b"not a photo any more" * 20
 
 
 @pytest.fixture(scope="module")
 def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebRig]:
-    folders = {"studio": {}, "other": {"profile": "plain"}}
+    folders = {"studio": {}, "other": {"profile": "plain"}, LONG: {"profile": "plain"}}
     profiles = {"portrait": {"model": "fake", "device": "cpu"}, "plain": {"model": "fake", "device": "cpu"}}
     daemon = DaemonRig(tmp_path_factory.mktemp("page"), folders=folders, profiles=profiles)
     rig = WebRig(daemon)
@@ -86,7 +88,7 @@ def test_a_photo_that_is_dropped_into_the_folder_appears_by_itself(
     web: WebRig, opened: Callable[..., Page]
 ) -> None:
     page = opened("/")
-    expect(page.locator(".folder")).to_have_count(2)
+    expect(page.locator(".folder")).to_have_count(3)
     expect(page.locator("[data-folder=studio] .state")).to_have_text("watching")
     drop(web.daemon.hot("studio") / "fresh.jpg", jpeg(200, width=64, height=80))
     tile = page.locator(".tile", has_text="fresh.jpg")
