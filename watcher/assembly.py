@@ -329,8 +329,8 @@ class Assembly:
         for lane in self.lanes:
             lane.dispatcher.resume()
 
-    def _admitted(self) -> None:
-        self.admitted += 1
+    def _admitted(self, count: int) -> None:
+        self.admitted += count
         self.wake()
 
     def wake(self) -> None:

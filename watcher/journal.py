@@ -16,7 +16,17 @@ from typing import Any
 
 from watcher.domain import Ended, Job, JobState, Source, Stamp
 from watcher.journal_file import JournalFile
-from watcher.journal_schema import ADMIT, ADMIT_PLACED, ADOPT, CLAIM, OUTDATE, PASS_OVER, RECORD, SUPERSEDE
+from watcher.journal_schema import (
+    ADMIT,
+    ADMIT_PLACED,
+    ADOPT,
+    CLAIM,
+    FREE,
+    OUTDATE,
+    PASS_OVER,
+    RECORD,
+    SUPERSEDE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +110,17 @@ class Journal(JournalFile):
             db.execute(SUPERSEDE, key)
             db.execute(OUTDATE, key)
             db.execute(PASS_OVER, (*key, time.time(), outcome))
+
+    def free_companions(self, folder: str, relpaths: Iterable[str]) -> list[str]:
+        """Forget what was passed over for these paths, which are gone without a result; return its paths."""
+        freed = []
+        with self._write() as db:
+            for relpath in relpaths:
+                stem = os.fsencode(relpath.rpartition(".")[0])
+                outcome = json.dumps({"companion_of": relpath})
+                key = (folder, os.fsencode(relpath), stem + b".", stem + b"/", outcome)
+                freed += [os.fsdecode(row[0]) for row in db.execute(FREE, key).fetchall()]
+        return freed
 
     def versions(self, folder: str, relpaths: Iterable[str]) -> list[tuple[str, Stamp]]:
         """Every version of these paths that was done and not passed over, gone ones included."""

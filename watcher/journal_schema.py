@@ -83,6 +83,15 @@ VALUES (?1, ?2, ?3, ?4, ?5, 'done', ?6, ?5)
 ON CONFLICT DO UPDATE SET gone = 0, state = 'done', outcome = ?6, ended_at = ?5 WHERE gone = 1
 """
 
+# Its other half is gone, and nothing was or is made of that: it is to be looked at anew.
+FREE = """
+DELETE FROM job
+WHERE folder = ?1 AND relpath > ?3 AND relpath < ?4 AND +state = 'done' AND gone = 0 AND outcome = ?5
+  AND NOT EXISTS (SELECT 1 FROM job AS half
+                  WHERE half.folder = ?1 AND half.relpath = ?2 AND half.state IN ('done', 'running'))
+RETURNING relpath
+"""
+
 # The attempt is charged here, before the work, so that a file which kills the whole daemon
 # still runs out of attempts. Two versions of one file never run at once: the older one could
 # publish last.

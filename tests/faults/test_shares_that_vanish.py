@@ -298,7 +298,7 @@ def test_what_is_written_on_the_other_side_of_bindfs_is_seen_by_the_second_look(
     subprocess.run(["bindfs", *fresh, server, mounted], check=True)
     folder = Folder(path=mounted, output=tmp_path / "out", quiet_s=0.1, poll_interval_s=0.1)
     with Journal(tmp_path / "journal.sqlite") as journal:
-        watch = CountedWatch("in", folder, journal, on_admit=lambda: None, on_source_done=lambda _: None)
+        watch = CountedWatch("in", folder, journal, on_admit=lambda _: None, on_source_done=lambda _: None)
         watch.start()
         try:
             eventually(lambda: watch.looks)

@@ -18,7 +18,8 @@ from watcher.domain import JobState
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonRig]:
     root = tmp_path_factory.mktemp("formats")
     paired = {"pairs": "jpeg", "pair_wait_s": 60.0, "source": "archive", "archive": str(root / "kept")}
-    rig = DaemonRig(root, folders={"in": {}, "paired": paired}, card="tiny")
+    brief = {"pairs": "jpeg", "pair_wait_s": 0.5}
+    rig = DaemonRig(root, folders={"in": {}, "paired": paired, "brief": brief}, card="tiny")
     rig.start()
     yield rig
     rig.close()
@@ -84,3 +85,17 @@ def test_a_pair_is_one_work_and_leaves_together(daemon, make, deep, first):
     sidecars = [path.name for path in daemon.sidecars("paired") if path.name.startswith(stem)]
     assert sidecars == [f"{stem}.matte.json"]
     assert f"{stem}" not in daemon.hotmatte("failed").stdout
+
+
+def test_the_other_half_of_a_pair_is_work_when_the_bad_one_is_taken_away(daemon, make, deep):
+    hot = daemon.hot("brief")
+    drop(hot / "IMG_1.JPG", b"these are not the photos you are looking for")
+    daemon.wait_quarantined("IMG_1.JPG", "brief")
+    drop(hot / "IMG_1.dng", deep.camera_raw(make))
+    daemon.wait(lambda: daemon.state_of("IMG_1.dng", "brief") is JobState.DONE, timeout=20)
+    assert daemon.sidecars("brief") == {}
+    (hot / "IMG_1.JPG").unlink()
+    daemon.wait(lambda: daemon.sidecars("brief"), timeout=20)
+    [told] = daemon.sidecars("brief").values()
+    assert told["source"]["path"] == "IMG_1.dng"
+    assert daemon.reports("brief") == {}

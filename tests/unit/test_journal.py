@@ -41,7 +41,7 @@ def steps(journal: Journal, work) -> int:
 
 
 def claim_cost(journal: Journal) -> int:
-    return steps(journal, lambda: journal.claim(["in"], limit=4, now=1.0, lease=60))
+    return steps(journal, lambda: journal.claim(["in"], limit=4, now=1.0, lease=60.0))
 
 
 def test_a_claim_costs_the_same_with_many_waiting_as_with_few(journal):
@@ -53,32 +53,32 @@ def test_a_claim_costs_the_same_with_many_waiting_as_with_few(journal):
 
 def test_jobs_that_must_wait_do_not_make_a_claim_dearer(journal):
     journal.admit_many([source(f"{i}.jpg") for i in range(2_000)])
-    for job in journal.claim(["in"], limit=2_000, now=1.0, lease=60):
+    for job in journal.claim(["in"], limit=2_000, now=1.0, lease=60.0):
         journal.retry(job, not_before=1e12, charge=True)
     journal.admit_many([source(f"new-{i}.jpg") for i in range(4)])
     assert claim_cost(journal) < 100
-    assert journal.claim(["in"], limit=4, now=1.0, lease=60) == []
+    assert journal.claim(["in"], limit=4, now=1.0, lease=60.0) == []
 
 
 def test_a_name_that_is_not_utf8_comes_back_as_it_was(journal):
     name = "sub/f\udcffoo.jpg"
     assert journal.admit(source(name))
-    assert journal.claim(["in"], limit=1, now=1.0, lease=60)[0].source.relpath == name
+    assert journal.claim(["in"], limit=1, now=1.0, lease=60.0)[0].source.relpath == name
     assert list(journal.known("in")) == [name]
 
 
 def test_a_newer_version_replaces_a_waiting_one(journal):
     journal.admit(source(size=1))
     journal.admit(source(size=2))
-    claimed = journal.claim(["in"], limit=9, now=1.0, lease=60)
+    claimed = journal.claim(["in"], limit=9, now=1.0, lease=60.0)
     assert [job.source.stamp.size for job in claimed] == [2]
 
 
 def test_several_ends_are_one_transaction_and_a_lost_claim_among_them_changes_nothing(journal):
     journal.admit_many([source("a.jpg"), source("b.jpg")])
-    one, lost = journal.claim(["in"], limit=2, now=1.0, lease=60)
+    one, lost = journal.claim(["in"], limit=2, now=1.0, lease=60.0)
     journal.retry(lost, not_before=0.0, charge=False)
-    [again] = journal.claim(["in"], limit=1, now=1.0, lease=60)
+    [again] = journal.claim(["in"], limit=1, now=1.0, lease=60.0)
     assert journal.finish_many([(one, "{}"), (lost, "{}")]) == [True, False]
     assert journal.counts() == {"in": {"done": 1, "running": 1}}
     assert journal.finish(again, "{}")
@@ -86,7 +86,7 @@ def test_several_ends_are_one_transaction_and_a_lost_claim_among_them_changes_no
 
 def test_an_archived_photo_dropped_again_is_new_work(journal):
     journal.admit(source())
-    [job] = journal.claim(["in"], limit=1, now=1.0, lease=60)
+    [job] = journal.claim(["in"], limit=1, now=1.0, lease=60.0)
     journal.finish(job, "{}")
     assert not journal.admit(source())
     journal.mark_gone("in", ["a.jpg"])
@@ -95,7 +95,7 @@ def test_an_archived_photo_dropped_again_is_new_work(journal):
 
 def test_only_present_failures_are_listed_and_can_be_retried(journal):
     journal.admit_many([source("a.jpg"), source("b.jpg")])
-    for job in journal.claim(["in"], limit=2, now=1.0, lease=60):
+    for job in journal.claim(["in"], limit=2, now=1.0, lease=60.0):
         journal.quarantine(job, "because")
     journal.mark_gone("in", ["a.jpg"])
     [failed] = journal.records(JobState.QUARANTINED)
@@ -106,7 +106,7 @@ def test_only_present_failures_are_listed_and_can_be_retried(journal):
 
 def test_a_clock_set_back_does_not_make_a_retry_wait_for_ever(journal):
     journal.admit(source())
-    [job] = journal.claim(["in"], limit=1, now=1e9, lease=60)
+    [job] = journal.claim(["in"], limit=1, now=1e9, lease=60.0)
     journal.retry(job, not_before=1e9 + 5, charge=True)
     assert journal.mend_clock(now=1.0, longest=300.0) == 1
     assert journal.next_due(["in"]) == 301.0
@@ -115,7 +115,7 @@ def test_a_clock_set_back_does_not_make_a_retry_wait_for_ever(journal):
 @pytest.mark.parametrize("was_retired", [True, False])
 def test_what_a_daemon_did_before_whoever_put_it_there_said_so_stays_done(journal, was_retired):
     journal.admit(source())
-    [job] = journal.claim(["in"], limit=1, now=1e9, lease=60)
+    [job] = journal.claim(["in"], limit=1, now=1e9, lease=60.0)
     journal.finish(job, "{}")
     if was_retired:
         journal.mark_gone("in", ["a.jpg"])
@@ -128,7 +128,7 @@ def test_what_waits_is_counted_but_not_where_somebody_paused(journal):
     journal.admit_many(
         [source(f"{n}.jpg", folder=folder) for folder in ("in", "on", "off") for n in range(3)]
     )
-    journal.claim(["in"], limit=1, now=1e9, lease=60)
+    journal.claim(["in"], limit=1, now=1e9, lease=60.0)
     Desk(journal).hold("on")
     assert journal.waiting(["in", "on"]) == 2
 
@@ -163,7 +163,7 @@ def test_writing_is_durable_before_it_is_said(journal):
 def test_the_half_of_a_pair_that_is_passed_over_is_known_and_never_claimed(journal):
     journal.pass_over(source("a.cr2"), "a.jpg")
     assert journal.known("in") == {"a.cr2": (source("a.cr2").stamp, JobState.DONE)}
-    assert journal.claim(["in"], limit=9, now=1.0, lease=60) == []
+    assert journal.claim(["in"], limit=9, now=1.0, lease=60.0) == []
     assert not journal.admit(source("a.cr2"))
     assert json.loads(journal.find("in", "a.cr2").outcome) == {"companion_of": "a.jpg"}
     assert journal.versions("in", ["a.cr2"]) == []
@@ -171,7 +171,7 @@ def test_the_half_of_a_pair_that_is_passed_over_is_known_and_never_claimed(journ
 
 def test_versions_that_are_gone_are_remembered_for_their_other_half(journal):
     journal.admit(source("a.jpg"))
-    [job] = journal.claim(["in"], limit=1, now=1.0, lease=60)
+    [job] = journal.claim(["in"], limit=1, now=1.0, lease=60.0)
     journal.finish(job, "{}")
     journal.mark_gone("in", ["a.jpg"])
     assert journal.versions("in", ["a.jpg", "a.JPG"]) == [("a.jpg", source("a.jpg").stamp)]
@@ -180,5 +180,23 @@ def test_versions_that_are_gone_are_remembered_for_their_other_half(journal):
 def test_a_half_that_was_passed_over_and_has_changed_is_new_work(journal):
     journal.pass_over(source("a.cr2", size=1), "a.jpg")
     assert journal.admit(source("a.cr2", size=2))
-    [job] = journal.claim(["in"], limit=9, now=1.0, lease=60)
+    [job] = journal.claim(["in"], limit=9, now=1.0, lease=60.0)
     assert job.source.stamp.size == 2
+
+
+def test_what_was_passed_over_is_forgotten_when_its_other_half_goes_without_a_result(journal):
+    for name in ("done", "bad", "waiting", "bad.more"):
+        journal.admit_many([source(f"{name}.jpg")])
+        if name != "waiting":
+            [job] = journal.claim(["in"], limit=1, now=100.0, lease=60.0)
+            if name == "done":
+                journal.finish_many([(job, "{}")])
+            else:
+                journal.quarantine(job, "{}")
+        journal.pass_over(source(f"{name}.cr2"), f"{name}.jpg")
+    gone = ["done.jpg", "bad.jpg", "waiting.jpg"]
+    journal.mark_gone("in", gone)
+    assert journal.free_companions("in", gone) == ["bad.cr2", "waiting.cr2"]
+    assert journal.free_companions("in", gone) == []
+    assert {"done.cr2", "bad.more.cr2"} <= journal.known("in").keys()
+    assert journal.known("in").keys().isdisjoint({"bad.cr2", "waiting.cr2"})

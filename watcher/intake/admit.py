@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from watcher.domain import JobState, Source, Stamp
@@ -28,6 +29,9 @@ class JournalPort(Protocol):
     def pass_over(self, source: Source, companion_of: str) -> None:
         """Enter it as done with nothing to show: the other half of a pair."""
 
+    def free_companions(self, folder: str, relpaths: Iterable[str]) -> Sequence[str]:
+        """Forget what was passed over for these paths, which are gone without a result; return its paths."""
+
     def versions(self, folder: str, relpaths: Iterable[str]) -> Sequence[tuple[str, Stamp]]:
         """Every version of these paths that was work and is done, gone ones included."""
 
@@ -46,8 +50,8 @@ class Admission:
 
     `pairs` says which half of a RAW and JPEG is work. `still_there` raises HostError unless the folder is the one that was opened; it is
     asked before anything counts as gone, because the files of an unmounted share are not.
-    `on_admit` is called when jobs were queued; `on_gone` before paths count as gone; `beat` before
-    each file that is touched.
+    `on_admit` is called when jobs were queued, with their number; `on_gone` before paths count as
+    gone; `beat` before each file that is touched.
     """
 
     def __init__(
@@ -59,7 +63,7 @@ class Admission:
         settler: Settler,
         pairs: Pairs,
         still_there: Callable[[], None],
-        on_admit: Callable[[], None],
+        on_admit: Callable[[int], None],
         on_gone: Callable[[Sequence[str]], None],
         beat: Callable[[float], None],
     ) -> None:
@@ -104,8 +108,8 @@ class Admission:
             settled = (self._settled(item, gone) for item in ripe[start : start + BATCH])
             sources = [source for source in settled if source is not None]
             self._mark_gone(gone)
-            if sources and any(self._journal.admit_many(sources)):
-                self._on_admit()
+            if count := sum(self._journal.admit_many(sources)) if sources else 0:
+                self._on_admit(count)
 
     def _settled(self, ripe: Ripe, gone: list[str]) -> Source | None:
         """The source to admit; None where it is gone, has changed or is not whole yet."""
@@ -140,6 +144,14 @@ class Admission:
             self._still_there()
             self._on_gone(relpaths)
             self._journal.mark_gone(self._name, relpaths)
+            self._free([relpath for relpath in relpaths if self._pairs.is_preferred(relpath)])
+
+    def _free(self, relpaths: Sequence[str]) -> None:
+        """What was passed over for a half that went without a result is work after all."""
+        now = time.monotonic()
+        for relpath in self._journal.free_companions(self._name, relpaths) if relpaths else ():
+            with suppress(OSError):  # a scan will ask again
+                self._settler.note(relpath, candidate.look(self._place(relpath)), now)
 
     def _place(self, relpath: str) -> str:
         return f"{self._path}/{relpath}"

@@ -64,6 +64,10 @@ class Pairs:
                 return Fate.COMPANION, before
         return (Fate.WORK if quiet_for >= self._wait_s else Fate.WAIT), ""
 
+    def is_preferred(self, relpath: str) -> bool:
+        """Whether another file may be passed over for it."""
+        return _ending(relpath) in self._preferred
+
     def look_anew(self) -> None:
         """What was present a while ago is no longer to be relied on."""
         self._halves.clear()

@@ -44,7 +44,7 @@ STALL_S = 0.5
 class FolderWatch:
     """Watches one hot folder until it is stopped.
 
-    `on_admit` is called when jobs were queued; `on_source_done` for a source that is done
+    `on_admit` is called when jobs were queued, with their number; `on_source_done` for a source that is done
     but was not retired, because its holder died in between; `on_gone` for paths where nothing is
     any more, before the journal hears of it. All run in the folder's thread. `ready` is set once the folder has been listed, or found to be absent: another
     folder must not wait for a share that is down. `prepare` is called, in the folder's thread
@@ -58,7 +58,7 @@ class FolderWatch:
         folder: Folder,
         journal: JournalPort,
         *,
-        on_admit: Callable[[], None],
+        on_admit: Callable[[int], None],
         on_source_done: Callable[[Source], None],
         on_gone: Callable[[Sequence[str]], None] = lambda _: None,
         prepare: Callable[[Callable[[], None]], None] = lambda _: None,
