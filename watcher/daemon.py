@@ -153,6 +153,7 @@ class Daemon:
     def _listen_to_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, lambda got, _: self._inbox.put(("signal", got)))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGUSR1})  # see cli.py
 
     # --- The loop --------------------------------------------------------------------------
 

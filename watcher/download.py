@@ -172,8 +172,9 @@ def _connect(
     for address in addresses:
         # One private address among public ones is how rebinding looks: refuse them all.
         if not allowed(address):
+            which = "" if host == str(address) else f"{address}, "
             raise InputRejected(
-                f"{host} is {address}, an address inside this network",
+                f"{host} is {which}an address inside this network",
                 remedy="Copy the photo into the hot folder instead.",
             )
     plain = _first_that_answers(addresses, port, deadline)

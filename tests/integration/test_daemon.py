@@ -277,6 +277,19 @@ def test_the_report_of_a_photo_that_is_renamed_or_deleted_goes_with_it(rig):
     assert [path.name for path in daemon.reports()] == ["copy.error.json", "other.error.json"]
 
 
+def test_a_reload_that_comes_while_it_is_starting_is_heard_when_it_can_be(rig):
+    daemon = rig()
+    text = daemon.config.read_text()
+    daemon.config.rename(daemon.root / "aside.yaml")
+    os.mkfifo(daemon.config)
+    daemon.start(ready=False)
+    with daemon.config.open("w") as pipe:  # waits until somebody reads: it is starting
+        daemon.signal(signal.SIGHUP)
+        (daemon.root / "aside.yaml").replace(daemon.config)
+        pipe.write(text)
+    daemon.wait(lambda: daemon.is_ready() and daemon.status()["generation"] == 2, timeout=30)
+
+
 def test_submit_is_durable_before_it_returns_even_without_a_daemon(rig, tmp_path):
     daemon = rig()
     photo = tmp_path / "mine.jpg"
