@@ -207,6 +207,12 @@ def test_others_are_not_let_in_without_a_key(tmp_path: Path) -> None:
     done = daemon.hotmatte("web")
     assert done.returncode == CONFIG
     assert "keys add" in done.stderr
+    assert "which others can reach" in done.stderr
+    daemon.settings["web"] = {"listen": "127.0.0.1:0", "keys": "always"}
+    daemon.configure()
+    done = daemon.hotmatte("web")
+    assert done.returncode == CONFIG
+    assert "web.keys is always, and there is no API key" in done.stderr, "nobody else can reach it"
 
 
 def test_an_address_that_is_taken_is_said_so(web: WebRig) -> None:

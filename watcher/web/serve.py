@@ -33,9 +33,12 @@ def serve(settings: Settings, accepts: Accepts) -> int:
     """Raises ConfigError, or HostError where the address cannot be had."""
     web = settings.web
     if web.needs_keys and not KeyRing(settings.state_dir).all():
+        always = web.keys == "always"
+        why = "web.keys is always" if always else f"web.listen is {web.listen}, which others can reach"
+        otherwise = "set `web.keys: auto`" if always else "listen on 127.0.0.1 or a Unix socket"
         raise ConfigError(
-            [f"web.listen is {web.listen}, which others can reach, and there is no API key"],
-            remedy="Make one with `hotmatte keys add NAME`, or listen on 127.0.0.1 or a Unix socket.",
+            [f"{why}, and there is no API key"],
+            remedy=f"Make one with `hotmatte keys add NAME`, or {otherwise}.",
         )
     # What is wrong with them is said before anybody is let in.
     receivers_of(settings.notify)
