@@ -38,6 +38,7 @@ def set_up(shape: Shape, level: str) -> None:
         logger.handlers[:] = [target]
         logger.setLevel(level.upper())
         logger.propagate = False
+    adopt("watchdog", logging.WARNING)
 
 
 def adopt(name: str, level: int) -> None:

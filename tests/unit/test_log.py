@@ -14,6 +14,7 @@ import pytest
 
 from watcher import log
 from watcher.errors import ConfigError
+from watcher.intake import observer  # noqa: F401  (keeps to itself what is no error)
 from watcher.log import event, set_up
 
 try:
@@ -35,6 +36,17 @@ def logged(shape: log.Shape, *args: Any, level: str = "debug", **fields: Any) ->
         event(*args, **fields)
         stream.flush()
     return binary.getvalue().decode()
+
+
+def test_what_the_observer_says_of_its_own_has_the_shape_of_the_log() -> None:
+    stream = io.StringIO()
+    with contextlib.redirect_stderr(stream):
+        set_up("json", "info")
+        library = logging.getLogger("watchdog.observers.inotify")
+        library.warning("Inotify queue overflowed below %r", "/srv/hot")
+        library.error("InotifyEmitter.queue_events() called when the thread is inactive")
+    [line] = stream.getvalue().splitlines()
+    assert json.loads(line)["message"] == "Inotify queue overflowed below '/srv/hot'"
 
 
 class Sent(list[tuple[str, dict[str, Any]]]):

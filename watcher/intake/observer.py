@@ -38,6 +38,10 @@ from watcher.mounts import mount_of
 # watchdog 7 meets new folders twice, by listing and by event, and then warns with a list of all its
 # watches: harmless, but megabytes of log for a tree that is copied in.
 warnings.filterwarnings("ignore", message="Callback with id", category=RuntimeWarning)
+# Nor is it an error, as it says, to be stopped while it waits for events.
+logging.getLogger("watchdog.observers.inotify").addFilter(
+    lambda record: "when the thread is inactive" not in str(record.msg)
+)
 
 # What our own reading causes (opened, closed without writing) is not among them, nor is every
 # write: a file that still grows is found out when its quiet period is over.
