@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import socket
-import time
 from pathlib import Path
 
 import cv2
@@ -168,13 +167,12 @@ def test_stopping_drains_what_runs_and_keeps_what_waits(rig):
 
 
 def test_a_drain_that_takes_too_long_hands_its_jobs_back_uncharged(rig):
-    daemon = rig(card="slow", cards=slow_cards(rig, latency_s=6.0), limits={"drain_timeout_s": 0.2})
+    daemon = rig(card="slow", cards=slow_cards(rig, latency_s=20.0), limits={"drain_timeout_s": 0.2})
     daemon.start()
     drop(daemon.hot() / "a.jpg", jpeg(1))
     daemon.wait(lambda: daemon.counts().get("running"), timeout=20)
-    began = time.monotonic()
     assert daemon.stop() == 0
-    assert time.monotonic() - began < 5.5  # less than the photo would have taken
+    # Not waited for: it would have been done.
     assert daemon.counts() == {"queued": 1}
     assert daemon.record("a.jpg").job.attempts == 0
 
