@@ -131,7 +131,7 @@ def python(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_no_command_has_threads_for_a_library_that_computes_nothing() -> None:
+def test_no_command_has_threads_for_a_library_that_computes_next_to_nothing() -> None:
     code = "from watcher import cli; cli.main([]); import os, numpy, cv2; print(len(os.listdir('/proc/self/task')))"
     env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     done = subprocess.run(

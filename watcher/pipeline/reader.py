@@ -30,7 +30,7 @@ from watcher.errors import InputError
 from watcher.pipeline import pixels, sniff
 from watcher.pipeline.pages import KEPT_BYTES, keep_pages
 from watcher.pipeline.picture import Picture
-from watcher.pipeline.rooms import METADATA_BYTES, Part, Room, Rooms
+from watcher.pipeline.rooms import METADATA_BYTES, Kept, Part, Room, Rooms
 
 # Messages are small: pixels, profiles and metadata travel in memory that is passed along.
 MESSAGE_BYTES = 65536
@@ -187,20 +187,6 @@ def layout(picture: Picture) -> tuple[dict[str, Any], list[Part], int]:
         parts.append((end, value))
         end = -(-(end + length) // _ALIGN) * _ALIGN
     return fields, parts, max(1, end)
-
-
-class Kept(Room):
-    """The room of all small pictures: both ends map it once, and who asked copies what is in it."""
-
-    def __init__(self) -> None:
-        super().__init__(KEPT_BYTES)
-        self._given = False
-
-    def first_descriptor(self) -> list[int]:
-        if self._given:
-            return []
-        self._given = True
-        return [self.descriptor()]
 
 
 if __name__ == "__main__":

@@ -89,6 +89,20 @@ def mapped(fd: int, size: int) -> mmap.mmap:
     return mmap.mmap(fd, size, flags=mmap.MAP_SHARED if size <= KEPT_BYTES else MAP_AT_ONCE)
 
 
+class Kept(Room):
+    """The room of all small pictures: both ends map it once, and who asked copies what is in it."""
+
+    def __init__(self) -> None:
+        super().__init__(KEPT_BYTES)
+        self._given = False
+
+    def first_descriptor(self) -> list[int]:
+        if self._given:
+            return []
+        self._given = True
+        return [self.descriptor()]
+
+
 class Rooms:
     """The rooms of large pictures: those that were given away, by number, and who waits for the next picture."""
 
