@@ -13,18 +13,21 @@ import onnxruntime
 import pytest
 from bshm.runtimes import GRAPH, RUNTIMES, card_and_weights
 
-from watcher.engine import weights
+from watcher.engine import choice, weights
 from watcher.engine.card import card_folders, load_card, proxy_size
 from watcher.engine.client import EngineClient
 from watcher.engine.launch import prepare
 from watcher.errors import EngineOutOfMemory, EngineUnavailable
 
 FOLDERS = [*card_folders(None), Path(__file__).parents[1] / "cards"]
+# By the engine that their cards name for a GPU.
+BY_ONNX_RUNTIME = {"modnet-ort": "modnet", "u2netp-ort": "u2netp"}
 # The environments of BSHM's runtimes are made by the first test that wants one.
 MODELS = (
     "fake",
-    "modnet",
     "u2netp",
+    "modnet",
+    "modnet-ort",
     "modnet-openvino",
     *(pytest.param(runtime, marks=[pytest.mark.bshm, pytest.mark.timeout(900)]) for runtime in RUNTIMES),
 )
@@ -53,7 +56,9 @@ def ready(name):
     """The card and its weights; for BSHM the signature graph, whose weights are nobody's secret."""
     if name in RUNTIMES:
         return card_and_weights(name)
-    card = load_card(name, FOLDERS)
+    card = load_card(BY_ONNX_RUNTIME.get(name, name), FOLDERS)
+    if name in BY_ONNX_RUNTIME:
+        card = card.model_copy(update={"engine_cpu": None})
     return card, at_hand(card)
 
 
@@ -144,7 +149,7 @@ def test_the_same_input_gives_the_same_bytes(bench):
     assert bench.infer(proxy)[0].tobytes() == bench.infer(proxy)[0].tobytes()
 
 
-@pytest.mark.parametrize("model", ["modnet", "modnet-openvino"])
+@pytest.mark.parametrize("model", ["modnet-ort", "modnet-openvino"])
 def test_one_thread_beside_others_gives_what_all_cores_give(model):
     card, graph = ready(model)
     launch = prepare(card, graph, device="cpu", threads=2)
@@ -166,7 +171,7 @@ def test_what_resizes_by_the_plain_rule_says_the_same_as_what_resizes_by_pytorch
     shown = [drawing(320, 320), noise(320, 320)]
     said = []
     for plain in (False, True):
-        _, client, _ = booted("u2netp", half_pixel=plain)
+        _, client, _ = booted("u2netp-ort", half_pixel=plain)
         try:
             said.append([client.infer([proxy], timeout=60)[0] for proxy in shown])
         finally:
@@ -193,7 +198,7 @@ def test_bfloat16_is_near_single_precision_and_is_not_claimed_where_the_cpu_has_
 
 
 def test_an_engine_says_who_it_is(bench):
-    assert bench.about["engine"] == bench.card.engine
+    assert bench.about["engine"] == bench.card.engine_on("cpu", gpu=False)
     assert bench.about["device"] == "cpu"
     assert bench.about["framework"].split()[1][0].isdigit()
 
@@ -213,7 +218,7 @@ def test_auto_falls_back_and_says_so(model, caplog):
     assert "no usable GPU" in caplog.text
 
 
-@pytest.mark.parametrize("model", ["modnet", "u2netp", "modnet-openvino"])
+@pytest.mark.parametrize("model", ["modnet", "modnet-ort", "u2netp", "u2netp-ort", "modnet-openvino"])
 def test_nobody_is_not_stretched_into_somebody(model):
     bench = Bench(model)
     try:
@@ -223,7 +228,7 @@ def test_nobody_is_not_stretched_into_somebody(model):
         bench.client.close()
 
 
-@pytest.mark.parametrize("model", ["modnet", "u2netp", "modnet-openvino"])
+@pytest.mark.parametrize("model", ["modnet", "modnet-ort", "u2netp", "u2netp-ort", "modnet-openvino"])
 def test_the_graph_sees_what_its_card_says(model):
     """The reference straight from the card: RGB / 255, minus mean, through std, planes first."""
     bench = Bench(model)
@@ -238,7 +243,7 @@ def test_the_graph_sees_what_its_card_says(model):
     expected = session.run(None, {session.get_inputs()[0].name: planes})[0][0, 0]
     assert expected.std() > 0.001
     # Another runtime rounds elsewhere: an eighth of a level of 255.
-    assert np.allclose(alpha, expected.clip(0, 1), atol=1e-4 if bench.card.engine == "onnx" else 5e-4)
+    assert np.allclose(alpha, expected.clip(0, 1), atol=1e-4 if bench.about["engine"] == "onnx" else 5e-4)
 
 
 def test_modnet_finds_a_person_in_a_drawing_of_one():
@@ -262,10 +267,10 @@ def test_logits_get_their_sigmoid():
     assert 0.5 <= alpha.min() <= alpha.max() <= 0.7311
 
 
-BSHM_BY_TENSORFLOW = [one for one in MODELS[4:] if one.values[0] != "bshm-onnx"]
+BSHM_BY_TENSORFLOW = [one for one in MODELS[5:] if one.values[0] != "bshm-onnx"]
 
 
-@pytest.mark.parametrize("model", ["modnet", *MODELS[3:]])
+@pytest.mark.parametrize("model", MODELS[2:])
 def test_what_cannot_be_allocated_is_out_of_memory(model, tmp_path):
     """A real shortage: the worker lives in a small address space, the proxy is huge."""
     narrow, room = tmp_path / "python", {"bshm-tf1": 3_500_000, "bshm-tf2": 2_500_000}.get(model, 3_000_000)
@@ -281,6 +286,53 @@ def test_what_cannot_be_allocated_is_out_of_memory(model, tmp_path):
         assert client.infer([flat(9)(64, 64)], timeout=60)
     finally:
         client.close()
+
+
+def test_a_file_that_mnn_cannot_read_is_refused_with_its_own_words(tmp_path, caplog):
+    caplog.set_level("DEBUG", "hotmatte.engine")
+    card, wrong = load_card("modnet", FOLDERS), tmp_path / "modnet.onnx"
+    wrong.write_bytes(b"this is no graph")
+    launch = prepare(card, wrong, device="cpu")
+    client = EngineClient(launch.python, launch.engine_file, arena_bytes=1 << 22)
+    try:
+        with pytest.raises(EngineUnavailable, match=r"MNN cannot read the graph in .*modnet\.onnx"):
+            client.boot(launch.hello, timeout=120)
+    finally:
+        client.close()
+    assert "Invalid ONNX Model" in caplog.text
+
+
+def test_where_mnn_is_not_installed_onnx_runtime_computes_and_says_so(tmp_path, caplog):
+    caplog.set_level("DEBUG", "hotmatte.engine")
+    (tmp_path / "MNN.py").write_text("raise ImportError('there is none')")
+    card, graph = ready("u2netp")
+    launch = prepare(card, graph, device="auto")
+    env = {"PYTHONPATH": str(tmp_path)}
+    client = EngineClient(launch.python, launch.engine_file, arena_bytes=launch.arena_bytes, env=env)
+    try:
+        about = client.boot(launch.hello, timeout=120)
+        assert about["framework"].startswith("onnxruntime ")
+        assert_is_alpha(client.infer([drawing(320, 320)], timeout=60)[0], drawing(320, 320))
+    finally:
+        client.close()
+    assert "without MNN this takes longer" in caplog.text
+    assert "there is none" in caplog.text
+
+
+def test_a_gpu_that_onnx_runtime_cannot_use_leaves_the_work_to_the_engine_for_cpus(monkeypatch):
+    """What /dev says is no promise: the package may have been built without CUDA."""
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime can use it")
+    monkeypatch.setattr(choice, "GPUS", (Path("/dev/null"),))
+    card, graph = ready("u2netp")
+    launch = prepare(card, graph, device="auto")
+    assert launch.engine == "onnx"
+    client = EngineClient(launch.python, launch.engine_file, arena_bytes=launch.arena_bytes)
+    try:
+        about = client.boot(launch.hello, timeout=120)
+    finally:
+        client.close()
+    assert (about["engine"], about["device"]) == ("mnn", "cpu")
 
 
 @pytest.mark.parametrize("model", BSHM_BY_TENSORFLOW)

@@ -1,6 +1,6 @@
 """An engine that answers with the number of threads it was told to use, in hundredths.
 
-Red 200 takes until another worker is asked for red 201: they meet at the file that the model is called.
+With the option `fixed` that is how many it was started with, for good. Red 200 takes until another worker is asked for red 201: they meet at the file that the model is called.
 Python 3.7 syntax: it runs wherever a worker does.
 """
 
@@ -13,13 +13,13 @@ LONG, RELEASE = 200, 201
 
 
 class Session:
-    about = {"engine": "telling", "framework": "none", "device": "cpu"}  # noqa: RUF012
-
-    def __init__(self, meeting):
-        self._meeting, self._threads = meeting, 0
+    def __init__(self, meeting, options):
+        self._meeting, self._threads = meeting, options.get("threads", 0)
+        self._fixed = options.get("fixed", False)
+        self.about = {"engine": "telling", "framework": "none", "device": "cpu", "fixed_threads": self._fixed}
 
     def limit(self, threads):
-        self._threads = threads
+        self._threads = self._threads if self._fixed else threads
 
     def infer(self, images):
         mood = int(images[0][0, 0, 0])
@@ -33,4 +33,4 @@ class Session:
 
 
 def load(model, device, options):
-    return Session(model)
+    return Session(model, options)

@@ -222,7 +222,7 @@ def test_modnet_is_measured_on_the_cpu_and_the_gpu_is_accounted_for(modnet, tmp_
     facts = json.loads(capfd.readouterr().out)
     on_cpu = [one for one in facts["measured"] if one["device"] == "cpu"]
     assert [one["proxy"] for one in on_cpu] == [[896, 512], [512, 672]]
-    assert all(one["framework"].startswith("onnxruntime ") for one in on_cpu)
+    assert all(one["framework"].startswith("mnn ") for one in on_cpu)
     # One graph in memory, at the very least.
     assert all(one["host_mb"] > 26 for one in on_cpu)
     with_gpu = [one for one in facts["measured"] if one["device"].startswith("cuda")]

@@ -30,7 +30,7 @@ def growing():
     """A crew on a CPU that begins with one and may become two; the further ones are started by `changes`."""
     made = []
 
-    def open_(*, room=lambda: True, after=0.0, patience=0.0, **changes):
+    def open_(*, room=lambda _: True, after=0.0, patience=0.0, **changes):
         crew = Crew(launch(), growth=Growth(launch(**changes), 2, room, after=after, patience=patience))
         made.append(crew)
         crew.start()
@@ -98,7 +98,7 @@ def test_two_photos_together_are_no_reason_for_more_either(growing):
         for done in [aside.submit(crew.infer, [proxy()], timeout=10) for _ in range(8)]:
             assert done.result(30)
     assert crew.size == 1
-    assert crew._booting is None
+    assert not crew._booting
 
 
 def test_a_few_photos_are_not_worth_a_further_worker_and_many_are(growing, eventually):
@@ -134,7 +134,7 @@ def test_a_journal_that_does_not_say_what_waits_holds_up_no_photo(growing, event
         assert waits.result(30)
         assert not goes_on.is_set()
         goes_on.set()
-    eventually(lambda: crew._booting is None)
+    eventually(lambda: not crew._booting)
     assert crew.size == 1
 
 
@@ -159,7 +159,7 @@ def test_work_that_waits_gets_a_worker_more_whose_death_is_its_own(growing, even
 def test_a_crew_that_cannot_grow_goes_on_as_it_is(growing, eventually, why):
     asked = threading.Event()
 
-    def room():
+    def room(_):
         asked.set()
         return why != "no room"
 
@@ -169,7 +169,7 @@ def test_a_crew_that_cannot_grow_goes_on_as_it_is(growing, eventually, why):
         eventually(lambda: crew._busy)
         waits = aside.submit(crew.infer, [proxy()], timeout=10)
         assert asked.wait(30)
-        eventually(lambda: crew._booting is None)
+        eventually(lambda: not crew._booting)
         crew._members[0]._client.kill()
         assert isinstance(hung.exception(30), EngineCrashed)
         assert waits.result(30)
@@ -220,14 +220,101 @@ def test_a_lone_request_has_every_core_and_requests_side_by_side_share_them(tell
     assert threads() == 0
 
 
+@pytest.fixture
+def settled(tmp_path):
+    """Like `telling`, but threads are fixed: the first has 6, further ones have 3."""
+    made = []
+
+    def open_(room=lambda _: True, **changes):
+        def started(threads, **changes):
+            options = {"fixed": True, "threads": threads}
+            model = str(tmp_path / "meeting")
+            return launch(
+                **{"engine_file": TELLING, "hello": dict(HELLO, model=model, options=options), **changes}
+            )
+
+        crew = Crew(started(6), growth=Growth(started(3, **changes), 2, room, after=0.0, patience=0.0))
+        made.append(crew)
+        crew.start()
+        return crew
+
+    yield open_
+    for crew in made:
+        crew.close()
+
+
+def asked(crew, mood=CALM):
+    return round(crew.infer([proxy(mood)], timeout=60)[0][0, 0] * 100)
+
+
+def test_where_threads_are_fixed_the_first_computes_what_comes_alone_and_others_what_comes_together(
+    settled, eventually
+):
+    crew = settled()
+    assert asked(crew) == 6
+    with ThreadPoolExecutor(2) as aside:
+        first = aside.submit(asked, crew, 200)
+        eventually(lambda: crew._busy)
+        # Waits until they are there: both are booted together.
+        assert asked(crew) == 3
+        assert (crew.size, crew.most) == (3, 2)
+        # Beside one that computes, the first is not asked even when it is free.
+        assert asked(crew, 201) == 3
+        assert first.result(60) == 6
+        second = aside.submit(asked, crew, 200)
+        eventually(lambda: crew._busy)
+        assert second.running()
+        assert [asked(crew) for _ in range(3)] == [3, 3, 3]
+        assert asked(crew, 201) == 3
+        assert second.result(60) == 6
+    assert asked(crew) == 6
+
+
+def test_where_threads_are_fixed_two_that_both_find_no_room_stay_away(settled, eventually):
+    wanted = []
+
+    def room(more):
+        wanted.append(more)
+        return more < 2
+
+    crew = settled(room)
+    with ThreadPoolExecutor(2) as aside:
+        first = aside.submit(asked, crew, 200)
+        eventually(lambda: crew._busy)
+        waits = aside.submit(asked, crew)
+        eventually(lambda: wanted and not crew._booting)
+        crew._members[0]._client.kill()
+        assert isinstance(first.exception(60), EngineCrashed)
+        assert waits.result(60) == 6
+    assert (crew.size, wanted) == (1, [2])
+
+
+def test_where_threads_are_fixed_and_further_ones_do_not_boot_the_first_does_all(
+    settled, eventually, tmp_path
+):
+    crew = settled(engine_file=tmp_path / "gone.py")
+    with ThreadPoolExecutor(2) as aside:
+        first = aside.submit(asked, crew, 200)
+        eventually(lambda: crew._busy)
+        waits = aside.submit(asked, crew)
+        eventually(lambda: crew._not_before and not crew._booting)
+        crew._members[0]._client.kill()
+        assert isinstance(first.exception(60), EngineCrashed)
+        assert waits.result(60) == 6
+    assert crew.size == 1
+    crew.rest(now=crew._needed + IDLE_S + 1)
+    assert not crew.fatal
+
+
 def test_a_card_says_how_many_share_a_cpu_or_what_one_takes():
     modnet = load_card("modnet", card_folders(None))
     assert [most_on_cpu(modnet, cores) for cores in (1, 2, 4, 64)] == [1, 2, 4, 4]
     assert most_on_cpu(modnet.model_copy(update={"workers_cpu": 8}), 2) == 8
     assert most_on_cpu(modnet.model_copy(update={"memory_mb": None}), 64) == 1
     enough = modnet.memory_mb + SPARE_MB
-    assert has_room(modnet, available=lambda: enough)
-    assert not has_room(modnet, available=lambda: enough - 1)
+    assert has_room(modnet, 1, available=lambda: enough)
+    assert not has_room(modnet, 1, available=lambda: enough - 1)
+    assert not has_room(modnet, 2, available=lambda: enough)
     # Where nobody says what is free, and where the operator has chosen.
-    assert has_room(modnet, available=lambda: None)
-    assert has_room(modnet.model_copy(update={"workers_cpu": 2}), available=lambda: 0.0)
+    assert has_room(modnet, 9, available=lambda: None)
+    assert has_room(modnet.model_copy(update={"workers_cpu": 2}), 2, available=lambda: 0.0)

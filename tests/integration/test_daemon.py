@@ -396,6 +396,7 @@ def test_no_ml_framework_is_in_the_daemon(rig):
     daemon.start()
     mapped = Path(f"/proc/{daemon.pid}/maps").read_text()
     assert "onnxruntime" not in mapped
+    assert "_mnncengine" not in mapped
     assert "tensorflow" not in mapped
 
 

@@ -112,8 +112,17 @@ def test_the_arena_holds_the_largest_batch(width, height, batch):
 def test_cards_that_come_along_are_right(name):
     card = load_card(name, CARDS)
     assert engine_file(card.engine).is_file()
+    assert engine_file(card.engine_on("cpu", gpu=False)).is_file()
     assert card.licence.attribution
     assert (card.interpreter == sys.executable) == (name != "bshm")
+
+
+def test_a_card_may_name_another_engine_for_the_cpu():
+    assert MODNET.engine_on("cpu", gpu=True) == "mnn"
+    assert MODNET.engine_on("auto", gpu=False) == "mnn"
+    assert MODNET.engine_on("auto", gpu=True) == "onnx"
+    assert MODNET.engine_on("cuda:0", gpu=False) == "onnx"
+    assert BSHM.engine_on("cpu", gpu=False) == "bshm"
 
 
 def test_the_users_card_wins(tmp_path):
@@ -205,7 +214,7 @@ def test_one_wrong_card_does_not_hide_the_others(tmp_path):
 
 
 def test_an_unknown_engine_names_those_there_are():
-    with pytest.raises(ConfigError, match=r"'torch' is not installed .*fake, onnx"):
+    with pytest.raises(ConfigError, match=r"'torch' is not installed .*fake, mnn, onnx"):
         engine_file("torch")
 
 

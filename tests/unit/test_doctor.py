@@ -387,7 +387,9 @@ def test_a_gpu_that_is_asked_for_must_be_usable(
     write_card(tmp_path / "cards", "graph", engine="onnx")
     settings = configured(profile={"model": "graph", "device": device})
     monkeypatch.setattr(doctor_engines, "graphics_cards", lambda: gpus)
-    monkeypatch.setattr(doctor_engines, "_ask", lambda _: {"python": "3.11", "version": "1.20", "cuda": cuda})
+    monkeypatch.setattr(
+        doctor_engines, "_ask", lambda *_: {"python": "3.11", "version": "1.20", "cuda": cuda}
+    )
     assert doctor_engines.engines(settings)[-1].verdict is verdict
 
 

@@ -28,7 +28,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 EXAMPLE = ROOT / "config" / "hotmatte.yaml"
 UNIT = ROOT / "deploy" / "systemd" / "hotmatte.service"
 OPERATING = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
-FRAMEWORKS = ("onnxruntime", "tensorflow", "torch", "modelscope")
+FRAMEWORKS = ("onnxruntime", "MNN", "_tools", "openvino", "tensorflow", "torch", "modelscope")
 
 # Words that say nothing about what a thing is or does.
 BANNED = ("manager", "handler", "helper", "util", "utils", "process", "data", "info")

@@ -15,13 +15,14 @@ from watcher.commands.findings import Finding, fail, ok, warn
 from watcher.config import Profile, Settings
 from watcher.engine import weights
 from watcher.engine.card import Card, card_folders, load_card
+from watcher.engine.choice import engine_for
 from watcher.engine.tensorflow_builds import advice
 from watcher.engine.weights import State
 from watcher.errors import ConfigError
 from watcher.exits import CONFIG, UNAVAILABLE
 
 # What an engine needs its interpreter to have.
-FRAMEWORKS = {"onnx": "onnxruntime", "openvino": "openvino", "bshm": "tensorflow"}
+FRAMEWORKS = {"onnx": "onnxruntime", "mnn": "MNN", "openvino": "openvino", "bshm": "tensorflow"}
 # Importing TensorFlow from a cold disk takes this long.
 PATIENCE = 120.0
 
@@ -31,7 +32,7 @@ import importlib, json, platform, sys
 said = {"python": platform.python_version()}
 try:
     module = importlib.import_module(sys.argv[1])
-    said["version"] = module.__version__
+    said["version"] = module.version() if sys.argv[1] == "MNN" else module.__version__
     if sys.argv[1] == "onnxruntime":
         said["cuda"] = "CUDAExecutionProvider" in module.get_available_providers()
     elif sys.argv[1] == "tensorflow":
@@ -55,8 +56,9 @@ def engines(settings: Settings) -> list[Finding]:
             found += [fail(subject, problem, error.remedy, status=CONFIG) for problem in error.problems]
             continue
         found += _weights(subject, card, settings)
-        said = _ask(card)
-        found += _framework(subject, card, said)
+        framework = FRAMEWORKS.get(engine_for(card, profile.device), "numpy")
+        said = _ask(card, framework)
+        found.append(_framework(subject, card, framework, said))
         if profile.device != "cpu":
             gpus = graphics_cards() if gpus is None else gpus
             found.append(_device(subject, profile, card, gpus, cuda=bool(said.get("cuda"))))
@@ -80,9 +82,8 @@ def _weights(subject: str, card: Card, settings: Settings) -> list[Finding]:
             return []
 
 
-def _ask(card: Card) -> dict[str, Any]:
-    """What the worker's interpreter says of itself and its framework; `error` where it cannot."""
-    framework = FRAMEWORKS.get(card.engine, "numpy")
+def _ask(card: Card, framework: str) -> dict[str, Any]:
+    """What the worker's interpreter says of itself and the framework; `error` where it cannot."""
     try:
         done = subprocess.run(
             [card.interpreter, "-c", QUESTION, framework],
@@ -104,12 +105,11 @@ def _ask(card: Card) -> dict[str, Any]:
     return said
 
 
-def _framework(subject: str, card: Card, said: dict[str, Any]) -> list[Finding]:
-    framework = FRAMEWORKS.get(card.engine, "numpy")
+def _framework(subject: str, card: Card, framework: str, said: dict[str, Any]) -> Finding:
     if "error" in said:
         remedy = f"Install {framework} for it, or name another `python` in the card {card.name}."
-        return [fail(subject, f"{card.interpreter}: {said['error']}", remedy, status=UNAVAILABLE)]
-    return [ok(subject, f"{card.interpreter} is Python {said['python']} with {framework} {said['version']}")]
+        return fail(subject, f"{card.interpreter}: {said['error']}", remedy, status=UNAVAILABLE)
+    return ok(subject, f"{card.interpreter} is Python {said['python']} with {framework} {said['version']}")
 
 
 def _device(subject: str, profile: Profile, card: Card, gpus: Sequence[Gpu], *, cuda: bool) -> Finding:

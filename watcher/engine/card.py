@@ -173,6 +173,9 @@ class Card(Strict):
     name: Name
     title: str
     engine: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$", description="which engine runs it")
+    engine_cpu: str | None = Field(
+        None, pattern=r"^[a-z][a-z0-9_]{0,31}$", description="the same on a CPU, if another is better there"
+    )
     python: Path | None = Field(None, description="interpreter of the worker; the daemon's own if unset")
     weights: Weights | None = None
     licence: Licence
@@ -202,6 +205,11 @@ class Card(Strict):
     def workers_on(self, about: EngineAbout) -> int:
         """How many there shall be from the start where the first one found itself; on a CPU more come when needed."""
         return 1 if about.device == "cpu" else self.workers
+
+    def engine_on(self, device: str, *, gpu: bool) -> str:
+        """Which engine computes on `device` (cpu, cuda:0, auto). `gpu`: whether this machine has one."""
+        on_cpu = device == "cpu" or (device == "auto" and not gpu)
+        return self.engine_cpu if self.engine_cpu is not None and on_cpu else self.engine
 
     @model_validator(mode="after")
     def _patient_with_compilers(self) -> Card:

@@ -3,6 +3,7 @@
 On a GPU they are all there from the start. On a CPU the first has every core, and the others are booted
 when work waits: a lone photo is computed by all cores, photos side by side by their share of them each,
 since threads that wait for each other at every layer of a model cost a tenth more CPU time and more.
+Where an engine cannot be told to use fewer threads, the first only computes what comes alone from then on.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from watcher.memory import available_mb
 MOST = 4
 # Beside a further worker, for photos in work and for whoever else lives here.
 SPARE_MB = 500.0
+# Of engines whose threads are fixed, fewer further ones than this are no gain beside the first.
+FEWEST = 2
 # So many photos that nobody has begun are worth the start of a further worker. Measured on two cores with photos of
 # 1080p: bursts of 3 and 6 were done 0.5 and 1 s later by two workers than by one, of 12 at the same time.
 ENOUGH = 12
@@ -45,25 +48,25 @@ def most_on_cpu(card: Card, cores: int) -> int:
     return card.workers_cpu or (min(cores, MOST) if card.memory_mb else 1)
 
 
-def has_room(card: Card, *, available: Callable[[], float | None] = available_mb) -> bool:
-    """Whether one worker more may be booted now; who asked for a number of them gets it."""
+def has_room(card: Card, more: int, *, available: Callable[[], float | None] = available_mb) -> bool:
+    """Whether so many workers more may be booted now; who asked for a number of them gets it."""
     if card.workers_cpu or card.memory_mb is None:
         return True
     free = available()
-    return free is None or free >= card.memory_mb + SPARE_MB
+    return free is None or free >= more * card.memory_mb + SPARE_MB
 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """Further workers on a CPU: at `most` so many with the first, while there is `room` for one more.
+    """Further workers on a CPU, so that at `most` so many compute side by side, while there is `room` for so many more.
 
-    One is booted when work has waited for `after` seconds, some of it all the time, and there is a backlog (see
+    One is booted, or all where the first does not count (see `Crew.start`), when work has waited for `after` seconds, some of it all the time, and there is a backlog (see
     `Crew.heed`); without one after `patience`: for a few photos its start would cost more than it gains.
     """
 
     launch: Launch
     most: int
-    room: Callable[[], bool] = lambda: True
+    room: Callable[[int], bool] = lambda _: True
     after: float = 1.0
     patience: float = 8.0
 
@@ -94,7 +97,7 @@ class Crew:
         self._fixed = 1  # so many never leave
         self._waiting = 0
         self._crowded: float | None = None  # monotonic: since when somebody has always waited
-        self._booting: Supervisor | None = None
+        self._booting: list[Supervisor] = []
         self._not_before = 0.0  # monotonic
         self._needed = 0.0  # monotonic: when more than the fixed ones were at work
         self._lost = 0
@@ -107,8 +110,9 @@ class Crew:
 
     @property
     def most(self) -> int:
-        """Workers there may be at one time."""
-        return max(self.size, self._growth.most) if self._grows() and self._growth else self.size
+        """Workers that may compute at one time."""
+        beside = self.size - 1 if self._stands_back() else self.size
+        return max(beside, self._growth.most) if self._grows() and self._growth else self.size
 
     @property
     def about(self) -> EngineAbout | None:
@@ -141,9 +145,7 @@ class Crew:
                 self._members.append(Supervisor(self._launch))
             self._fixed = max(self._fixed, self.size if not self._grows() else 1)
             others = self._members[1 : self._fixed]
-        with ThreadPoolExecutor(max(1, len(others)), "boot-worker") as boots:
-            for boot in [boots.submit(member.start) for member in others]:
-                boot.result()
+        _start_all(others)
         return about
 
     def infer(self, proxies: list[NDArray[np.uint8]], *, timeout: float) -> list[NDArray[np.float32]]:
@@ -173,12 +175,16 @@ class Crew:
         """See Supervisor.close."""
         with self._changed:
             self._closed = True
-            members = [*self._members, *([self._booting] if self._booting else [])]
+            members = [*self._members, *self._booting]
         for member in members:
             member.close()
 
     def _grows(self) -> bool:
         return self._growth is not None and self.about is not None and self.about.device == "cpu"
+
+    def _stands_back(self) -> bool:
+        """Does the first compute only what comes alone? It has all threads for good, and there are others."""
+        return self._grows() and self._members[0].fixed_threads and self.size > FEWEST
 
     def _take(self) -> tuple[Supervisor, int]:
         """Who computes next, and on how many threads; 0: on all."""
@@ -196,64 +202,83 @@ class Crew:
             return free, 0 if alone or not self._grows() else self._share()
 
     def _free(self) -> Supervisor | None:
-        return next((member for member in self._members if member not in self._busy), None)
+        alone = not self._busy and self._waiting <= 1
+        asked = self._members[1:] if self._stands_back() and not alone else self._members
+        return next((member for member in asked if member not in self._busy), None)
 
     def _share(self) -> int:
         """Threads of each, of those there are."""
         return max(1, len(os.sched_getaffinity(0)) // self.size) if self.size > 1 else 0
 
+    def _missing(self) -> int:
+        """How many could be booted now for `growth.most` to compute side by side."""
+        assert self._growth is not None
+        if self._members[0].fixed_threads:
+            return self._growth.most - (self.size - 1)
+        return min(1, self._growth.most - self.size)
+
     def _grow(self) -> float | None:
-        """See aside to one more, if there may be one: who waits takes whoever is free first.
+        """See aside to more, if there may be more: who waits takes whoever is free first.
 
         Returns in how many seconds to ask again, None: not before something changes.
         """
         growth, now = self._growth, time.monotonic()
-        if growth is None or not self._grows() or self._closed or self._booting is not None:
+        if growth is None or not self._grows() or self._closed or self._booting:
             return None
         self._crowded = now if self._crowded is None else self._crowded
-        if self.size >= growth.most:
+        missing = self._missing()
+        if missing <= 0:
             return None
         ripe = max(self._crowded + growth.after, self._not_before)
         if now < ripe:
             return ripe - now
         patient = now - self._crowded < growth.patience
-        self._booting = member = Supervisor(growth.launch)
-        work = partial(self._join, member, growth, patient=patient)
+        self._booting = [Supervisor(growth.launch) for _ in range(missing)]
+        work = partial(self._join, list(self._booting), growth, patient=patient)
         threading.Thread(target=work, name="boot-worker", daemon=True).start()
         return None
 
-    def _join(self, member: Supervisor, growth: Growth, *, patient: bool) -> None:
-        """Boot `member`; the crew works on without it where that is not worth it, or fails.
+    def _join(self, members: list[Supervisor], growth: Growth, *, patient: bool) -> None:
+        """Boot `members`; the crew works on without them where that is not worth it, or fails.
 
         Nobody waits for this: the journal, which knows the backlog, may be on a disk that stalls.
         """
-        again, failed = None, None
+        again, failed, ready = None, None, members
         if patient and self._backlog() < ENOUGH:
-            again = 1.0
-        elif not growth.room():
-            again = AGAIN_S
+            again, ready = 1.0, []
         else:
+            ready = members[: self._fitting(len(members), growth)]
+            again = None if ready else AGAIN_S
             try:
-                member.start()
+                _start_all(ready)
             except (EngineUnavailable, HostError) as error:
-                again, failed = AGAIN_S, error
+                again, failed, ready = AGAIN_S, error, []
         with self._changed:
-            self._booting = None
-            joins = again is None and not self._closed
-            if joins:
-                self._members.append(member)
+            self._booting = []
+            if self._closed:
+                ready = []
+            if ready:
+                self._members += ready
                 self._needed = time.monotonic()
-            elif again is not None:
+            if again is not None:
                 self._not_before = time.monotonic() + again
             self._changed.notify_all()
-        if not joins:
-            member.close()
+        for member in members:
+            if member not in ready:
+                member.close()
         if failed is not None and not self._closed:
             event(
                 logging.WARNING,
                 f"no further worker, {self.size} go(es) on: {failed}",
                 model=self._launch.model,
             )
+
+    def _fitting(self, wanted: int, growth: Growth) -> int:
+        """As many of those wanted as there is room for and as are a gain."""
+        least = 1
+        if self._members[0].fixed_threads:
+            least = max(1, min(FEWEST, growth.most) - (self.size - 1))
+        return next((count for count in range(wanted, least - 1, -1) if growth.room(count)), 0)
 
     def _drop_if_hopeless(self, member: Supervisor) -> None:
         """A further worker that cannot be replaced is none: the first goes on."""
@@ -264,3 +289,10 @@ class Crew:
     def _leave(self, member: Supervisor) -> None:
         self._members.remove(member)
         self._lost += member.restarts
+
+
+def _start_all(members: list[Supervisor]) -> None:
+    """Boot them together. Raises what the first that cannot be booted raises."""
+    with ThreadPoolExecutor(max(1, len(members)), "boot-worker") as boots:
+        for boot in [boots.submit(member.start) for member in members]:
+            boot.result()

@@ -10,6 +10,7 @@ from typing import Any
 from watcher.domain import EngineAbout
 from watcher.engine.arena import BYTES_A_PIXEL
 from watcher.engine.card import Card, bounds_of, engine_file
+from watcher.engine.choice import engine_for
 from watcher.engine.weights import sha256_of
 
 
@@ -30,7 +31,7 @@ class Launch:
         """Who computes, from what the engine says of itself."""
         return EngineAbout(
             model=self.model,
-            engine=self.engine,
+            engine=str(said.get("engine", self.engine)),
             framework=str(said.get("framework", "unknown")),
             device=str(said.get("device", "unknown")),
             weights_sha256=self.weights_sha256,
@@ -52,15 +53,17 @@ def prepare(
         "output_name": card.output.name,
         "threads": threads,
         "latency_s": card.latency_s,
+        "engine_cpu": card.engine_cpu,
         "sizes": {**bounds_of(card), "batch": max(card.max_batch, card.max_batch_cpu)},
         **card.options,
     }
+    engine = engine_for(card, device)
     height, width = card.input.size or card.warmup
     batch = max(card.max_batch, card.max_batch_cpu)
     return Launch(
         model=card.name,
-        engine=card.engine,
-        engine_file=engine_file(card.engine),
+        engine=engine,
+        engine_file=engine_file(engine),
         python=card.interpreter,
         hello={
             "model": str(weights or ""),

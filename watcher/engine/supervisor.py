@@ -35,6 +35,7 @@ class Supervisor:
         self._closing = threading.Event()
         self._client: EngineClient | None = None
         self._about: EngineAbout | None = None
+        self._fixed_threads = False
         self._boots = 0
         self._strikes = 0  # misfortunes since the last success
         self._not_before = 0.0  # monotonic
@@ -45,6 +46,11 @@ class Supervisor:
     def about(self) -> EngineAbout | None:
         """Who computes; None before the first boot."""
         return self._about
+
+    @property
+    def fixed_threads(self) -> bool:
+        """Whether the worker ignores `threads`: it computes on as many as it was started with."""
+        return self._fixed_threads
 
     @property
     def restarts(self) -> int:
@@ -133,6 +139,7 @@ class Supervisor:
         self._boots += 1
         self._failed_boots = 0
         self._about = launch.about(said)
+        self._fixed_threads = bool(said.get("fixed_threads", False))
         event(
             logging.INFO,
             "engine",

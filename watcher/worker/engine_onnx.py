@@ -244,6 +244,11 @@ def load(model, device, options):
     if device.startswith("cuda"):
         _demand_cuda()
     usual = providers = _providers(device)
+    if device == "auto" and providers == [CPU] and options.get("engine_cpu") == "mnn":
+        # There is a GPU, or we would not have been asked, but this package has no CUDA.
+        import engine_mnn
+
+        return engine_mnn.load(model, device, options)
     bounds = None
     if trt.wanted(options) and len(providers) > 1:
         compiled, bounds = _compiled(model, device, options)
