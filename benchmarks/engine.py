@@ -20,6 +20,7 @@ from benchmarks.table import Cell, Table
 from benchmarks.usage import cpu_seconds, resident_mb
 from watcher.engine import weights
 from watcher.engine.card import Card, card_folders, load_card
+from watcher.engine.choice import engine_for
 from watcher.engine.client import EngineClient
 from watcher.engine.launch import prepare
 from watcher.worker import engine_fake
@@ -69,8 +70,11 @@ def _inference(setting: Setting) -> Table:
 
 
 def _cards() -> list[Card]:
-    names = [REAL, "modnet-openvino", "modnet-bf16"] if find_spec("openvino") else [REAL]
-    return [load_card(name, card_folders(None)) for name in names]
+    """MODNet by the engine of its card for CPUs, by that for GPUs, and by others that are installed."""
+    real = load_card(REAL, card_folders(None))
+    others = ["modnet-openvino", "modnet-bf16"] if find_spec("openvino") else []
+    by_onnx_runtime = real.model_copy(update={"engine_cpu": None})
+    return [real, by_onnx_runtime, *(load_card(name, card_folders(None)) for name in others)]
 
 
 def _shares(cores: int) -> list[tuple[int, int]]:
@@ -101,7 +105,7 @@ class _Way:
         cpu = statistics.median(self.cpus)
         return (
             self._card.name,
-            self._card.engine,
+            engine_for(self._card, "cpu"),
             f"{len(self._clients)} x {self._threads}",
             cpu,
             cpu / least,

@@ -27,6 +27,7 @@ PACKAGES = (
     "numpy",
     "opencv-python-headless",
     "onnxruntime",
+    "mnn",
     "openvino",
     "numba",
     "simplejpeg",

@@ -16,7 +16,13 @@ from benchmarks.throughput import QUIET_S, Flood, flood
 from watcher.engine.card import card_folders
 
 TITLE = "Runtimes and workers on a CPU"
-MODELS = "modnet", "modnet-openvino", "modnet-bf16"
+# What a row is called: the card, and what is changed in it.
+MODELS: dict[str, tuple[str, dict[str, object]]] = {
+    "modnet": ("modnet", {}),
+    "modnet, ONNX Runtime": ("modnet", {"engine_cpu": None}),
+    "modnet-openvino": ("modnet-openvino", {}),
+    "modnet-bf16": ("modnet-bf16", {}),
+}
 CORES = len(os.sched_getaffinity(0))
 # `workers_cpu` of the card.
 WORKERS = 1, CORES
@@ -67,9 +73,11 @@ def _pace(measured: list[Flood]) -> float:
     return sum(one.count for one in measured) / sum(one.wall_s for one in measured)
 
 
-def _config(folder: Path, model: str, workers: int) -> Path:
+def _config(folder: Path, label: str, workers: int) -> Path:
+    model, changes = MODELS[label]
     cards = folder / "cards"
     cards.mkdir(parents=True)
     card = yaml.safe_load((card_folders(None)[0] / f"{model}.yaml").read_text(encoding="utf-8"))
-    (cards / f"{model}.yaml").write_text(yaml.safe_dump(card | {"workers_cpu": workers}), encoding="utf-8")
+    card |= {"workers_cpu": workers, **changes}
+    (cards / f"{model}.yaml").write_text(yaml.safe_dump(card), encoding="utf-8")
     return write_config(folder, model=model, cards=cards, quiet_s=QUIET_S)

@@ -122,7 +122,7 @@ def environment(root):
     # Nobody may write there later, so it is compiled now; the names in tracebacks are the final ones.
     compileall.compile_dir(packages, quiet=2, workers=0, stripdir=str(root), prependdir="/")
     # Several packages bring files that are for other versions of Python; what we need is checked.
-    subprocess.run([str(target / "bin/python"), "-c", "import watcher.daemon, onnxruntime"], check=True)
+    subprocess.run([str(target / "bin/python"), "-c", "import watcher.daemon, onnxruntime, MNN"], check=True)
 
 
 def _extras():

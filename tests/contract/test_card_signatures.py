@@ -117,8 +117,9 @@ def test_a_name_that_the_graph_does_not_have_is_said(tmp_path):
 
 def test_pictures_with_channels_last_are_fed_as_such(tmp_path):
     path = one_map(tmp_path / "g.onnx", shape=("batch", "h", "w", 3))
-    card = load_card("modnet", FOLDERS)
-    held = card.model_copy(update={"options": {"layout": "nhwc"}})
+    modnet = load_card("modnet", FOLDERS)
+    nameless = {part: getattr(modnet, part).model_copy(update={"name": None}) for part in ("input", "output")}
+    held = modnet.model_copy(update={"engine_cpu": None, "options": {"layout": "nhwc"}, **nameless})
     picture = photo(96, 64)
     seen = ((picture / 255.0 - 0.5) / 0.5).mean(axis=2)
     assert np.abs(alpha_of(held, path, picture) - 1 / (1 + np.exp(-seen))).max() < 1e-5

@@ -302,6 +302,18 @@ def test_a_file_that_mnn_cannot_read_is_refused_with_its_own_words(tmp_path, cap
     assert "Invalid ONNX Model" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"layout": "nhwc"}, "only given batches of planes"),
+        ({"input_name": "photo"}, "finds no photo and output"),
+    ],
+)
+def test_what_mnn_is_not_given_here_is_refused_with_the_reason(options, words):
+    with pytest.raises(EngineUnavailable, match=words):
+        booted("modnet", **options)
+
+
 def test_where_mnn_is_not_installed_onnx_runtime_computes_and_says_so(tmp_path, caplog):
     caplog.set_level("DEBUG", "hotmatte.engine")
     (tmp_path / "MNN.py").write_text("raise ImportError('there is none')")

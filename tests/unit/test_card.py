@@ -251,5 +251,7 @@ def test_cards_cannot_be_changed_by_whoever_holds_one():
 def test_modnet_by_openvino_is_the_same_model_with_the_same_weights(name):
     one, other = (load_card(name, card_folders(None)) for name in ("modnet", name))
     assert other.engine == "openvino"
-    same = {"weights", "licence", "input", "output"}
-    assert one.model_dump(include=same) == other.model_dump(include=same)
+    assert (one.weights, one.licence) == (other.weights, other.licence)
+    # OpenVINO takes the graph's first, which are those of these names.
+    assert one.input.model_copy(update={"name": None}) == other.input
+    assert one.output.model_copy(update={"name": None}) == other.output

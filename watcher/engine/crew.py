@@ -67,7 +67,7 @@ class Growth:
     launch: Launch
     most: int
     room: Callable[[int], bool] = lambda _: True
-    after: float = 1.0
+    after: float = 0.25
     patience: float = 8.0
 
 

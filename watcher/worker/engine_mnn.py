@@ -13,10 +13,14 @@ this engine cannot be told to use fewer for a while (see `about`): who wants tha
 import contextlib
 import ctypes
 import os
+import signal
 import sys
 
 import numpy as np
 import planes
+
+libc = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
 
 
 @contextlib.contextmanager
@@ -41,7 +45,7 @@ def _hushed():
 
 def _flush():
     """What C has not written yet."""
-    ctypes.CDLL(None).fflush(None)
+    libc.fflush(None)
 
 
 # Of the package MNN only what computes: MNN.tools fetches another package when it is imported, and reports its use.
@@ -102,6 +106,8 @@ def load(model, device, options):
 
         sys.stderr.write("without MNN this takes longer, by ONNX Runtime ({})\n".format(missing))
         return engine_onnx.load(model, "cpu", options)
+    if options.get("layout", "nchw") != "nchw" or options.get("states") or options.get("downsample"):
+        raise RuntimeError("MNN is only given batches of planes here: take engine_cpu out of the card")
     if device == "auto":
         sys.stderr.write("device auto: no usable GPU, computing on the CPU\n")
     # Counted by affinity, not by what the machine has: containers and taskset are respected.
@@ -134,6 +140,7 @@ def _convert(model, path):
     child = os.fork()
     if child == 0:
         try:
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             # What the command mnnconvert does, without MNN.tools.
             import _tools
 
@@ -154,4 +161,7 @@ def _module(path, threads, input_name, output_name):
         about = MNN.nn.load_module_from_file(path, [], [], runtime_manager=runtime).get_info()
         input_name = input_name or about["inputNames"][0]
         output_name = output_name or about["outputNames"][0]
-    return MNN.nn.load_module_from_file(path, [input_name], [output_name], runtime_manager=runtime)
+    try:
+        return MNN.nn.load_module_from_file(path, [input_name], [output_name], runtime_manager=runtime)
+    except SystemError as error:
+        raise RuntimeError("MNN finds no {} and {} in the graph".format(input_name, output_name)) from error
