@@ -18,6 +18,7 @@ import sys
 
 import numpy as np
 import planes
+from shelf import Shelf
 
 libc = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
@@ -123,16 +124,21 @@ def _opened(model, threads, options):
 
 @contextlib.contextmanager
 def _converted(model):
-    """A path to the graph in MNN's own format, in memory. A third of a second; on a disk, who would check it?"""
-    file = os.memfd_create("graph")
-    try:
-        path = "/proc/self/fd/{}".format(file)
-        _convert(model, path)
-        if os.fstat(file).st_size == 0:
-            raise RuntimeError("MNN cannot read the graph in {}".format(model))
+    """A path to the graph in MNN's own format: as it was kept, or converted, which takes a third of a second."""
+    shelf = Shelf(model, "mnn" + MNN.version())
+    with os.fdopen(os.memfd_create("graph"), "w+b") as file:
+        path = "/proc/self/fd/{}".format(file.fileno())
+        kept = shelf.take()
+        if kept is not None:
+            file.write(kept)
+            file.flush()
+        else:
+            _convert(model, path)
+            made = file.read()
+            if not made:
+                raise RuntimeError("MNN cannot read the graph in {}".format(model))
+            shelf.put(made)
         yield path
-    finally:
-        os.close(file)
 
 
 def _convert(model, path):
