@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -28,6 +29,13 @@ def test_what_was_kept_is_found_again_by_the_same_maker_for_the_same_weights(mod
     assert Shelf(str(model), "maker 2").take() is None
     model.write_bytes(b"others")
     assert Shelf(str(model), "maker 1").take() is None
+
+
+def test_whoever_has_verified_the_weights_may_say_what_they_are(model: Path) -> None:
+    digest = hashlib.sha256(b"weights").hexdigest()
+    Shelf(str(model), "maker 1").put(b"made")
+    assert Shelf(str(model), "maker 1", digest).take() == b"made"
+    assert Shelf(str(model), "maker 1", "0" * 64).take() is None
 
 
 def test_a_newer_one_replaces_what_nobody_asks_for_any_more_and_touches_nothing_else(model: Path) -> None:

@@ -45,6 +45,7 @@ def prepare(
 
     `warm`: ready means that it has computed once; not needed where another one just has.
     """
+    sha256 = _sha256(card, weights)
     options = {
         "mean": list(card.input.mean),
         "std": list(card.input.std),
@@ -54,6 +55,7 @@ def prepare(
         "threads": threads,
         "latency_s": card.latency_s,
         "engine_cpu": card.engine_cpu,
+        "weights_sha256": sha256,
         "sizes": {**bounds_of(card), "batch": max(card.max_batch, card.max_batch_cpu)},
         **card.options,
     }
@@ -74,7 +76,7 @@ def prepare(
         # A little more for the alignment of each part.
         arena_bytes=batch * (card.input.largest * BYTES_A_PIXEL + 128),
         boot_timeout=card.boot_timeout_s,
-        weights_sha256=_sha256(card, weights),
+        weights_sha256=sha256,
     )
 
 

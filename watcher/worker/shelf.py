@@ -10,12 +10,14 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 class Shelf:
-    """The place for what `made_by` (a name with its version) makes of the file at `model`, as it is now."""
+    """The place for what `made_by` (a name with its version) makes of the file at `model`, as it is now.
 
-    def __init__(self, model: str, made_by: str) -> None:
+    `sha256`: of that file, in hexadecimal, where somebody has verified it; None: it is read for that.
+    """
+
+    def __init__(self, model: str, made_by: str, sha256: Optional[str] = None) -> None:
         self._folder, name = os.path.split(os.path.abspath(model))
-        with open(model, "rb") as file:
-            digest = hashlib.sha256(file.read()).hexdigest()
+        digest = sha256 or _sha256_of(model)
         # Hidden: a folder of weights may be a person's own.
         self._all = ".{}-for-".format(name)
         self._name = "{}{}-{}".format(self._all, made_by, digest[:16])
@@ -43,3 +45,8 @@ class Shelf:
         except OSError:
             # A full disk leaves a part under a name that nobody reads; the next one to keep something removes it.
             pass
+
+
+def _sha256_of(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
