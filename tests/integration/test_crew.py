@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from daemonrig import MOODY
@@ -98,7 +99,7 @@ def test_two_photos_together_are_no_reason_for_more_either(growing):
         for done in [aside.submit(crew.infer, [proxy()], timeout=10) for _ in range(8)]:
             assert done.result(30)
     assert crew.size == 1
-    assert not crew._booting
+    assert crew._booting is None
 
 
 def test_a_few_photos_are_not_worth_a_further_worker_and_many_are(growing, eventually):
@@ -134,7 +135,7 @@ def test_a_journal_that_does_not_say_what_waits_holds_up_no_photo(growing, event
         assert waits.result(30)
         assert not goes_on.is_set()
         goes_on.set()
-    eventually(lambda: not crew._booting)
+    eventually(lambda: crew._booting is None)
     assert crew.size == 1
 
 
@@ -169,7 +170,7 @@ def test_a_crew_that_cannot_grow_goes_on_as_it_is(growing, eventually, why):
         eventually(lambda: crew._busy)
         waits = aside.submit(crew.infer, [proxy()], timeout=10)
         assert asked.wait(30)
-        eventually(lambda: not crew._booting)
+        eventually(lambda: crew._booting is None)
         crew._members[0]._client.kill()
         assert isinstance(hung.exception(30), EngineCrashed)
         assert waits.result(30)
@@ -221,19 +222,16 @@ def test_a_lone_request_has_every_core_and_requests_side_by_side_share_them(tell
 
 
 @pytest.fixture
-def settled(tmp_path):
-    """Like `telling`, but threads are fixed: the first has 6, further ones have 3."""
+def settled(tmp_path, monkeypatch):
+    """Like `telling`, but threads are fixed: the first has 6 and others a share of them, of at most `most`."""
     made = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
 
-    def open_(room=lambda _: True, **changes):
-        def started(threads, **changes):
-            options = {"fixed": True, "threads": threads}
-            model = str(tmp_path / "meeting")
-            return launch(
-                **{"engine_file": TELLING, "hello": dict(HELLO, model=model, options=options), **changes}
-            )
-
-        crew = Crew(started(6), growth=Growth(started(3, **changes), 2, room, after=0.0, patience=0.0))
+    def open_(most=2, room=lambda _: True, **changes):
+        hello = dict(HELLO, model=str(tmp_path / "meeting"), options={"fixed": True, "threads": 6})
+        started = launch(engine_file=TELLING, hello=hello)
+        growth = Growth(replace(started, **changes), most, room, after=0.0, patience=0.0)
+        crew = Crew(started, growth=growth)
         made.append(crew)
         crew.start()
         return crew
@@ -270,6 +268,17 @@ def test_where_threads_are_fixed_the_first_computes_what_comes_alone_and_others_
     assert asked(crew) == 6
 
 
+def test_where_threads_are_fixed_those_for_whom_there_is_room_share_all_cores(settled, eventually):
+    crew = settled(4, room=lambda more: more < 4)
+    with ThreadPoolExecutor(2) as aside:
+        first = aside.submit(asked, crew, 200)
+        eventually(lambda: crew._busy)
+        assert asked(crew) == 2
+        assert crew.size == 4
+        assert asked(crew, 201) == 2
+        assert first.result(60) == 6
+
+
 def test_where_threads_are_fixed_two_that_both_find_no_room_stay_away(settled, eventually):
     wanted = []
 
@@ -277,12 +286,12 @@ def test_where_threads_are_fixed_two_that_both_find_no_room_stay_away(settled, e
         wanted.append(more)
         return more < 2
 
-    crew = settled(room)
+    crew = settled(room=room)
     with ThreadPoolExecutor(2) as aside:
         first = aside.submit(asked, crew, 200)
         eventually(lambda: crew._busy)
         waits = aside.submit(asked, crew)
-        eventually(lambda: wanted and not crew._booting)
+        eventually(lambda: wanted and crew._booting is None)
         crew._members[0]._client.kill()
         assert isinstance(first.exception(60), EngineCrashed)
         assert waits.result(60) == 6
@@ -297,7 +306,7 @@ def test_where_threads_are_fixed_and_further_ones_do_not_boot_the_first_does_all
         first = aside.submit(asked, crew, 200)
         eventually(lambda: crew._busy)
         waits = aside.submit(asked, crew)
-        eventually(lambda: crew._not_before and not crew._booting)
+        eventually(lambda: crew._not_before and crew._booting is None)
         crew._members[0]._client.kill()
         assert isinstance(first.exception(60), EngineCrashed)
         assert waits.result(60) == 6

@@ -97,7 +97,7 @@ class Crew:
         self._fixed = 1  # so many never leave
         self._waiting = 0
         self._crowded: float | None = None  # monotonic: since when somebody has always waited
-        self._booting: list[Supervisor] = []
+        self._booting: list[Supervisor] | None = None  # empty: it is being found out whether any shall come
         self._not_before = 0.0  # monotonic
         self._needed = 0.0  # monotonic: when more than the fixed ones were at work
         self._lost = 0
@@ -175,7 +175,7 @@ class Crew:
         """See Supervisor.close."""
         with self._changed:
             self._closed = True
-            members = [*self._members, *self._booting]
+            members = [*self._members, *(self._booting or [])]
         for member in members:
             member.close()
 
@@ -208,7 +208,7 @@ class Crew:
 
     def _share(self) -> int:
         """Threads of each, of those there are."""
-        return max(1, len(os.sched_getaffinity(0)) // self.size) if self.size > 1 else 0
+        return _shared(self.size) if self.size > 1 else 0
 
     def _missing(self) -> int:
         """How many could be booted now for `growth.most` to compute side by side."""
@@ -223,7 +223,7 @@ class Crew:
         Returns in how many seconds to ask again, None: not before something changes.
         """
         growth, now = self._growth, time.monotonic()
-        if growth is None or not self._grows() or self._closed or self._booting:
+        if growth is None or not self._grows() or self._closed or self._booting is not None:
             return None
         self._crowded = now if self._crowded is None else self._crowded
         missing = self._missing()
@@ -233,38 +233,37 @@ class Crew:
         if now < ripe:
             return ripe - now
         patient = now - self._crowded < growth.patience
-        self._booting = [Supervisor(growth.launch) for _ in range(missing)]
-        work = partial(self._join, list(self._booting), growth, patient=patient)
+        self._booting = []
+        work = partial(self._join, missing, growth, patient=patient)
         threading.Thread(target=work, name="boot-worker", daemon=True).start()
         return None
 
-    def _join(self, members: list[Supervisor], growth: Growth, *, patient: bool) -> None:
-        """Boot `members`; the crew works on without them where that is not worth it, or fails.
+    def _join(self, missing: int, growth: Growth, *, patient: bool) -> None:
+        """Boot those missing; the crew works on without them where that is not worth it, or fails.
 
         Nobody waits for this: the journal, which knows the backlog, may be on a disk that stalls.
         """
-        again, failed, ready = None, None, members
+        again, failed = AGAIN_S, None
+        members: list[Supervisor] = []
         if patient and self._backlog() < ENOUGH:
-            again, ready = 1.0, []
+            again = 1.0
         else:
-            ready = members[: self._fitting(len(members), growth)]
-            again = None if ready else AGAIN_S
-            try:
-                _start_all(ready)
-            except (EngineUnavailable, HostError) as error:
-                again, failed, ready = AGAIN_S, error, []
+            members = self._recruited(self._fitting(missing, growth), growth)
+        try:
+            _start_all(members)
+        except (EngineUnavailable, HostError) as error:
+            failed = error
         with self._changed:
-            self._booting = []
-            if self._closed:
-                ready = []
-            if ready:
-                self._members += ready
+            self._booting = None
+            joins = bool(members) and failed is None and not self._closed
+            if joins:
+                self._members += members
                 self._needed = time.monotonic()
-            if again is not None:
+            else:
                 self._not_before = time.monotonic() + again
             self._changed.notify_all()
-        for member in members:
-            if member not in ready:
+        if not joins:
+            for member in members:
                 member.close()
         if failed is not None and not self._closed:
             event(
@@ -273,12 +272,23 @@ class Crew:
                 model=self._launch.model,
             )
 
-    def _fitting(self, wanted: int, growth: Growth) -> int:
-        """As many of those wanted as there is room for and as are a gain."""
+    def _fitting(self, missing: int, growth: Growth) -> int:
+        """As many of those missing as there is room for and as are a gain."""
         least = 1
         if self._members[0].fixed_threads:
             least = max(1, min(FEWEST, growth.most) - (self.size - 1))
-        return next((count for count in range(wanted, least - 1, -1) if growth.room(count)), 0)
+        return next((count for count in range(missing, least - 1, -1) if growth.room(count)), 0)
+
+    def _recruited(self, count: int, growth: Growth) -> list[Supervisor]:
+        """So many, not booted yet; where threads are fixed, with a share of the cores for each that computes."""
+        with self._changed:
+            if self._closed or not count:
+                return []
+            launch = growth.launch
+            if self._members[0].fixed_threads:
+                launch = launch.with_threads(_shared(self.size - 1 + count))
+            self._booting = [Supervisor(launch) for _ in range(count)]
+            return list(self._booting)
 
     def _drop_if_hopeless(self, member: Supervisor) -> None:
         """A further worker that cannot be replaced is none: the first goes on."""
@@ -289,6 +299,11 @@ class Crew:
     def _leave(self, member: Supervisor) -> None:
         self._members.remove(member)
         self._lost += member.restarts
+
+
+def _shared(workers: int) -> int:
+    """Threads of each of so many, counted by affinity: containers and taskset are respected."""
+    return max(1, len(os.sched_getaffinity(0)) // workers)
 
 
 def _start_all(members: list[Supervisor]) -> None:

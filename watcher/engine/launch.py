@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,11 @@ class Launch:
     arena_bytes: int
     boot_timeout: float
     weights_sha256: str | None
+
+    def with_threads(self, threads: int) -> Launch:
+        """The same with so many threads; 0: one for each core."""
+        options = {**self.hello["options"], "threads": threads}
+        return replace(self, hello={**self.hello, "options": options})
 
     def about(self, said: Mapping[str, Any]) -> EngineAbout:
         """Who computes, from what the engine says of itself."""
