@@ -94,7 +94,7 @@ RETURNING relpath
 
 # The attempt is charged here, before the work, so that a file which kills the whole daemon
 # still runs out of attempts. Two versions of one file never run at once: the older one could
-# publish last.
+# publish last. Where both wait, since the older one came back from a dead holder, the newer one goes first.
 CLAIM = """
 UPDATE job SET state = 'running', attempts = attempts + 1, fence = fence + 1, lease_until = :until
 WHERE id IN (SELECT id FROM job AS waiting
@@ -102,7 +102,8 @@ WHERE id IN (SELECT id FROM job AS waiting
                AND NOT EXISTS (SELECT 1 FROM hold WHERE hold.folder = :folder)
                AND NOT EXISTS (SELECT 1 FROM job AS other
                                WHERE other.folder = waiting.folder AND other.relpath = waiting.relpath
-                                 AND other.state = 'running')
+                                 AND (other.state = 'running' OR other.state = 'queued'
+                                      AND other.id > waiting.id AND other.not_before <= :now))
              ORDER BY not_before, id LIMIT :limit)
 RETURNING id, folder, relpath, size, mtime_ns, attempts, fence, crashes
 """

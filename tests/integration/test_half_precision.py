@@ -19,7 +19,7 @@ from watcher.commands import models
 from watcher.config import Settings
 from watcher.engine import parity, weights
 from watcher.engine.card import load_card
-from watcher.engine.halve import PROGRAM
+from watcher.engine.halve import PROGRAM, half_card
 from watcher.errors import ConfigError, EngineUnavailable
 
 # A sum that half precision cannot hold, taken back at once; between 1 and 2 its steps are 0.001.
@@ -194,6 +194,13 @@ def test_a_card_of_that_name_that_is_another_model_stays_as_it_is(shop):
 def test_only_graphs_of_onnx_runtime_have_a_half(shop):
     with pytest.raises(ConfigError, match="'modnet-openvino' has no ONNX graph of its own"):
         shop.convert("modnet-openvino")
+
+
+def test_half_precision_is_for_gpus_even_where_single_precision_has_another_engine_for_cpus():
+    single = load_card("u2netp", models.card_folders(None))
+    assert single.engine_cpu == "mnn"
+    half = half_card(single)
+    assert (half.engine, half.engine_cpu, half.memory_mb) == ("onnx", None, None)
 
 
 def test_the_shipped_card_asks_for_its_conversion(shop):

@@ -74,6 +74,21 @@ def test_a_newer_version_replaces_a_waiting_one(journal):
     assert [job.source.stamp.size for job in claimed] == [2]
 
 
+def test_of_two_versions_that_both_wait_the_newer_goes_first_and_alone(journal):
+    """The older one comes back from a holder that died, after the newer one was admitted."""
+    journal.admit(source(size=1))
+    (older,) = journal.claim(["in"], limit=1, now=1.0, lease=1.0)
+    journal.admit(source(size=2))
+    assert journal.reap(now=9.0) == 1
+    (newer,) = journal.claim(["in"], limit=4, now=9.0, lease=60.0)
+    assert newer.source.stamp.size == 2
+    assert journal.claim(["in"], limit=4, now=9.0, lease=60.0) == []
+    # Where the newer one has to wait, the older one need not: it is put aside when it is read.
+    assert journal.retry(newer, not_before=100.0, charge=True)
+    (again,) = journal.claim(["in"], limit=4, now=9.0, lease=60.0)
+    assert (again.id, again.attempts) == (older.id, 2)
+
+
 def test_several_ends_are_one_transaction_and_a_lost_claim_among_them_changes_nothing(journal):
     journal.admit_many([source("a.jpg"), source("b.jpg")])
     one, lost = journal.claim(["in"], limit=2, now=1.0, lease=60.0)

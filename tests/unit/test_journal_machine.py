@@ -78,15 +78,16 @@ class JournalMachine(RuleBasedStateMachine):
     @rule(target=jobs, limit=st.integers(1, 3), folders=st.sampled_from([FOLDERS, FOLDERS[::-1], ("two",)]))
     def claim(self, limit: int, folders: tuple[str, ...]):
         busy = {(s.folder, s.relpath) for s, r in self.rows.items() if r.state == "running"}
-        due = Counter(
-            s.folder
+        due = {
+            (s.folder, s.relpath)
             for s, r in self.rows.items()
             if r.state == "queued" and r.not_before <= self.now and (s.folder, s.relpath) not in busy
-        )
+        }
+        files = Counter(folder for folder, _ in due)
         claimed = self.journal.claim(folders, limit=limit, now=self.now, lease=LEASE)
         expected = []
         for folder in folders:
-            expected += [folder] * min(due[folder], limit - len(expected))
+            expected += [folder] * min(files[folder], limit - len(expected))
         assert [job.source.folder for job in claimed] == expected
         for job in claimed:
             row = self.rows[job.source]

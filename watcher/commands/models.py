@@ -86,6 +86,7 @@ def _record(card: Card, cache: Path) -> dict[str, object]:
         "name": card.name,
         "title": card.title,
         "engine": card.engine,
+        "engine_cpu": card.engine_cpu or card.engine,
         "licence": card.licence.model_dump(),
         "size": _size(card, path) or 0,
         "sha256": weights.expected_sha256(card, cache) if state is not State.DAMAGED else None,

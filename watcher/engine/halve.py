@@ -40,6 +40,7 @@ def half_card(card: Card) -> Card:
             "weights": Weights(
                 file=card.weights.file, sources=(ConvertedSource(kind="converted", model=card.name),)
             ),
+            "engine_cpu": None,
             # It was measured in single precision, and nobody wants this one on a CPU.
             "memory_mb": None,
         }
