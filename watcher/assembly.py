@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 from watcher.bounds import in_flight, pixel_budget
 from watcher.cache_settings import opened
 from watcher.config import Folder, Settings
+from watcher.cores import cores
 from watcher.dispatch import Dispatcher
 from watcher.domain import EngineAbout, JobState, Source
 from watcher.engine import weights
@@ -138,11 +138,10 @@ class Engines:
 
 def _growth(card: Card, path: Path | None, device: str) -> Growth | None:
     """Workers on a CPU beside the first, with a share of the cores each."""
-    cores = len(os.sched_getaffinity(0))
-    most = most_on_cpu(card, cores)
+    most = most_on_cpu(card, cores())
     if most == 1:
         return None
-    launch = prepare(card, path, device=device, threads=max(1, cores // most), warm=False)
+    launch = prepare(card, path, device=device, threads=max(1, cores() // most), warm=False)
     return Growth(launch, most, partial(has_room, card))
 
 

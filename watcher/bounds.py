@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 from watcher.config import Settings
+from watcher.cores import cores
 from watcher.engine.card import Card
 from watcher.engine.crew import Crew
 from watcher.memory import available_mb
@@ -54,4 +54,4 @@ def batch_of(card: Card, supervisor: Crew) -> int:
 
 
 def stage_threads(settings: Settings) -> int:
-    return settings.limits.threads or len(os.sched_getaffinity(0))
+    return settings.limits.threads or cores()

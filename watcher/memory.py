@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from watcher import control_groups
 
 _M_ARENA_MAX = -8
 # Four threads that ask at the same time are plenty beside Python's lock.
@@ -46,7 +49,7 @@ def available_mb(*, root: Path = Path("/")) -> float | None:
 
 
 def _machine_mb(root: Path) -> float | None:
-    kib = _fields(root / "proc/meminfo").get("MemAvailable:")
+    kib = control_groups.fields(root / "proc/meminfo").get("MemAvailable:")
     return None if kib is None else kib * 1024 / 1e6
 
 
@@ -76,40 +79,14 @@ _HIERARCHIES = (
 
 def _groups_mb(root: Path) -> list[float]:
     """What is left below each limit."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    # The number of a hierarchy, its controllers, our group in it.
-    ours = {line.split(":", 2)[1]: line.split(":", 2)[2] for line in lines if line.count(":") > 1}
-    return [left for kind in _HIERARCHIES for left in _left_mb(kind, root, ours.get(kind.controllers, "/"))]
+    return [left for kind in _HIERARCHIES for left in _left_mb(kind, root)]
 
 
-def _left_mb(kind: _Hierarchy, root: Path, ours: str) -> list[float]:
-    top = root / kind.top
-    folder = top / ours.strip("/")
-    left = []
-    for group in [folder, *folder.parents]:
-        limits = [_number(group / name) for name in kind.limits]
-        used = _number(group / kind.used)
-        if used is not None and (bounds := [limit for limit in limits if limit is not None]):
-            cached = _fields(group / "memory.stat").get(kind.cached, 0)
-            left.append((min(bounds) - used + cached) / 1e6)
-        if group == top:
-            break
-    return left
-
-
-def _fields(path: Path) -> dict[str, int]:
-    """Lines of a name and a number; empty where there is no such file."""
-    with suppress(OSError, ValueError, IndexError):
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return {words[0]: int(words[1]) for line in lines if len(words := line.split()) > 1}
-    return {}
-
-
-def _number(path: Path) -> int | None:
-    """The number in a file; None where there is none, or the word for no limit."""
-    with suppress(OSError, ValueError):
-        return int(path.read_text(encoding="utf-8"))
-    return None
+def _left_mb(kind: _Hierarchy, root: Path) -> Iterator[float]:
+    for group in control_groups.around(root, kind.controllers, kind.top):
+        limits = [number for name in kind.limits for number in control_groups.numbers(group / name)]
+        bounds = [limit for limit in limits if limit is not None]
+        used = next(iter(control_groups.numbers(group / kind.used)), None)
+        if used is not None and bounds:
+            cached = control_groups.fields(group / "memory.stat").get(kind.cached, 0)
+            yield (min(bounds) - used + cached) / 1e6

@@ -28,6 +28,7 @@ from watcher.commands import bench_photos
 from watcher.commands.bench_engines import Effort, Measured, Missing, devices_of, measure, obstacles
 from watcher.commands.doctor_engines import graphics_cards
 from watcher.config import Settings
+from watcher.cores import cores
 from watcher.domain import as_json, printable
 from watcher.engine import weights
 from watcher.engine.card import Card, card_folders, list_cards, load_card
@@ -165,7 +166,7 @@ def _facts(
     machine = {
         "hotmatte": __version__,
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "load": round(os.getloadavg()[0], 2),
         "gpus": list(gpus),
     }

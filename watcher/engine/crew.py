@@ -9,7 +9,6 @@ Where an engine cannot be told to use fewer threads, the first only computes wha
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from watcher.cores import cores
 from watcher.domain import EngineAbout
 from watcher.engine.card import Card
 from watcher.engine.launch import Launch
@@ -302,8 +302,8 @@ class Crew:
 
 
 def _shared(workers: int) -> int:
-    """Threads of each of so many, counted by affinity: containers and taskset are respected."""
-    return max(1, len(os.sched_getaffinity(0)) // workers)
+    """Threads of each of so many."""
+    return max(1, cores() // workers)
 
 
 def _start_all(members: list[Supervisor]) -> None:

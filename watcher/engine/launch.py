@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from watcher.cores import cores
 from watcher.domain import EngineAbout
 from watcher.engine.arena import BYTES_A_PIXEL
 from watcher.engine.card import Card, bounds_of, engine_file
@@ -57,7 +58,7 @@ def prepare(
         "output": card.output.kind,
         "input_name": card.input.name,
         "output_name": card.output.name,
-        "threads": threads,
+        "threads": threads or cores(),
         "latency_s": card.latency_s,
         "engine_cpu": card.engine_cpu,
         "weights_sha256": sha256,
