@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -263,6 +264,7 @@ class Assembly:
             priority={name: recipe.folder.priority for name, recipe in recipes.items()},
             blames=blames,
             look_again=lambda name: self.watches[name].rescan(),
+            on_lost=self._lost,
         )
         self._dispatchers |= dict.fromkeys(recipes, dispatcher)
         return dispatcher
@@ -343,6 +345,14 @@ class Assembly:
             return self._journal.held()
         except HostError:
             return {}  # whoever claims from it will say so
+
+    def _lost(self, source: Source) -> None:
+        """What was passed over for this half of a pair gets its turn."""
+        if self.settings.folders[source.folder].pairs == "both":
+            return
+        with suppress(HostError):  # a scan will notice
+            for relpath in self._journal.free_companions(source.folder, [source.relpath]):
+                self.watches[source.folder].hint(relpath)
 
     def _retire(self, source: Source) -> None:
         """A scan found a source that is done and should have been retired.

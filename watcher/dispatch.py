@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 
-from watcher.domain import Failure, Job, Outcome, as_json
+from watcher.domain import Failure, Job, Outcome, Source, as_json
 from watcher.errors import Action, Disposition, HostError, RetryPolicy, WatcherError, disposition
 from watcher.journal import Journal
 from watcher.journal_file import JournalCorrupt
@@ -29,7 +29,7 @@ from watcher.pipeline.crews import PATIENCE, Crews
 from watcher.pulse import Pulse
 from watcher.runs import Ends, Runs, Word
 from watcher.tally import ENGINE, LaneStatus, Tally
-from watcher.telling import confess, done_words, failure_of, stage_of, words_of
+from watcher.telling import confess, done_words, failure_of, stage_of, tell_quarantined, words_of
 
 # Long enough for a stalled disk, short enough to be understood: it is renewed all the while.
 LEASE = 120.0
@@ -44,7 +44,7 @@ class Dispatcher:
     `is_open`: may jobs of this folder run? Those that hang in a share which does not answer
     do not count: the other folders go on. Nor do those whose sources are being retired, but a
     folder with about twice as many of these waits for them. `look_again`: sources of this folder could
-    not be retired, and it is time for another try.
+    not be retired, and it is time for another try. `on_lost`: no result will come of this source.
     Folders with a higher `priority` are served first. `blames`: photos are worked on in this daemon,
     so its death may have been the fault of one.
     """
@@ -63,11 +63,13 @@ class Dispatcher:
         priority: Mapping[str, int] | None = None,
         blames: bool = True,
         look_again: Callable[[str], None] = lambda _: None,
+        on_lost: Callable[[Source], None] = lambda _: None,
     ) -> None:
         self._is_open = is_open
         self._priority = priority or {}
         self._blames = blames
         self._look_again = look_again
+        self._on_lost = on_lost
         self._journal = journal
         self._runs = runs
         self._folders = tuple(folders)
@@ -334,6 +336,7 @@ class Dispatcher:
             case Action.DROP:
                 self._journal.forget(job)
                 event(logging.INFO, f"dropped: {error}", **words_of(job))
+                self._on_lost(job.source)
                 self._tally.let_go(job)
             case _:
                 self._put_back(job, error, verdict)
@@ -379,15 +382,8 @@ class Dispatcher:
             confess(job, error)
         if self._journal.quarantine(job, json.dumps(as_json(failure))):
             self._tally.quarantined += 1
-            event(
-                logging.WARNING,
-                f"quarantined: {failure.reason}",
-                **words_of(job),
-                stage=stage,
-                attempts=job.attempts,
-                error=failure.error,
-                remedy=failure.remedy,
-            )
+            tell_quarantined(job, failure, stage)
+            self._on_lost(job.source)
         self._tally.let_go(job)
 
     def _open_folders(self, now: float) -> list[str]:

@@ -21,6 +21,7 @@ from watcher.journal_schema import (
     ADMIT_PLACED,
     ADOPT,
     CLAIM,
+    COMPANIONS,
     FREE,
     OUTDATE,
     PASS_OVER,
@@ -111,16 +112,23 @@ class Journal(JournalFile):
             db.execute(OUTDATE, key)
             db.execute(PASS_OVER, (*key, time.time(), outcome))
 
+    def halves_waited_for(self, folder: str) -> list[str]:
+        """The paths for which others that are still there were passed over."""
+        return [json.loads(outcome)["companion_of"] for (outcome,) in self._read(COMPANIONS, (folder,))]
+
     def free_companions(self, folder: str, relpaths: Iterable[str]) -> list[str]:
-        """Forget what was passed over for these paths, which are gone without a result; return its paths."""
+        """Forget what was passed over for these paths, which failed or are gone without a result; its paths."""
         freed = []
         with self._write() as db:
             for relpath in relpaths:
-                stem = os.fsencode(relpath.rpartition(".")[0])
-                outcome = json.dumps({"companion_of": relpath})
-                key = (folder, os.fsencode(relpath), stem + b".", stem + b"/", outcome)
+                key = (folder, os.fsencode(relpath), json.dumps({"companion_of": relpath}))
                 freed += [os.fsdecode(row[0]) for row in db.execute(FREE, key).fetchall()]
         return freed
+
+    def failed(self, folder: str, relpath: str) -> bool:
+        """Whether the present version of this path is in quarantine."""
+        sql = "SELECT 1 FROM job WHERE folder = ? AND relpath = ? AND +state = 'quarantined' AND gone = 0"
+        return bool(self._read(sql, (folder, os.fsencode(relpath))))
 
     def versions(self, folder: str, relpaths: Iterable[str]) -> list[tuple[str, Stamp]]:
         """Every version of these paths that was done and not passed over, gone ones included."""

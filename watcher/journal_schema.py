@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-VERSION = 2
+VERSION = 3
 
 # `gone`: this version of the source is no longer there (deleted, archived, or overwritten by a
 # newer one). The row stays for the history, and no longer stands in the way of the same name.
@@ -48,6 +48,8 @@ CREATE INDEX IF NOT EXISTS job_ended ON job (ended_at, id) WHERE ended_at IS NOT
 -- As json.dumps writes a list that is not empty.
 CREATE INDEX IF NOT EXISTS job_flagged ON job (ended_at)
     WHERE state = 'done' AND instr(outcome, '"flags": ["') > 0;
+-- Since version 3: what was passed over for the other half of its pair, and for which.
+CREATE INDEX IF NOT EXISTS job_companion ON job (folder, outcome) WHERE substr(outcome, 1, 15) = '{"companion_of"';
 """
 
 # A newer version of a file makes the waiting ones of the same file pointless ...
@@ -83,13 +85,18 @@ VALUES (?1, ?2, ?3, ?4, ?5, 'done', ?6, ?5)
 ON CONFLICT DO UPDATE SET gone = 0, state = 'done', outcome = ?6, ended_at = ?5 WHERE gone = 1
 """
 
-# Its other half is gone, and nothing was or is made of that: it is to be looked at anew.
+# Of its other half nothing was, is or will be made: it is to be looked at anew.
 FREE = """
 DELETE FROM job
-WHERE folder = ?1 AND relpath > ?3 AND relpath < ?4 AND +state = 'done' AND gone = 0 AND outcome = ?5
+WHERE folder = ?1 AND outcome = ?3 AND substr(outcome, 1, 15) = '{"companion_of"' AND +state = 'done' AND gone = 0
   AND NOT EXISTS (SELECT 1 FROM job AS half
-                  WHERE half.folder = ?1 AND half.relpath = ?2 AND half.state IN ('done', 'running'))
+                  WHERE half.folder = ?1 AND half.relpath = ?2 AND half.state <> 'quarantined'
+                    AND substr(coalesce(half.outcome, ''), 1, 15) <> '{"companion_of"')
 RETURNING relpath
+"""
+COMPANIONS = """
+SELECT DISTINCT outcome FROM job
+WHERE folder = ? AND substr(outcome, 1, 15) = '{"companion_of"' AND +state = 'done' AND gone = 0
 """
 
 # The attempt is charged here, before the work, so that a file which kills the whole daemon

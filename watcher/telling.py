@@ -42,3 +42,15 @@ def done_words(outcome: Outcome, seconds: float) -> str:
 def confess(job: Job, error: BaseException) -> None:
     event(logging.ERROR, f"bug: {error!r}", **words_of(job))
     logging.getLogger("hotmatte").error("traceback", exc_info=error)
+
+
+def tell_quarantined(job: Job, failure: Failure, stage: str | None) -> None:
+    event(
+        logging.WARNING,
+        f"quarantined: {failure.reason}",
+        **words_of(job),
+        stage=stage,
+        attempts=job.attempts,
+        error=failure.error,
+        remedy=failure.remedy,
+    )

@@ -87,15 +87,38 @@ def test_a_pair_is_one_work_and_leaves_together(daemon, make, deep, first):
     assert f"{stem}" not in daemon.hotmatte("failed").stdout
 
 
-def test_the_other_half_of_a_pair_is_work_when_the_bad_one_is_taken_away(daemon, make, deep):
-    hot = daemon.hot("brief")
-    drop(hot / "IMG_1.JPG", b"these are not the photos you are looking for")
+def both_noted(daemon, stem: str, bad: bytes, deep, make) -> None:
+    """Both halves are in the journal, and none has run yet."""
+    assert daemon.hotmatte("pause", "brief").returncode == 0
+    drop(daemon.hot("brief") / f"{stem}.JPG", bad)
+    drop(daemon.hot("brief") / f"{stem}.dng", deep.camera_raw(make))
+    daemon.wait(lambda: daemon.state_of(f"{stem}.JPG", "brief") is JobState.QUEUED, timeout=20)
+    daemon.wait(lambda: daemon.state_of(f"{stem}.dng", "brief") is JobState.DONE, timeout=20)
+
+
+def told(daemon, stem: str) -> dict:
+    path = daemon.out("brief") / f"{stem}.matte.json"
+    daemon.wait(path.exists, timeout=20)
+    return json.loads(path.read_bytes())
+
+
+def test_the_other_half_of_a_pair_is_work_when_the_preferred_one_fails(daemon, make, deep):
+    both_noted(daemon, "IMG_1", b"these are not the photos you are looking for", deep, make)
+    assert daemon.hotmatte("resume", "brief").returncode == 0
     daemon.wait_quarantined("IMG_1.JPG", "brief")
-    drop(hot / "IMG_1.dng", deep.camera_raw(make))
-    daemon.wait(lambda: daemon.state_of("IMG_1.dng", "brief") is JobState.DONE, timeout=20)
-    assert daemon.sidecars("brief") == {}
-    (hot / "IMG_1.JPG").unlink()
-    daemon.wait(lambda: daemon.sidecars("brief"), timeout=20)
-    [told] = daemon.sidecars("brief").values()
-    assert told["source"]["path"] == "IMG_1.dng"
-    assert daemon.reports("brief") == {}
+    assert told(daemon, "IMG_1")["source"]["path"] == "IMG_1.dng"
+    # Neither a listing nor the one that failed takes that back.
+    drop(daemon.hot("brief") / "IMG_2.JPG", b"nor are these")
+    daemon.wait_quarantined("IMG_2.JPG", "brief")
+    drop(daemon.hot("brief") / "IMG_2.dng", deep.camera_raw(make))
+    assert told(daemon, "IMG_2")["source"]["path"] == "IMG_2.dng"
+
+
+def test_the_other_half_of_a_pair_is_work_when_the_preferred_one_is_moved_away_before_its_turn(
+    daemon, make, deep
+):
+    both_noted(daemon, "IMG_3", jpeg(3), deep, make)
+    (daemon.hot("brief") / "IMG_3.JPG").rename(daemon.root / "elsewhere.jpg")
+    daemon.wait(lambda: daemon.state_of("IMG_3.dng", "brief") is JobState.QUEUED, timeout=20)
+    assert daemon.hotmatte("resume", "brief").returncode == 0
+    assert told(daemon, "IMG_3")["source"]["path"] == "IMG_3.dng"

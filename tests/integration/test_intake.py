@@ -67,6 +67,13 @@ class MemoryJournal:
             self.passed = [pair for pair in self.passed if pair[0] not in freed]
             return [name for name in freed if self.rows.pop(name, None)]
 
+    def halves_waited_for(self, folder):
+        with self.lock:
+            return [first for _, first in self.passed]
+
+    def failed(self, folder, relpath):
+        return False
+
     def versions(self, folder, relpaths):
         with self.lock:
             known = [source for source in self.admitted if source.relpath in set(relpaths)]
@@ -472,6 +479,17 @@ def test_a_half_whose_other_half_never_comes_is_work(rig, eventually):
     (rig.hot / "a.JPG").write_bytes(PHOTO)
     eventually(lambda: rig.journal.names() == ["a.CR2", "a.JPG"])
     assert rig.journal.passed == []
+
+
+def test_a_half_that_went_while_nobody_watched_leaves_its_turn_to_the_other(rig, eventually):
+    for name in ("gone.CR2", "there.CR2", "there.JPG"):
+        (rig.hot / name).write_bytes(PHOTO)
+    for half in ("gone", "there"):
+        stamp = Stamp.of((rig.hot / f"{half}.CR2").stat())
+        rig.journal.pass_over(Source("hot", f"{half}.CR2", stamp), f"{half}.JPG")
+    rig.watch(pairs="jpeg", pair_wait_s=0.5)
+    eventually(lambda: sorted(rig.journal.names()) == ["gone.CR2", "there.JPG"])
+    assert rig.journal.passed == [("there.CR2", "there.JPG")]
 
 
 def test_both_halves_are_work_unless_told_otherwise(rig, eventually):

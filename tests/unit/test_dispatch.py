@@ -402,3 +402,14 @@ def test_what_ends_while_the_disk_syncs_is_recorded_in_one_transaction(
     eventually(lambda: states(journal) == {"done": 3, "quarantined": 1})
     assert sizes == [1, 2]
     eventually(lambda: ends.retired == names[:3] and dispatcher.status().done == 3)
+
+
+def test_whoever_was_passed_over_for_a_photo_hears_that_no_result_will_come_of_it(
+    journal, dispatch, eventually
+):
+    lost = []
+    script = {"bad": [InputRejected("x")], "gone": [InputChanged("x")], "late": [InputNotReady("x"), None]}
+    admit(journal, *script, "good")
+    dispatch(Play(script), on_lost=lambda source: lost.append(source.relpath))
+    eventually(lambda: states(journal) == {"done": 2, "quarantined": 1})
+    eventually(lambda: sorted(lost) == ["bad", "gone"])

@@ -213,5 +213,39 @@ def test_what_was_passed_over_is_forgotten_when_its_other_half_goes_without_a_re
     journal.mark_gone("in", gone)
     assert journal.free_companions("in", gone) == ["bad.cr2", "waiting.cr2"]
     assert journal.free_companions("in", gone) == []
+    assert journal.halves_waited_for("in") == ["bad.more.jpg", "done.jpg"]
     assert {"done.cr2", "bad.more.cr2"} <= journal.known("in").keys()
     assert journal.known("in").keys().isdisjoint({"bad.cr2", "waiting.cr2"})
+
+
+@pytest.mark.parametrize("raw", ["a.cr2", "A.CR2", "\udce9.cr2"])
+def test_what_was_passed_over_is_freed_when_its_half_fails_or_is_dropped_while_it_runs(journal, raw):
+    half = raw.replace("cr2", "jpg").lower()
+    journal.admit(source(half))
+    journal.pass_over(source(raw), half)
+    assert journal.free_companions("in", [half]) == []  # it waits for its turn
+    [job] = journal.claim(["in"], limit=1, now=100.0, lease=60.0)
+    journal.mark_gone("in", [half])
+    assert journal.free_companions("in", [half]) == []  # it may yet be done
+    assert not journal.failed("in", half)
+    journal.quarantine(job, "{}")
+    assert journal.failed("in", half)
+    assert journal.free_companions("in", [half]) == [raw]
+
+    journal.pass_over(source(raw), "b.jpg")
+    journal.admit(source("b.jpg"))
+    [job] = journal.claim(["in"], limit=1, now=100.0, lease=60.0)
+    journal.forget(job)
+    assert journal.free_companions("in", ["b.jpg"]) == [raw]
+
+
+def test_a_journal_of_the_second_version_is_taken_over(tmp_path):
+    path = tmp_path / "j.sqlite"
+    with Journal(path) as journal:
+        journal.pass_over(source("a.cr2"), "a.jpg")
+    with sqlite3.connect(path) as db:
+        db.execute("DROP INDEX job_companion")
+        db.execute("PRAGMA user_version = 2")
+    db.close()
+    with Journal(path) as journal:
+        assert journal.free_companions("in", ["a.jpg"]) == ["a.cr2"]

@@ -11,13 +11,22 @@ NOW = Stamp(10, 1_000_000_000_000)
 
 
 class Folder:
-    def __init__(self, *names: str, earlier: dict[str, Stamp] | None = None) -> None:
+    def __init__(
+        self, *names: str, earlier: dict[str, Stamp] | None = None, failed: tuple[str, ...] = ()
+    ) -> None:
         self.names = names
+        self.failed = failed
         self.earlier = earlier or {}
         self.listed = 0
 
     def pairs(self, prefer: str) -> Pairs:
-        return Pairs(prefer, wait_s=30.0, present=self.present, earlier=self.found)
+        return Pairs(
+            prefer,
+            wait_s=30.0,
+            present=self.present,
+            earlier=self.found,
+            failed=lambda relpath: relpath in self.failed,
+        )
 
     def present(self, folder: str) -> list[str]:
         self.listed += 1
@@ -48,6 +57,39 @@ def test_names_may_differ_in_case_and_a_heif_counts_as_the_jpeg():
         Fate.COMPANION,
         "img_1.heic",
     )
+
+
+@pytest.mark.parametrize(
+    ("names", "companions"),
+    [
+        # Each has a half of its own spelling: two shots, as a Linux folder may hold them.
+        (
+            ("IMG_1.CR2", "IMG_1.JPG", "img_1.cr2", "img_1.jpg"),
+            {"IMG_1.CR2": "IMG_1.JPG", "img_1.cr2": "img_1.jpg"},
+        ),
+        # Whose JPEG it is says the spelling; the other one has none.
+        (("IMG_1.CR2", "IMG_1.JPG", "img_1.cr2"), {"IMG_1.CR2": "IMG_1.JPG"}),
+        (("IMG_1.CR2", "img_1.jpg"), {"IMG_1.CR2": "img_1.jpg"}),
+        (("Img_1.Cr2", "iMG_1.jPG"), {"Img_1.Cr2": "iMG_1.jPG"}),
+        (("caf\u00e9.cr2", "cafe\u0301.jpg"), {"caf\u00e9.cr2": "cafe\u0301.jpg"}),
+    ],
+)
+def test_a_half_of_the_same_spelling_is_nearer_than_one_that_differs_in_case(names, companions):
+    pairs = Folder(*names).pairs("jpeg")
+    fates = {name: pairs.fate(name, NOW, quiet_for=99) for name in names if name.lower().endswith("cr2")}
+    assert {name: other for name, (fate, other) in fates.items() if fate is Fate.COMPANION} == companions
+    assert all(fate in (Fate.COMPANION, Fate.WORK) for fate, _ in fates.values())
+
+
+@pytest.mark.parametrize("done", ["IMG_1.JPG", "img_1.jpg", "Img_1.JPG", "Img_1.jpg"])
+def test_a_half_that_was_done_and_archived_may_have_been_spelled_otherwise(done):
+    pairs = Folder(earlier={f"d/{done}": NOW}).pairs("jpeg")
+    assert pairs.fate("d/Img_1.CR2", NOW, quiet_for=0) == (Fate.COMPANION, f"d/{done}")
+
+
+def test_a_half_whose_other_half_failed_is_work():
+    pairs = Folder("d/IMG_1.JPG", "d/IMG_1.CR2", failed=("d/IMG_1.JPG",)).pairs("jpeg")
+    assert pairs.fate("d/IMG_1.CR2", NOW, quiet_for=0) == (Fate.WORK, "")
 
 
 @pytest.mark.parametrize("name", ["IMG_2.JPG", "other/IMG_1.JPG", "IMG_1.png", "IMG_1.edit.JPG", "IMG_1.ARW"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -29,8 +29,14 @@ class JournalPort(Protocol):
     def pass_over(self, source: Source, companion_of: str) -> None:
         """Enter it as done with nothing to show: the other half of a pair."""
 
+    def halves_waited_for(self, folder: str) -> Sequence[str]:
+        """The paths for which others that are still there were passed over."""
+
     def free_companions(self, folder: str, relpaths: Iterable[str]) -> Sequence[str]:
-        """Forget what was passed over for these paths, which are gone without a result; return its paths."""
+        """Forget what was passed over for these paths, which failed or are gone without a result; its paths."""
+
+    def failed(self, folder: str, relpath: str) -> bool:
+        """Whether the present version of this path is in quarantine."""
 
     def versions(self, folder: str, relpaths: Iterable[str]) -> Sequence[tuple[str, Stamp]]:
         """Every version of these paths that was work and is done, gone ones included."""
@@ -146,12 +152,28 @@ class Admission:
             self._journal.mark_gone(self._name, relpaths)
             self._free([relpath for relpath in relpaths if self._pairs.is_preferred(relpath)])
 
+    def free_lost(self, listing: Container[str], known: Mapping[str, tuple[Stamp, JobState]]) -> None:
+        """Follow a listing and what the journal knew: halves that failed, or went while nobody watched."""
+        if not self._pairs.are_told_apart:
+            return
+        lost = [
+            half
+            for half in self._journal.halves_waited_for(self._name)
+            if (known[half][1] is JobState.QUARANTINED if half in known else self._is_away(half, listing))
+        ]
+        if lost:
+            self._still_there()
+            self._free(lost)
+
     def _free(self, relpaths: Sequence[str]) -> None:
-        """What was passed over for a half that went without a result is work after all."""
+        """What was passed over for a half that failed, or went without a result, is work after all."""
         now = time.monotonic()
         for relpath in self._journal.free_companions(self._name, relpaths) if relpaths else ():
             with suppress(OSError):  # a scan will ask again
                 self._settler.note(relpath, candidate.look(self._place(relpath)), now)
+
+    def _is_away(self, relpath: str, listing: Container[str]) -> bool:
+        return relpath not in listing and candidate.is_gone(self._place(relpath))
 
     def _place(self, relpath: str) -> str:
         return f"{self._path}/{relpath}"

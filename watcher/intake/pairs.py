@@ -1,13 +1,18 @@
 """A camera's RAW and JPEG of one shot: which of them is work. Pure, but for the questions it is given.
 
 The preferred half is admitted like any other file. The other half waits for it: once both are
-there, it is passed over for good, and the journal remembers that; when nothing came in time,
-it is a work of its own. A decision once taken stays, whatever comes later.
+there, it is passed over, and the journal remembers that; when nothing came in time, it is a work
+of its own. A decision once taken stays, unless of the preferred half nothing comes: it failed, or
+went away before it was done.
+
+Names that differ in case only are those of one shot: cameras write capitals, and programs and
+servers on the way change them, often in one of the two. But a half that is spelled alike is nearer.
 """
 
 from __future__ import annotations
 
 import enum
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
@@ -31,8 +36,9 @@ class Pairs:
     """`prefer`: which half is work; `wait_s`: how long the other half waits for it.
 
     `present`: the names in a folder (relative to the hot folder) that are work by their name;
-    `earlier`: the stamps of the versions of these paths that are done, gone ones included.
-    Both are asked only about files that are the other half of a pair.
+    `earlier`: the stamps of the versions of these paths that are done, gone ones included;
+    `failed`: whether the present version of a path is in quarantine.
+    All are asked only about files that are the other half of a pair.
     """
 
     def __init__(
@@ -42,11 +48,13 @@ class Pairs:
         wait_s: float,
         present: Callable[[str], Iterable[str]],
         earlier: Callable[[Iterable[str]], Iterable[tuple[str, Stamp]]],
+        failed: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._wait_s = wait_s
-        self._halves: dict[str, dict[str, str]] = {}
+        self._halves: dict[str, _Halves] = {}
         self._present = present
         self._earlier = earlier
+        self._failed = failed
         self._preferred = {"jpeg": _DEVELOPED, "raw": _RAW}.get(prefer, frozenset())
         self._other = {"jpeg": _RAW, "raw": _DEVELOPED}.get(prefer, frozenset())
 
@@ -55,14 +63,19 @@ class Pairs:
         if _ending(relpath) not in self._other:
             return Fate.WORK, ""
         folder, slash, name = relpath.rpartition("/")
-        other = self._preferred_in(folder).get(_stem(name))
+        other = self._halves_in(folder).of(_stem(name))
         if other is not None:
-            return Fate.COMPANION, folder + slash + other
-        prefix = relpath.rpartition(".")[0]
-        for before, found in self._earlier(_spelled(prefix, self._preferred)):
+            path = folder + slash + other
+            return (Fate.WORK, "") if self._failed(path) else (Fate.COMPANION, path)
+        for before, found in self._earlier(_spelled(folder + slash, _stem(name), self._preferred)):
             if abs(found.mtime_ns - stamp.mtime_ns) <= SAME_SHOT_S * 1e9:
                 return Fate.COMPANION, before
         return (Fate.WORK if quiet_for >= self._wait_s else Fate.WAIT), ""
+
+    @property
+    def are_told_apart(self) -> bool:
+        """Whether any file is passed over for another."""
+        return bool(self._preferred)
 
     def is_preferred(self, relpath: str) -> bool:
         """Whether another file may be passed over for it."""
@@ -72,23 +85,46 @@ class Pairs:
         """What was present a while ago is no longer to be relied on."""
         self._halves.clear()
 
-    def _preferred_in(self, folder: str) -> dict[str, str]:
-        """Stem to name; listed once for all that are decided together."""
+    def _halves_in(self, folder: str) -> _Halves:
+        """Listed once for all that are decided together."""
         if folder not in self._halves:
             names = sorted(self._present(folder))
-            self._halves[folder] = {_stem(name): name for name in names if _ending(name) in self._preferred}
+            self._halves[folder] = _Halves(
+                [name for name in names if _ending(name) in self._preferred],
+                [name for name in names if _ending(name) in self._other],
+            )
         return self._halves[folder]
 
 
+class _Halves:
+    """The names of preferred halves in one folder, found by the stem of another half."""
+
+    def __init__(self, preferred: Iterable[str], others: Iterable[str]) -> None:
+        self._exactly = {_stem(name): name for name in preferred}
+        taken = {_stem(name) for name in others} & self._exactly.keys()
+        # One that has a half of its very spelling is not to be had for a name that only resembles it.
+        self._nearly = {_folded(stem): name for stem, name in self._exactly.items() if stem not in taken}
+
+    def of(self, stem: str) -> str | None:
+        return self._exactly.get(stem) or self._nearly.get(_folded(stem))
+
+
 def _stem(name: str) -> str:
-    return name.rpartition(".")[0].casefold()
+    return name.rpartition(".")[0]
+
+
+def _folded(stem: str) -> str:
+    """As servers and clients compare that do not tell capitals, nor composed letters."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", stem).casefold())
 
 
 def _ending(name: str) -> str:
     return name.rpartition(".")[2].casefold()
 
 
-def _spelled(prefix: str, endings: Iterable[str]) -> Iterator[str]:
-    for ending in sorted(endings):
-        yield f"{prefix}.{ending}"
-        yield f"{prefix}.{ending.upper()}"
+def _spelled(prefix: str, stem: str, endings: Iterable[str]) -> Iterator[str]:
+    """How the other half may have been spelled, the likeliest first."""
+    for spelling in dict.fromkeys((stem, stem.upper(), stem.lower())):
+        for ending in sorted(endings):
+            yield f"{prefix}{spelling}.{ending.upper()}"
+            yield f"{prefix}{spelling}.{ending}"

@@ -93,6 +93,7 @@ class FolderWatch:
             wait_s=min(folder.pair_wait_s, folder.incomplete_s),
             present=self._names_in,
             earlier=partial(journal.versions, name),
+            failed=partial(journal.failed, name),
         )
         self._admission = Admission(
             name,
@@ -123,6 +124,10 @@ class FolderWatch:
     def rescan(self) -> None:
         """List the folder soon."""
         self._inbox.put("")
+
+    def hint(self, relpath: str) -> None:
+        """Look at this file soon."""
+        self._inbox.put(relpath)
 
     def status(self) -> FolderStatus:
         """Never blocks, whatever the file system does."""
@@ -296,6 +301,7 @@ class FolderWatch:
         difference = scan.reconcile(listing, known, unreadable=walk.unreadable)
         unheard = any(relpath not in self._settler for relpath, _ in difference.fresh)
         self._admission.take(difference, time.monotonic())
+        self._admission.free_lost(listing, known)
         if self._folder.source != "leave":
             for relpath, stamp in difference.done:
                 self._on_source_done(Source(self.name, relpath, stamp))
