@@ -61,13 +61,15 @@ def _fleets(assembly: Assembly) -> dict[str, Any]:
 def _folder(assembly: Assembly, name: str, pauses: dict[str, Pause]) -> dict[str, Any]:
     folder, status = assembly.settings.folders[name], assembly.watches[name].status()
     pause = pauses.get(name)
+    # Nothing is wrong with a folder in which some file may not be read; but somebody should know.
+    reason, remedy = (status.reason, None) if status.reason else (status.refused, status.remedy or None)
     return {
         "path": printable(str(folder.path)),
         "output": printable(str(folder.output)),
         "profile": folder.profile,
         "state": "paused" if pause and status.state == "watching" else status.state,
-        "reason": printable(pause.reason if pause else status.reason),
-        "remedy": pause.remedy if pause else None,
+        "reason": printable(pause.reason if pause else reason),
+        "remedy": pause.remedy if pause else remedy,
         "observer": status.observer,
         "observer_reason": status.observer_reason,
         "files": status.scan_files,

@@ -345,3 +345,31 @@ def test_a_full_disk_under_the_journal_loses_nothing(rig, small_disk):
     assert daemon.is_alive()
     (small_disk / "ballast").unlink()
     daemon.wait(lambda: daemon.counts() == {"done": 51}, timeout=40)
+
+
+# --- Files that nobody may read ------------------------------------------------------------
+
+
+def bound_by_permissions(words: list[str]) -> list[str]:
+    """The same command without root's powers over files."""
+    if os.geteuid():
+        return words
+    return ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", *words]
+
+
+def test_a_photo_of_another_user_is_said_in_status_and_log_and_done_when_it_may_be_read(rig):
+    daemon = rig(card="tiny", folders={"in": {"incomplete_s": 0.5}})
+    drop(daemon.hot() / "a.jpg", jpeg(1))
+    (daemon.hot() / "a.jpg").chmod(0)
+    daemon.start(command=bound_by_permissions(daemon.command("run")))
+    reason = daemon.wait(lambda: daemon.status()["folders"]["in"]["reason"], timeout=20)
+    assert reason.startswith("no permission to read a.jpg (it is "), reason
+    shown = daemon.hotmatte("status").stdout
+    assert f"NOTE: {reason}" in shown and "Work goes on by itself" in shown and "in: watching" in shown
+    assert daemon.log_file.read_text().count("no permission to read") == 1
+    (daemon.hot() / "a.jpg").chmod(0o640)
+    assert daemon.hotmatte("rescan").returncode == 0
+    daemon.wait_done("a.jpg")
+    daemon.wait(lambda: not daemon.status()["folders"]["in"]["reason"], timeout=20)
+    assert daemon.log_file.read_text().count("no permission to read") == 1
+    assert daemon.stop() == 0

@@ -455,6 +455,59 @@ def test_a_limit_of_inotify_leads_to_polling_and_names_the_sysctl(tmp_path, sett
     assert named in done.stdout
 
 
+# --- What may not be read ------------------------------------------------------------------
+
+
+def _said(caplog) -> list[str]:
+    return [
+        record.fields.get("file", "more")
+        for record in caplog.records
+        if record.getMessage().startswith("no permission to read")
+    ]
+
+
+def test_a_photo_that_may_not_be_read_is_told_once_and_taken_when_permission_is_given(
+    rig, eventually, observer, permissions, caplog
+):
+    (rig.hot / "closed.jpg").write_bytes(PHOTO)
+    (rig.hot / "closed.jpg").chmod(0)
+    (rig.hot / "shut").mkdir()
+    (rig.hot / "shut" / "in.jpg").write_bytes(PHOTO)
+    (rig.hot / "shut").chmod(0)
+    try:
+        watch = rig.watch(incomplete_s=1.0, **observer)
+        eventually(lambda: "2 files and folders" in watch.status().refused)
+        assert "with mode 0000, and hotmatte runs as" in watch.status().refused
+        assert "read access" in watch.status().remedy
+        # Whose end is missing is given up in time; but of one that nobody has seen nothing is known.
+        (rig.hot / "half.jpg").write_bytes(PHOTO[:-9])
+        eventually(lambda: rig.journal.names() == ["half.jpg"])
+        watch.rescan()
+        assert sorted(_said(caplog)) == ["closed.jpg", "shut"]
+        assert watch.status().waiting == 1
+    finally:
+        (rig.hot / "closed.jpg").chmod(0o600)
+        (rig.hot / "shut").chmod(0o700)
+    watch.rescan()
+    eventually(lambda: sorted(rig.journal.names()) == ["closed.jpg", "half.jpg", "shut/in.jpg"])
+    eventually(lambda: watch.status().refused == watch.status().remedy == "")
+    assert sorted(_said(caplog)) == ["closed.jpg", "shut"]
+
+
+def test_of_many_photos_that_may_not_be_read_a_few_are_named_and_all_are_counted(
+    rig, eventually, permissions, caplog
+):
+    for number in range(40):
+        (rig.hot / f"{number}.jpg").write_bytes(PHOTO)
+        (rig.hot / f"{number}.jpg").chmod(0)
+    watch = rig.watch()
+    eventually(lambda: "40 files and folders" in watch.status().refused)
+    assert 1 < len(_said(caplog)) < 20 and "more" in _said(caplog)
+    for number in range(40):
+        (rig.hot / f"{number}.jpg").unlink()
+    eventually(lambda: watch.status().refused == "" and watch.status().waiting == 0)
+
+
 # --- A camera's RAW and JPEG ---------------------------------------------------------------
 
 

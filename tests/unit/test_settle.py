@@ -163,8 +163,19 @@ def _model_fate(model, settler, item, row, fate, now):
         stamp = Stamp(row["stamp"].size + 100, 0)
         settler.put_back(item, stamp, now)
         model[item.relpath] = {**row, "stamp": stamp, "since": now, "due": now + QUIET, "pauses": 0}
-    elif fate == "incomplete" and not item.overdue:
+    elif fate == "incomplete":
         settler.put_back(item, item.stamp, now)
         pause = min(60.0, QUIET * 2 ** row["pauses"])
-        due = max(now, min(now + pause, row["since"] + GIVE_UP))
+        end = row["since"] + GIVE_UP
+        due = end if now < end < now + pause else now + pause
         model[item.relpath] = {**row, "due": due, "pauses": row["pauses"] + 1}
+
+
+def test_what_kept_a_file_may_be_over_before_its_pause_is():
+    settler = _settler()
+    settler.note("a.jpg", Stamp(1, 1), 0.0)
+    [ripe] = settler.pop_ripe(QUIET)
+    settler.put_back(ripe, ripe.stamp, QUIET)
+    settler.hasten("a.jpg", QUIET + 0.01)
+    settler.hasten("unknown.jpg", QUIET + 0.01)
+    assert [item.relpath for item in settler.pop_ripe(QUIET + 0.01)] == ["a.jpg"]

@@ -104,7 +104,7 @@ def _folder(name: str, path: str, folder: dict[str, Any] | None, counts: dict[st
     lines = [f"{name}: {state}  {path}"]
     if folder:
         if folder["reason"]:
-            lines.append(f"  {folder['state'].upper()}: {folder['reason']}")
+            lines.append(f"  {'NOTE' if state == 'watching' else state.upper()}: {folder['reason']}")
         if folder["remedy"]:
             lines.append(f"  {folder['remedy']}")
         why = f" ({folder['observer_reason']})" if folder["observer_reason"] else ""

@@ -12,6 +12,7 @@ from watcher.domain import JobState, Source, Stamp
 from watcher.intake import candidate
 from watcher.intake.complete import Verdict
 from watcher.intake.pairs import Fate, Pairs
+from watcher.intake.refused import Refused
 from watcher.intake.scan import Difference
 from watcher.intake.settle import Ripe, Settler
 from watcher.log import event
@@ -68,6 +69,7 @@ class Admission:
         journal: JournalPort,
         settler: Settler,
         pairs: Pairs,
+        refused: Refused,
         still_there: Callable[[], None],
         on_admit: Callable[[int], None],
         on_gone: Callable[[Sequence[str]], None],
@@ -78,6 +80,7 @@ class Admission:
         self._journal = journal
         self._settler = settler
         self._pairs = pairs
+        self._refused = refused
         self._still_there = still_there
         self._on_admit = on_admit
         self._on_gone = on_gone
@@ -91,7 +94,7 @@ class Admission:
                 stamp = candidate.look(self._place(relpath))
             except OSError:
                 continue  # nothing can be said of it; a scan will ask again
-            self._settler.note(relpath, stamp, now)
+            self._note(relpath, stamp, now)
             if stamp is None:
                 gone.append(relpath)
         self._mark_gone(gone)
@@ -99,12 +102,17 @@ class Admission:
     def take(self, difference: Difference, now: float) -> None:
         """Follow a listing."""
         for relpath, stamp in difference.fresh:
-            self._settler.note(relpath, stamp, now)
+            self._note(relpath, stamp, now)
         # Renamed during the listing, it may have slipped through: look once more.
         gone = [relpath for relpath in difference.absent if candidate.is_gone(self._place(relpath))]
         for relpath in gone:
             self._settler.note(relpath, None, now)
         self._mark_gone(gone)
+
+    def _note(self, relpath: str, stamp: Stamp | None, now: float) -> None:
+        self._settler.note(relpath, stamp, now)
+        if relpath in self._refused:  # somebody may have given us access
+            self._settler.hasten(relpath, now)
 
     def admit_ripe(self, now: float) -> None:
         """Admit what is ripe, whole and unchanged."""
@@ -130,10 +138,22 @@ class Admission:
         if stamp is None:
             gone.append(ripe.relpath)
             return None
-        if stamp != ripe.stamp or (not ripe.overdue and candidate.judge(path) is Verdict.INCOMPLETE):
+        if stamp != ripe.stamp or not self._is_whole(path, ripe):
             self._settler.put_back(ripe, stamp, now)
             return None
         return self._unless_companion(ripe, Source(self._name, ripe.relpath, stamp), now)
+
+    def _is_whole(self, path: str, ripe: Ripe) -> bool:
+        """Or overdue. Never where we may not read it: then nothing is known of it."""
+        try:
+            verdict = candidate.judge(path)
+        except PermissionError:
+            # Servers set permissions a moment after they have written.
+            if ripe.pauses:
+                self._refused.note(ripe.relpath)
+            return False
+        self._refused.forget(ripe.relpath)
+        return ripe.overdue or verdict is not Verdict.INCOMPLETE
 
     def _unless_companion(self, ripe: Ripe, source: Source, now: float) -> Source | None:
         """`source`, unless it waits for the other half of its pair, or has found it."""
@@ -148,6 +168,8 @@ class Admission:
     def _mark_gone(self, relpaths: Sequence[str]) -> None:
         if relpaths:
             self._still_there()
+            for relpath in relpaths:
+                self._refused.forget(relpath)
             self._on_gone(relpaths)
             self._journal.mark_gone(self._name, relpaths)
             self._free([relpath for relpath in relpaths if self._pairs.is_preferred(relpath)])

@@ -38,8 +38,8 @@ def is_gone(path: str) -> bool:
 def judge(path: str) -> Verdict:
     """Whether the file at `path` is structurally whole.
 
-    What cannot be opened or read is incomplete: servers set permissions and writers
-    release locks when they are done; and one bad sector must not stop a whole folder.
+    What cannot be opened or read is incomplete: writers release locks when they are done; and
+    one bad sector must not stop a whole folder. Raises PermissionError where we may not read it.
     """
     try:
         # It may have become a pipe or a link since it was listed: neither wait nor follow.
@@ -47,5 +47,7 @@ def judge(path: str) -> Verdict:
         with os.fdopen(number, "rb", buffering=0) as file:
             regular = stat.S_ISREG(os.fstat(number).st_mode)
             return examine(file) if regular else Verdict.INCOMPLETE
+    except PermissionError:
+        raise
     except OSError:
         return Verdict.INCOMPLETE

@@ -20,7 +20,7 @@ class Walk:
     """The files under `root` that `rules` take, as (relpath, Stamp); each iteration lists anew.
 
     While and after iterating: `unreadable` sub-folders and files, about which nothing is
-    known; how many `symlinks` and other names were `ignored`. Raises HostError where the
+    known, and those of them that we are `refused`; how many `symlinks` and other names were `ignored`. Raises HostError where the
     root cannot be listed.
 
     What was listed `before` by the same rules and has not changed is not put to them
@@ -36,11 +36,12 @@ class Walk:
     passed: Container[str] = ()
     on_folder: Callable[[str], None] = lambda _: None
     unreadable: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
     symlinks: int = 0
     ignored: int = 0
 
     def __iter__(self) -> Iterator[tuple[str, Stamp]]:
-        self.unreadable, self.symlinks, self.ignored = [], 0, 0
+        self.unreadable, self.refused, self.symlinks, self.ignored = [], [], 0, 0
         folders = list(self.start)
         while folders:
             reldir = folders.pop()
@@ -89,6 +90,8 @@ class Walk:
     def _blame(self, error: OSError, relpath: str) -> None:
         if error.errno not in candidate.GONE:
             self.unreadable.append(relpath)
+        if isinstance(error, PermissionError):
+            self.refused.append(relpath)
 
 
 def walk(root: str, rules: Rules) -> Walk:

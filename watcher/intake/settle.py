@@ -90,9 +90,15 @@ class Settler:
             self._enter(_Wait(ripe.relpath, stamp, ripe.first_seen, now, now + self._quiet))
             return
         pause = max(SHORTEST_PAUSE_S, min(LONGEST_PAUSE_S, self._quiet * 2.0 ** min(ripe.pauses, 30)))
-        # The last look falls on the end of the patience, not on the end of a pause.
-        due = max(now, min(now + pause, ripe.since + self._give_up))
+        # A look falls on the end of the patience, not on the end of a pause.
+        end = ripe.since + self._give_up
+        due = end if now < end < now + pause else now + pause
         self._enter(_Wait(ripe.relpath, stamp, ripe.first_seen, ripe.since, due, ripe.pauses + 1))
+
+    def hasten(self, relpath: str, now: float) -> None:
+        """What kept it may be over: let it become ripe now."""
+        if (wait := self._waiting.get(relpath)) is not None:
+            self._plan(wait, now)
 
     def next_deadline(self) -> float | None:
         """When the next path may become ripe; None while nothing waits."""

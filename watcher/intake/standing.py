@@ -16,7 +16,8 @@ HUNG_S = 10.0
 class FolderStatus:
     """`observer` is `none` while offline; times are in seconds; `oldest` is a relpath.
 
-    `reason` says why the folder is offline and what to do; `waiting` counts files that
+    `reason` says why the folder is offline and what to do; `refused` what in it we may not read,
+    and `remedy` what to do about that; `waiting` counts files that
     have not settled, of which `oldest` has been seen for `oldest_s`. The rest is of the
     last listing: `unreadable` names files and sub-folders nothing could be learned about.
     """
@@ -24,6 +25,8 @@ class FolderStatus:
     name: str
     state: Literal["starting", "watching", "offline"] = "starting"
     reason: str = ""
+    refused: str = ""
+    remedy: str = ""
     observer: Literal["native", "polling", "none"] = "none"
     observer_reason: str = ""
     waiting: int = 0
@@ -71,6 +74,10 @@ class Standing:
     def observed(self, kind: Literal["native", "polling"], reason: str) -> None:
         with self._lock:
             self._status = replace(self._status, observer=kind, observer_reason=reason)
+
+    def refused(self, reason: str, remedy: str) -> None:
+        with self._lock:
+            self._status = replace(self._status, refused=reason, remedy=remedy)
 
     def listed(
         self, *, files: int, seconds: float, symlinks: int, ignored: int, unreadable: tuple[str, ...]

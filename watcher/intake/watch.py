@@ -26,6 +26,7 @@ from watcher.intake.observer import Observation, observe
 from watcher.intake.pace import Pace
 from watcher.intake.pairs import Pairs
 from watcher.intake.polled import KEEP_TIMES, Polled
+from watcher.intake.refused import Refused
 from watcher.intake.settle import Settler
 from watcher.intake.standing import FolderStatus, Standing
 from watcher.log import event
@@ -87,6 +88,7 @@ class FolderWatch:
         self._cost = 0.0  # seconds that the last listing took, less what it hung
         self._next_probe = 0.0
         self._standing = Standing(name)
+        self._refused = Refused(name, self._path)
         self._pairs = Pairs(
             folder.pairs,
             # After that the settler has no patience left either.
@@ -101,6 +103,7 @@ class FolderWatch:
             journal=journal,
             settler=self._settler,
             pairs=self._pairs,
+            refused=self._refused,
             still_there=self._probe,
             on_admit=on_admit,
             on_gone=on_gone,
@@ -236,6 +239,8 @@ class FolderWatch:
         self._guard.release()
 
     def _turn(self) -> None:
+        self._refused.tell()
+        self._standing.refused(*self._refused.report())
         self._standing.rest(waiting=len(self._settler), oldest=self._settler.oldest())
         hints = self._inbox.take(self._patience())
         now = time.monotonic()
@@ -339,6 +344,7 @@ class FolderWatch:
         if listing is None:
             return walk, None
         now = time.monotonic()
+        self._refused.listed(walk.refused)
         self._standing.listed(
             files=len(listing),
             seconds=now - began,
