@@ -57,7 +57,7 @@ The configuration is --config FILE, or $HOTMATTE_CONFIG, or ./hotmatte.yaml, or
 /etc/hotmatte/hotmatte.yaml; without any, the embedded default is used.
 
 exit status: 0 all went well, 64 wrong usage, 65 some photo failed, 69 no engine or no daemon,
-70 a bug, 74 the disk or a share refused, 78 wrong configuration.
+70 a bug, 74 the disk or a share refused, 75 no answer in time, 78 wrong configuration.
 """
 
 

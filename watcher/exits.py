@@ -13,6 +13,7 @@ SOME_FAILED = 65  # EX_DATAERR: the command worked, some photo did not
 UNAVAILABLE = 69
 BUG = 70
 IO = 74
+NOT_YET = 75  # EX_TEMPFAIL: asked for, and not known to have happened
 CONFIG = 78
 INTERRUPTED = 130
 

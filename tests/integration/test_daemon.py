@@ -151,6 +151,19 @@ def test_a_broken_configuration_is_refused_and_the_old_one_stays_in_force(rig):
     assert not daemon.status()["refused"]
 
 
+def test_a_reload_without_an_answer_in_time_says_so_and_fails(rig):
+    daemon = rig()
+    daemon.start()
+    generation = daemon.status()["generation"]
+    daemon.signal(signal.SIGSTOP)
+    answer = daemon.hotmatte("reload", "--timeout", "0.2")
+    daemon.signal(signal.SIGCONT)
+    assert answer.returncode == 75
+    assert "has not answered within 0.2 s" in answer.stderr and "hotmatte status" in answer.stderr
+    # It was asked all the same.
+    daemon.wait(lambda: daemon.status()["generation"] == generation + 1, timeout=20)
+
+
 def test_stopping_drains_what_runs_and_keeps_what_waits(rig):
     daemon = rig(card="slow", cards=slow_cards(rig), limits={"max_in_flight": 2})
     daemon.start()

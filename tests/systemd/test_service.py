@@ -131,6 +131,20 @@ def test_reload_of_a_wrong_configuration_fails_and_changes_nothing(service: Mach
     service.write(CONFIG, settings())
 
 
+def cmdline(service: Machine, which: str) -> bytes:
+    pid = service.show("hotmatte", which)[which]
+    return service.run("cat", f"/proc/{pid}/cmdline", check=False).stdout.encode()
+
+
+def test_a_stop_during_a_reload_is_no_failure(service: Machine) -> None:
+    service.run("kill", "-STOP", str(service.pid()))  # so that the reload lasts
+    service.run("systemctl", "reload", "--no-block", "hotmatte")
+    service.eventually(lambda: b"hotmatte\0reload" in cmdline(service, "ControlPID"))
+    service.run("systemctl", "stop", "hotmatte")
+    unit = service.show("hotmatte", "ActiveState", "Result", "ExecMainStatus")
+    assert unit == {"ActiveState": "inactive", "Result": "success", "ExecMainStatus": "0"}
+
+
 # --- Death ---------------------------------------------------------------------------------
 
 

@@ -16,14 +16,20 @@ from watcher import config
 from watcher.commands.shared import is_there
 from watcher.engine.card import cards_of
 from watcher.errors import ConfigError, EngineUnavailable
-from watcher.exits import OK
+from watcher.exits import NOT_YET, OK
 from watcher.health import LOCK, holder, read_snapshot
 
 NEEDS_SETTINGS = True
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="how long to wait")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="how long to wait; then it ends with 75",
+    )
 
 
 def running(settings: config.Settings) -> int:
@@ -55,5 +61,9 @@ def run(args: argparse.Namespace, settings: config.Settings) -> int:
         if holder(settings.state_dir) != pid:
             raise EngineUnavailable("the daemon went away while reloading", remedy="See its log.")
         time.sleep(0.1)
-    print("hotmatte: the daemon still drains running photos; it will reload after that", file=sys.stderr)
-    return OK
+    print(
+        f"hotmatte: the daemon has not answered within {args.timeout:g} s. It has been asked, and reloads once running"
+        " photos are finished and engines warm; `hotmatte status` and its log say how far it is.",
+        file=sys.stderr,
+    )
+    return NOT_YET
