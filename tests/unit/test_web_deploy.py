@@ -58,7 +58,7 @@ def told(tmp_path: Path) -> set[str]:
                 "cache": {"bytes": 1, "most_bytes": 2, "entries": 1, "found": 0, "asked": 1},
                 "fleet": [
                     {
-                        "model": "modnet",
+                        "model": model,
                         "broker_lost": None,
                         "in_flight": 7,
                         "resent": 1,
@@ -67,6 +67,7 @@ def told(tmp_path: Path) -> set[str]:
                             {"node": "gpu2", "state": "silent", "holds": 6, "done": 3},
                         ],
                     }
+                    for model in ("modnet", "u2netp")
                 ],
             }
         )
@@ -82,9 +83,11 @@ def told(tmp_path: Path) -> set[str]:
         families = list(text_string_to_metric_families(measures.text().decode()))
     assert next(f for f in families if f.name == "hotmatte_worker_restarts").samples[0].value == 2
     for name, values in (
-        ("hotmatte_node_up", [1, 0]),
+        ("hotmatte_node_up", [1, 0, 1, 0]),
+        # What a node holds and has done is that of all its models, and counts once.
         ("hotmatte_node_holds", [6, 0]),
-        ("hotmatte_broker_up", [1]),
+        ("hotmatte_node_photos", [99, 3]),
+        ("hotmatte_broker_up", [1, 1]),
     ):
         assert [sample.value for sample in next(f for f in families if f.name == name).samples] == values
     return {sample.name for family in families for sample in family.samples}

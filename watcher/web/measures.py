@@ -184,21 +184,24 @@ def _fleets(fleets: list[dict[str, Any]]) -> Iterator[Metric]:
         "hotmatte_fleet_in_flight", "Photos with the nodes or the broker", labels=["model"]
     )
     again = CounterMetricFamily("hotmatte_fleet_resent", "Photos sent once more", labels=["model"])
-    labels = ["model", "node"]
-    alive = GaugeMetricFamily("hotmatte_node_up", "1 while it gives signs of life", labels=labels)
-    holds = GaugeMetricFamily("hotmatte_node_holds", "Photos in its hands", labels=labels)
-    made = CounterMetricFamily("hotmatte_node_photos", "Done since its start", labels=labels)
+    alive = GaugeMetricFamily("hotmatte_node_up", "1 while it gives signs of life", labels=["model", "node"])
+    holds = GaugeMetricFamily("hotmatte_node_holds", "Photos in its hands", labels=["node"])
+    made = CounterMetricFamily("hotmatte_node_photos", "Done since its start", labels=["node"])
+    # A node tells of all its models at once, and is told of with each.
+    nodes: dict[str, tuple[float, float]] = {}
     for fleet in fleets:
         model = str(fleet["model"])
         broker.add_metric([model], float(not fleet["broker_lost"]))
         out.add_metric([model], fleet["in_flight"])
         again.add_metric([model], fleet["resent"])
         for node in fleet["nodes"]:
-            about = [model, str(node["node"])]
-            up = node["state"] != "silent"
-            alive.add_metric(about, float(up))
-            holds.add_metric(about, float(node["holds"]) if up else 0.0)
-            made.add_metric(about, float(node["done"] or 0))
+            name, up = str(node["node"]), node["state"] != "silent"
+            alive.add_metric([model, name], float(up))
+            held, done = nodes.get(name, (0.0, 0.0))
+            nodes[name] = max(held, float(node["holds"]) if up else 0.0), max(done, float(node["done"] or 0))
+    for name, (held, done) in nodes.items():
+        holds.add_metric([name], held)
+        made.add_metric([name], done)
     yield from (broker, out, again, alive, holds, made)
 
 
