@@ -5,17 +5,17 @@ from __future__ import annotations
 import ipaddress
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
+
+from watcher.strict import Strict
 
 UNIX = "unix:"
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Positive = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
 
-class Web(BaseModel):
+class Web(Strict):
     """What `hotmatte web` serves. The daemon does not read it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
     listen: str = Field(
         "127.0.0.1:8410",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from watcher.domain import printable
 from watcher.places import Problem
 
 
@@ -32,6 +33,10 @@ def sentence(item: Mapping[str, Any]) -> Problem:
             problem = "must be up to 64 letters, digits and - _ . that begin with a letter or digit"
         case "string_pattern_mismatch" if "cuda" in item["ctx"]["pattern"]:
             problem = "must be auto, cpu, cuda or cuda:N"
+        case "int_parsing" | "float_parsing" if item["input"] in ("true", "false"):
+            problem = "must be a number; true, false, yes, no, on and off are none"
+        case "int_parsing" | "float_parsing" | "int_type" | "float_type" if item["input"] is not None:
+            problem = f"must be a number, not {printable(str(item['input']))[:80]}"
         case "string_type" if item["input"] is None:
             problem += " (what begins with # is a comment unless quoted)"
     return where, problem

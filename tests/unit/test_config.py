@@ -1,13 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel, ValidationError
 from written import LEAST, written
 
 from watcher import config
-from watcher.config import BUILT_IN, Folder, Profile, load
+from watcher.config import BUILT_IN, Folder, Profile, Settings, load
 from watcher.errors import ConfigError
 
 # --- What is read --------------------------------------------------------------------------
@@ -123,6 +125,16 @@ def test_all_problems_are_reported_at_once_in_the_order_of_the_file(
         ("folders: {in: hot}", "must be a mapping of settings"),
         ("folders: {'my shoot': {path: h, output: o}}", "letters, digits"),
         ("profiles: {portrait: {device: gpu}}", "must be auto, cpu, cuda or cuda:N"),
+        ("limits: {max_in_flight: yes}", "limits.max_in_flight: must be a number; true, false"),
+        ("folders: {in: {path: h, output: o, quiet_s: on}}", "quiet_s: must be a number; true"),
+        ("retry: {max_attempts: false}", "retry.max_attempts: must be a number;"),
+        ("limits: {max_in_flight: many}", "limits.max_in_flight: must be a number, not many"),
+        ("limits: {max_file_mb: [3]}", "limits.max_file_mb: must be a number, not [3]"),
+        ("web: {max_uploads: true}", "web.max_uploads: must be a number;"),
+        (
+            "profiles: {portrait: {outputs: [{kind: matte, suffix: .m.jpg, quality: true}]}}",
+            "quality: must be a number; true, false",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_words_and_not_in_those_of_a_validator(
@@ -264,6 +276,33 @@ def test_a_path_that_is_empty_is_not_the_folder_of_the_configuration(
 def test_an_empty_file_lacks_its_folders(problems: Callable[[str], list[str]]) -> None:
     assert problems("") == ["1: folders: must be set"]
     assert problems("# nothing\n") == ["1: folders: must be set"]
+
+
+def numbers(model: type[BaseModel], schema: dict[str, Any]) -> Iterator[tuple[type[BaseModel], str]]:
+    """Every setting that its schema calls a number, of a model and of those within it."""
+    for name, field in model.model_fields.items():
+        kinds = [schema["properties"][name], *schema["properties"][name].get("anyOf", ())]
+        if any(kind.get("type") in ("integer", "number") for kind in kinds):
+            yield model, name
+        for part in (field.annotation, *get_args(field.annotation)):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                yield from numbers(part, part.model_json_schema())
+
+
+NUMBERS = sorted(set(numbers(Settings, Settings.model_json_schema())), key=str)
+
+
+@pytest.mark.parametrize(("model", "name"), NUMBERS, ids=[f"{m.__name__}.{n}" for m, n in NUMBERS])
+def test_no_number_takes_true_for_one(model: type[BaseModel], name: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate({name: True})
+    [item] = [item for item in caught.value.errors() if item["loc"] == (name,)]
+    assert (item["type"], item["input"]) in (("int_parsing", "true"), ("float_parsing", "true"))
+
+
+def test_the_numbers_of_every_section_are_among_them() -> None:
+    models = {model.__name__ for model, _ in NUMBERS}
+    assert {"Folder", "Profile", "Output", "Limits", "Retry", "Web", "Queue", "Notify", "Cache"} <= models
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "hello\n", "3\n"])
