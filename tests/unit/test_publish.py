@@ -185,6 +185,59 @@ def test_a_source_that_changed_meanwhile_gets_no_matte(frame_of, recipe, disc, p
     assert not recipe.folder.output.exists()
 
 
+def test_a_new_output_whose_name_a_neighbours_file_has_leaves_no_older_results_behind(
+    frame_of, recipe, disc, photo
+):
+    out = recipe.folder.output
+    finish(frame_of(photo), disc, recipe)
+    (out / "a.trimap.png").write_bytes(b"a neighbour's")
+    more = (*Profile().outputs, Output(kind="trimap", suffix=".trimap.png"))
+    outcome = finish(frame_of(photo, number=2), disc, replace(recipe, profile=Profile(outputs=more)))
+    new = {"a_2.cutout.png", "a_2.matte.png", "a_2.trimap.png", "a_2.matte.json"}
+    assert names_in(out) == {"a.trimap.png", *new}
+    assert outcome.sidecar.name == "a_2.matte.json"
+    assert (out / "a.trimap.png").read_bytes() == b"a neighbour's"
+    finish(frame_of(photo, number=3), disc, replace(recipe, profile=Profile(outputs=more)))
+    assert names_in(out) == {"a.trimap.png", *new}
+
+
+def test_older_results_that_somebody_retouched_or_that_are_another_photos_stay(frame_of, recipe, disc, photo):
+    out = recipe.folder.output
+    finish(frame_of(photo), disc, recipe)
+    finish(frame_of(photo, name="a.tif", number=2), disc, recipe)
+    (out / "a.cutout.png").write_bytes(b"an hour's work")
+    for base in ("a", "a_2"):
+        (out / f"{base}.trimap.png").write_bytes(b"a neighbour's")
+    more = (*Profile().outputs, Output(kind="trimap", suffix=".trimap.png"))
+    finish(frame_of(photo, number=3), disc, replace(recipe, profile=Profile(outputs=more)))
+    assert names_in(out) == {
+        "a.cutout.png", "a.trimap.png",
+        "a_2.cutout.png", "a_2.matte.png", "a_2.matte.json", "a_2.trimap.png",
+        "a_3.cutout.png", "a_3.matte.png", "a_3.trimap.png", "a_3.matte.json",
+    }  # fmt: skip
+    assert json.loads((out / "a_2.matte.json").read_bytes())["source"]["path"] == "a.tif"
+
+
+@pytest.mark.parametrize("length", [100, 150, 190, 200, 240])
+def test_no_change_of_the_outputs_leaves_results_of_a_long_name_behind(frame_of, recipe, disc, photo, length):
+    out = recipe.folder.output
+    profiles = [
+        Profile(outputs=(Output(kind="matte", **own),))
+        for own in (
+            {"suffix": ".matte.png"},
+            {"suffix": ".the matte of this photo.png"},
+            {"name": "{stem}_{width}x{height}_{date}.png"},
+            {"suffix": ".png"},
+        )
+    ]
+    for number, profile in enumerate(profiles):
+        name = f"{'n' * length}.jpg"
+        outcome = finish(
+            frame_of(photo, name=name, number=number + 1), disc, replace(recipe, profile=profile)
+        )
+        assert names_in(out) == {outcome.sidecar.name, Path(outcome.files[0].path).name}, profile
+
+
 def test_a_new_version_replaces_its_results_and_outdated_outputs_vanish(frame_of, recipe, disc, photo):
     finish(frame_of(photo), disc, recipe)
     leaner = replace(recipe, profile=Profile(outputs=(Output(kind="matte", suffix=".matte.png"),)))

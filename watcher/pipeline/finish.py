@@ -189,7 +189,7 @@ def names_vary(recipe: Recipe) -> bool:
 
 @contextmanager
 def place_for(owner: Owner, recipe: Recipe, suffixes: tuple[str, ...]) -> Iterator[Place]:
-    """Where the results of `owner` go, held until the block ends: see naming.claimed."""
+    """Where the results of `owner` go, held until the block ends: see naming.claimed. Then its former ones go."""
     folder = recipe.folder
     with (
         _only_this_photo(folder.output),
@@ -204,6 +204,8 @@ def place_for(owner: Owner, recipe: Recipe, suffixes: tuple[str, ...]) -> Iterat
         ) as place,
     ):
         yield place
+        for base in place.former:
+            publish.withdraw(place.folder, base)
 
 
 @contextmanager

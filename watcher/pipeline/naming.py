@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from watcher import templates
 from watcher.errors import InputRejected
 from watcher.pipeline import publish, sidecar
 from watcher.pipeline.sidecar import REPORT, SIDECAR
@@ -25,6 +26,8 @@ from watcher.pipeline.sidecar import REPORT, SIDECAR
 _NAME_BYTES = 255
 # "." and ".<job id>.hotmatte.tmp" around a temporary's name, and "_9999" in it.
 _ROOM = 1 + len(".999999999999.hotmatte.tmp") + len("_9999")
+# Suffixes are counted as one of these lengths, so that hardly a change of the outputs cuts a name elsewhere.
+_SUFFIX_BYTES = (32, templates.MOST_BYTES)
 # Numbers of results, and of reports, of one name.
 _MOST = 10_000
 # A name is a stranger's if so many looks, one after the other, find no sidecar and no record of a publication.
@@ -45,11 +48,16 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one job's results go: `folder`/`base` plus a suffix. `taken`: leave it to its owner."""
+    """Where one job's results go: `folder`/`base` plus a suffix. `taken`: leave it to its owner.
+
+    `former`: other bases, under which results of the same source lie. They were made with other outputs, for
+    which there was room, and are no longer true once these are there.
+    """
 
     folder: Path
     base: str
     taken: bool = False
+    former: tuple[str, ...] = ()
 
     def path(self, suffix: str) -> Path:
         return self.folder / (self.base + suffix)
@@ -113,12 +121,15 @@ def claimed(
     to photo, `reserved` has some as long as they can get. Raises InputRejected where
     the name is another's and `duplicates` is "quarantine".
     """
-    folder, first = place_of(owner.relpath, output=output, tree=tree, suffixes=reserved or suffixes)
+    folder, (first, *others) = _places_of(
+        owner.relpath, output=output, tree=tree, suffixes=reserved or suffixes
+    )
     all_suffixes = (*suffixes, SIDECAR)
     vary = reserved is not None
     held: list[str] = []
+    mixed: list[str] = []
     try:
-        for base, own in _candidates(owner, folder, first, all_suffixes, duplicates, vary=vary):
+        for base, own in _candidates(owner, folder, first, all_suffixes, duplicates, vary=vary, mixed=mixed):
             # Text takes a fraction of the time that paths take to be put together and read again.
             paths = [f"{folder}/{base}{suffix}" for suffix in all_suffixes]
             # Its own name may be in the hands of a neighbour that differs in case only: it comes back.
@@ -127,7 +138,8 @@ def claimed(
             held = paths
             whose = holder(folder, base, all_suffixes, vary=vary)
             if whose in (owner, None) or duplicates == "replace":
-                yield Place(folder, base)
+                former = (*mixed, *_elsewhere(folder, others, all_suffixes, duplicates))
+                yield Place(folder, base, former=tuple(one for one in former if _is_of(owner, folder, one)))
                 return
             if duplicates == "skip":
                 yield Place(folder, base, taken=True)
@@ -149,6 +161,23 @@ def claimed(
 
 def _named(whose: Owner | Stranger | None) -> str:
     return f"{whose.relpath} in hot folder {whose.folder}" if isinstance(whose, Owner) else "somebody else"
+
+
+def _elsewhere(
+    folder: Path, firsts: Iterable[str], suffixes: tuple[str, ...], duplicates: Duplicates
+) -> Iterator[str]:
+    """Bases in use that begin with these."""
+    for first in firsts:
+        for number in range(1, _MOST if duplicates == "number" else 2):
+            base = first if number == 1 else f"{first}_{number}"
+            if not any(_exists(f"{folder}/{base}{suffix}") for suffix in suffixes):
+                break
+            yield base
+
+
+def _is_of(owner: Owner, folder: Path, base: str) -> bool:
+    told = _content(folder / (base + SIDECAR))
+    return told is not None and sidecar.owner_in(told) == (owner.folder, owner.relpath)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +248,12 @@ def _candidates(
     duplicates: Duplicates,
     *,
     vary: bool,
+    mixed: list[str],
 ) -> Iterator[tuple[str, bool]]:
-    """The owner's own name, if it has one, then each free one, in order; and whether it is its own."""
+    """The owner's own name, if it has one, then each free one, in order; and whether it is its own.
+
+    `mixed` gets the names under which there are results with a sidecar, and a file that it does not name.
+    """
     if duplicates != "number":
         yield first, False
         return
@@ -231,6 +264,8 @@ def _candidates(
         if whose == owner:
             yield base, True
             break  # and on, should it have been taken away meanwhile
+        if isinstance(whose, Stranger) and whose.named:
+            mixed.append(base)
         if whose is None:
             free.append(base)
         # One gap may be where a neighbour's results were removed; two are the end.
@@ -245,12 +280,23 @@ def place_of(
     relpath: str, *, output: Path, tree: Literal["mirror", "flatten"], suffixes: Iterable[str]
 ) -> tuple[Path, str]:
     """(folder, base) that a source's results would have if nobody else wanted them."""
+    folder, bases = _places_of(relpath, output=output, tree=tree, suffixes=suffixes)
+    return folder, bases[0]
+
+
+def _places_of(
+    relpath: str, *, output: Path, tree: Literal["mirror", "flatten"], suffixes: Iterable[str]
+) -> tuple[Path, list[str]]:
+    """The same, and behind that base those that it would have had with shorter or longer suffixes."""
     path = PurePosixPath(relpath)
     if path.is_absolute() or ".." in path.parts or not path.name:
         raise InputRejected(f"{relpath} does not lie in its hot folder")
     folder = output if tree == "flatten" else output / path.parent
     longest = max(len(_bytes(suffix)) for suffix in (*suffixes, SIDECAR, REPORT))
-    return folder, shortened(path.stem, relpath, room=_NAME_BYTES - _ROOM - longest)
+    counted = [length for length in _SUFFIX_BYTES if length >= longest] or [longest]
+    lengths = dict.fromkeys((counted[0], *_SUFFIX_BYTES))
+    bases = [shortened(path.stem, relpath, room=_NAME_BYTES - _ROOM - length) for length in lengths]
+    return folder, list(dict.fromkeys(bases))
 
 
 def shortened(base: str, relpath: str, *, room: int) -> str:

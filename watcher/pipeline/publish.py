@@ -107,6 +107,26 @@ def fsync_directory(folder: Path) -> None:
         os.close(place)
 
 
+def withdraw(folder: Path, base: str) -> None:
+    """Remove a whole set of results, but what somebody has changed since. Raises HostError."""
+    whole = folder / (base + SIDECAR)
+    try:
+        record = record_in(whole.read_bytes())
+        if record is None:
+            return
+        # First, and durably: it must not vouch for files that are gone.
+        _remove(whole)
+        fsync_directory(folder)
+        for output in record.outputs:
+            if _is(folder / (base + output.suffix), output):
+                _remove(folder / (base + output.suffix))
+        fsync_directory(folder)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise translated(error, folder) from error
+
+
 # --- The steps -----------------------------------------------------------------------------
 
 
