@@ -88,6 +88,31 @@ def test_a_share_is_polled_by_itself_and_what_others_write_there_is_seen(nas):
     assert daemon.status()["folders"]["nas"]["listing_s"] >= 0
 
 
+def test_on_a_share_that_does_not_tell_capitals_a_name_that_only_changed_in_these_is_gone(nas):
+    daemon, share = nas
+    photos = share.source / "photos"
+    share.fail(fold=True)
+    drop(photos / "Shoot" / "Capitals.JPG", jpeg(2))
+    drop(photos / "Stays.jpg", jpeg(3))
+    daemon.wait_done("Shoot/Capitals.JPG", "nas")
+    daemon.wait_done("Stays.jpg", "nas")
+    (photos / "Shoot" / "Capitals.JPG").rename(photos / "Shoot" / "capitals.jpg")
+    (photos / "Shoot").rename(photos / "shoot")
+    daemon.wait_done("shoot/capitals.jpg", "nas")
+
+    def known() -> set[str]:
+        with daemon.journal() as journal:
+            return {
+                name
+                for name in journal.known("nas")
+                if name.casefold().endswith(("capitals.jpg", "stays.jpg"))
+            }
+
+    # The server still finds it under its former name: only a listing tells.
+    daemon.wait(lambda: known() == {"shoot/capitals.jpg", "Stays.jpg"}, timeout=20)
+    share.fail()
+
+
 def test_a_share_that_hangs_while_its_photos_are_read_takes_nothing_with_it(nas):
     daemon, share = nas
     # More than there are threads and places in flight: all of them would be lost.

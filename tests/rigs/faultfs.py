@@ -5,7 +5,7 @@ is read anew whenever it changes:
 
     {"errno": {"read": 5, "readdir": 116}, "hang": ["getattr"], "delay": {"write": 0.1}, "match": "*/x.jpg"}
 
-names operations of FUSE; `match` is a shell pattern for the paths that are meant, all if it is
+names operations of FUSE; `"fold": true` does not tell capitals, as most servers of shares do not; `match` is a shell pattern for the paths that are meant, all if it is
 missing. What hangs does so until CONTROL says otherwise, as on a share whose server is gone.
 """
 
@@ -73,7 +73,18 @@ class FaultFs(mfusepy.Operations):
         time.sleep(said.get("delay", {}).get(operation, 0))
         if number := said.get("errno", {}).get(operation):
             raise mfusepy.FuseOSError(number)
-        return self._source + path
+        return self._source + (self._as_spelled(path) if self._control.said().get("fold") else path)
+
+    def _as_spelled(self, path: str) -> str:
+        """Each name as it is on the disk, if it is there in any spelling."""
+        spelled = ""
+        for name in path.split("/")[1:]:
+            if not os.path.lexists(f"{self._source}{spelled}/{name}"):
+                with contextlib.suppress(OSError):
+                    names = os.listdir(self._source + spelled)
+                    name = next((one for one in names if one.casefold() == name.casefold()), name)
+            spelled += f"/{name}"
+        return spelled
 
     def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:
         status = os.lstat(self._at("getattr", path))
@@ -115,7 +126,10 @@ class FaultFs(mfusepy.Operations):
         os.fsync(fh)
 
     def rename(self, old: str, new: str, flags: int = 0) -> None:
-        os.rename(self._at("rename", old), self._source + new)
+        place, (folder, _, name) = self._at("rename", old), new.rpartition("/")
+        there = self._at("rename", new)
+        # Only to be spelled otherwise, or in the place of another.
+        os.rename(place, f"{self._at('rename', folder)}/{name}" if there == place else there)
 
     def unlink(self, path: str) -> None:
         os.unlink(self._at("unlink", path))

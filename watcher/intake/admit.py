@@ -104,7 +104,8 @@ class Admission:
         for relpath, stamp in difference.fresh:
             self._note(relpath, stamp, now)
         # Renamed during the listing, it may have slipped through: look once more.
-        gone = [relpath for relpath in difference.absent if candidate.is_gone(self._place(relpath))]
+        spelling = candidate.Spelling(self._path)
+        gone = [relpath for relpath in difference.absent if spelling.is_gone(relpath)]
         for relpath in gone:
             self._settler.note(relpath, None, now)
         self._mark_gone(gone)
@@ -178,11 +179,14 @@ class Admission:
         """Follow a listing and what the journal knew: halves that failed, or went while nobody watched."""
         if not self._pairs.are_told_apart:
             return
-        lost = [
-            half
-            for half in self._journal.halves_waited_for(self._name)
-            if (known[half][1] is JobState.QUARANTINED if half in known else self._is_away(half, listing))
-        ]
+        spelling = candidate.Spelling(self._path)
+
+        def is_lost(half: str) -> bool:
+            if half in known:
+                return known[half][1] is JobState.QUARANTINED
+            return half not in listing and spelling.is_gone(half)
+
+        lost = list(filter(is_lost, self._journal.halves_waited_for(self._name)))
         if lost:
             self._still_there()
             self._free(lost)
@@ -193,9 +197,6 @@ class Admission:
         for relpath in self._journal.free_companions(self._name, relpaths) if relpaths else ():
             with suppress(OSError):  # a scan will ask again
                 self._settler.note(relpath, candidate.look(self._place(relpath)), now)
-
-    def _is_away(self, relpath: str, listing: Container[str]) -> bool:
-        return relpath not in listing and candidate.is_gone(self._place(relpath))
 
     def _place(self, relpath: str) -> str:
         return f"{self._path}/{relpath}"

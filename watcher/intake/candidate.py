@@ -27,12 +27,30 @@ def look(path: str) -> Stamp | None:
     return Stamp.of(status) if stat.S_ISREG(status.st_mode) else None
 
 
-def is_gone(path: str) -> bool:
-    """Whether `path` is certainly no regular file any more."""
-    try:
-        return look(path) is None
-    except OSError:
-        return False
+class Spelling:
+    """What is called exactly so below `root`, each folder listed once at most.
+
+    A server that does not tell capitals finds a file under the name that it had before it was
+    renamed in its capitals only.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._names: dict[str, frozenset[str]] = {}
+
+    def is_gone(self, relpath: str) -> bool:
+        """Whether there is certainly no regular file of this very name any more."""
+        try:
+            return look(f"{self._root}/{relpath}") is None or not self._is_spelled(relpath)
+        except OSError:
+            return False
+
+    def _is_spelled(self, relpath: str) -> bool:
+        folder, _, name = relpath.rpartition("/")
+        if (names := self._names.get(folder)) is None:
+            with os.scandir(f"{self._root}/{folder}") as entries:
+                names = self._names[folder] = frozenset(entry.name for entry in entries)
+        return name in names and (not folder or self._is_spelled(folder))
 
 
 def judge(path: str) -> Verdict:
