@@ -30,6 +30,7 @@ from watcher.engine.launch import prepare
 from watcher.errors import EngineUnavailable, HostError, WatcherError
 from watcher.file_ends import FileEnds
 from watcher.fleet_settings import Where
+from watcher.ground import Ground
 from watcher.intake.watch import FolderWatch
 from watcher.journal import Journal, Record
 from watcher.log import event
@@ -183,6 +184,7 @@ class Assembly:
         self._journal = journal
         self._on_halt = on_halt
         self._recipes: dict[str, Recipe] = {}
+        self._ground = Ground()
         self.admitted = 0
         self.cache, self.tally = opened(settings.cache, settings.models.cache), Tally()
         wanted = {name: folder for name, folder in settings.folders.items() if folder.contact_sheet}
@@ -201,6 +203,7 @@ class Assembly:
                 on_gone=partial(self._ends.gone, name),
                 prepare=partial(prepare, name, folder),
                 on_open=self.wake,
+                ground=self._ground,
             )
             for name, folder in settings.folders.items()
         }
@@ -213,12 +216,13 @@ class Assembly:
         for name, folder in self.settings.folders.items():
             card, profile = cards[folder.profile], self.settings.profile_of(folder)
             if folder.where == "fleet":
-                recipe = Recipe(name, folder, folder.profile, profile, _nobody, self._names)
+                recipe = Recipe(name, folder, folder.profile, profile, _nobody, self._names, self._ground)
                 away.setdefault(card.name, (card, {}))[1][name] = recipe
                 continue
             supervisor = engines.get(card, profile.device)
             key = EngineKey.of(card, profile.device)
-            recipe = Recipe(name, folder, folder.profile, profile, partial(about_of, supervisor), self._names)
+            about = partial(about_of, supervisor)
+            recipe = Recipe(name, folder, folder.profile, profile, about, self._names, self._ground)
             groups.setdefault(key, (card, supervisor, {}))[2][name] = recipe
         here = [self._lane(*group, budget) for group in groups.values()]
         return [*here, *(self._lane_away(*group) for group in away.values())]
@@ -367,7 +371,8 @@ class Assembly:
             return
         failed: WatcherError | None = None
         try:
-            retire(source, self.settings.folders[source.folder], job_id=record.job.id)
+            folder = self.settings.folders[source.folder]
+            retire(source, folder, job_id=record.job.id, ground=self._ground)
         except WatcherError as error:
             event(logging.WARNING, f"source not retired: {error}", folder=source.folder, file=source.relpath)
             failed = error

@@ -24,8 +24,8 @@ class FileEnds:
         self._sheets.note(outcome.job.source.folder)
         # Without files the name was left to another photo (`duplicates: skip`): keep the source.
         if outcome.files:
-            job = outcome.job
-            retire(job.source, self._recipes[job.source.folder].folder, job_id=job.id)
+            job, recipe = outcome.job, self._recipes[outcome.job.source.folder]
+            retire(job.source, recipe.folder, job_id=job.id, ground=recipe.ground)
 
     def quarantined(self, job: Job, failure: Failure) -> None:
         report(job, failure, self._recipes[job.source.folder])

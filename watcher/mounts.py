@@ -51,7 +51,7 @@ def mount_of(path: Path, mounts: list[Mount] | None = None) -> Mount:
     target = os.path.normpath(path.absolute())
     found = Mount("/", "unknown", "unknown", "/")
     for mount in mounts:
-        if len(mount.point) >= len(found.point) and _within(target, mount.point):
+        if len(mount.point) >= len(found.point) and is_within(target, mount.point):
             found = mount
     return found
 
@@ -66,7 +66,8 @@ def identity(path: Path, mounts: list[Mount] | None = None) -> str:
     return f"{mount.kind} {mount.source} {inner}"
 
 
-def _within(target: str, point: str) -> bool:
+def is_within(target: str, point: str) -> bool:
+    """Whether the absolute path `target` is `point`, or lies below it."""
     return point == "/" or target == point or target.startswith(point + "/")
 
 

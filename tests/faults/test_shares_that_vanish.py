@@ -279,6 +279,37 @@ def test_results_are_not_put_on_the_disk_below_a_share_that_is_not_mounted(rig, 
         share.unmount()
 
 
+def test_nothing_is_put_on_the_disk_below_a_share_that_goes_while_photos_are_worked_on(
+    rig, tmp_path, real_part
+):
+    real_part("FUSE", can_mount(), "apt install fuse3, and a machine that lets root mount")
+    share = Share(tmp_path / "server", tmp_path / "mnt")
+    places = {"output": str(share.point / "mattes"), "archive": str(share.point / "kept")}
+    daemon = rig(folders={"in": {"source": "archive"}}, card="tiny")
+    daemon.settings["folders"]["in"] |= places
+    daemon.configure()
+    share.mount()
+    try:
+        daemon.start()
+        drop(daemon.hot() / "first.jpg", jpeg(1))
+        daemon.wait((share.source / "kept" / "first.jpg").exists, timeout=20)
+        share.unmount()
+        # Long before the next look at the mounts, as a rule.
+        for number in range(9):
+            drop(daemon.hot() / f"{number}.jpg", jpeg(number))
+        daemon.wait(lambda: "is not mounted: it was on" in reason(daemon, "in"), timeout=20)
+        assert not list(share.point.iterdir())
+        assert len(list(daemon.hot().glob("*.jpg"))) == 9
+        share.mount()
+        daemon.wait(lambda: len(list((share.source / "kept").glob("?.jpg"))) == 9, timeout=40)
+        assert len(list((share.source / "mattes").glob("?.matte.json"))) == 9
+        with daemon.journal() as journal:
+            assert {record.job.attempts for record in journal.records(JobState.DONE)} == {1}
+        assert daemon.stop() == 0
+    finally:
+        share.unmount()
+
+
 def test_bindfs_is_known_for_a_share_and_locked_by_a_file(tmp_path, real_part):
     real_part("bindfs", shutil.which("bindfs"), "apt install bindfs")
     server, mounted = tmp_path / "server", tmp_path / "mnt"

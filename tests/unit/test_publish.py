@@ -16,6 +16,7 @@ import pytest
 from watcher.config import Folder, Output, Profile
 from watcher.domain import EngineAbout, Failure
 from watcher.errors import HostError, InputChanged, InputRejected
+from watcher.ground import Ground
 from watcher.pipeline import publish
 from watcher.pipeline.finish import finish, report
 from watcher.pipeline.naming import Names
@@ -172,6 +173,25 @@ def test_an_alpha_becomes_files_and_a_sidecar_that_tells_of_them(frame_of, recip
     assert told["warnings"] == ["odd"] and told["timings_ms"]["decode"] == 500
     assert set(outcome.timings) == {"decode", "refine", "encode", "publish"}
     assert outcome.review.coverage == pytest.approx(disc.mean(), abs=1e-4)
+
+
+class Sinking(Ground):
+    """The share of the output folder goes while something is written there."""
+
+    looks = 0
+
+    def check(self, path):
+        self.looks += 1
+        if self.looks == 2:
+            raise HostError(f"{path} is not mounted")
+
+
+def test_what_may_have_been_written_below_a_mount_point_does_not_count(frame_of, recipe, disc, photo):
+    with pytest.raises(HostError, match="not mounted"):
+        finish(frame_of(photo), disc, replace(recipe, ground=Sinking()))
+    with pytest.raises(HostError, match="not mounted"):
+        report(frame_of(photo).job, Failure("X", "a", "b"), replace(recipe, ground=Sinking()))
+    assert finish(frame_of(photo), disc, recipe).files
 
 
 def test_a_source_that_changed_meanwhile_gets_no_matte(frame_of, recipe, disc, photo):

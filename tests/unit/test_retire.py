@@ -12,6 +12,7 @@ import pytest
 from watcher.config import Folder
 from watcher.domain import Source, Stamp
 from watcher.errors import HostError
+from watcher.ground import Ground
 from watcher.pipeline import retire as module
 from watcher.pipeline.retire import leftover, restore, retire
 
@@ -212,6 +213,29 @@ def test_whatever_step_death_interrupts_the_photo_ends_where_it_was_going(
     restore("hot", folder(tmp_path, way), done=lambda _: source)
     retire(source, folder(tmp_path, way), job_id=1)
     assert all_files(tmp_path) == ({"archive/sub/a.jpg": b"the photo"} if way == "archive" else {})
+
+
+class Sinking(Ground):
+    """The share goes after so many looks."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.looks = looks
+
+    def check(self, path):
+        if not self.looks:
+            raise HostError(f"{path} is not mounted")
+        self.looks -= 1
+
+
+@pytest.mark.usefixtures("two_devices")
+@pytest.mark.parametrize("looks", [0, 1])
+def test_a_photo_whose_copy_may_lie_below_a_mount_point_stays(tmp_path, source, looks):
+    with pytest.raises(HostError, match="not mounted"):
+        retire(source, folder(tmp_path, "archive"), job_id=1, ground=Sinking(looks))
+    assert all_files(tmp_path)["hot/sub/a.jpg"] == b"the photo"
+    retire(source, folder(tmp_path, "archive"), job_id=1, ground=Sinking(2))
+    assert all_files(tmp_path) == {"archive/sub/a.jpg": b"the photo"}
 
 
 @pytest.mark.usefixtures("two_devices")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from watcher.config import Folder
+from watcher.ground import Ground, device_of
 from watcher.intake.root import FolderAbsent
 from watcher.mounts import mount_of
 from watcher.places import own_places, within
@@ -25,20 +26,23 @@ class Memory(Protocol):
 class Footing:
     """Of one hot folder: what is remembered for each of its places is the mount point it lies on."""
 
-    def __init__(self, name: str, folder: Folder, memory: Memory) -> None:
+    def __init__(self, name: str, folder: Folder, memory: Memory, ground: Ground) -> None:
         self._name = name
         self._places = own_places(folder)
         self._memory = memory
+        self._ground = ground
         self._known: dict[str, str] = {}
 
     def check(self) -> None:
         """Raises FolderAbsent where the mount that a place was on is not there."""
         for setting, path in self._places:
+            device = device_of(path)
             real = os.path.realpath(path)
             point = mount_of(Path(real)).point
             # By path: a place that was moved in the configuration is another one.
             key = f"{self._name} {setting} {path}"
             if self._known.get(key) == point:
+                self._ground.note(path, point=point, device=device)
                 continue
             before = self._memory.folder_identity(key)
             if before is not None and len(before) > len(point) and within(Path(real), Path(before)):
@@ -50,3 +54,4 @@ class Footing:
             if before != point:
                 self._memory.remember_folder(key, point)
             self._known[key] = point
+            self._ground.note(path, point=point, device=device)

@@ -16,6 +16,7 @@ from functools import partial
 from watcher.config import Folder
 from watcher.domain import Source, Stamp
 from watcher.errors import HostError, WatcherError
+from watcher.ground import Ground
 from watcher.intake import root, scan
 from watcher.intake.admit import Admission, JournalPort
 from watcher.intake.footing import Footing
@@ -50,7 +51,8 @@ class FolderWatch:
     any more, before the journal hears of it. All run in the folder's thread. `ready` is set once the folder has been listed, or found to be absent: another
     folder must not wait for a share that is down. `prepare` is called, in the folder's thread
     again, before the first listing: it puts right what an earlier run left behind, and is
-    given what it has to call as a sign of life. `on_open`: jobs of this folder may be claimed.
+    given what it has to call as a sign of life. `on_open`: jobs of this folder may be claimed. `ground`
+    hears where the places for results lie.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class FolderWatch:
         on_gone: Callable[[Sequence[str]], None] = lambda _: None,
         prepare: Callable[[Callable[[], None]], None] = lambda _: None,
         on_open: Callable[[], None] = lambda: None,
+        ground: Ground | None = None,
         probe_s: float = PROBE_S,
     ) -> None:
         self.name = name
@@ -76,7 +79,7 @@ class FolderWatch:
         self._on_open = on_open
         self._is_prepared = False
         self._guard = Guard(name, folder)
-        self._footing = Footing(name, folder, journal)
+        self._footing = Footing(name, folder, journal, ground or Ground())
         self._probe_s = probe_s
         self._rules = Rules(folder)
         self._inbox = Inbox()

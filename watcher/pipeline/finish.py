@@ -112,10 +112,12 @@ def report(job: Job, failure: Failure, recipe: Recipe, *, clock: Callable[[], fl
     """Write the error report of a job that was given up, and say where. Raises HostError."""
     folder, base = _report_place(job.source.relpath, recipe)
     owner = Owner(recipe.folder_name, job.source.relpath)
-    path = folder / (base + sidecar.REPORT)
-    with _only_this_photo(recipe.folder.quarantine or recipe.folder.output), _held(recipe, path, owner):
+    path, root = folder / (base + sidecar.REPORT), recipe.folder.quarantine or recipe.folder.output
+    with _only_this_photo(root), _held(recipe, path, owner):
+        recipe.ground.check(root)
         path = naming.report_of(folder, base, owner)
         publish.publish_one(path, sidecar.report(job, failure, now=clock()), job_id=job.id)
+        recipe.ground.check(root)
     return path
 
 
@@ -203,7 +205,10 @@ def place_for(owner: Owner, recipe: Recipe, suffixes: tuple[str, ...]) -> Iterat
             duplicates=folder.duplicates,
         ) as place,
     ):
+        recipe.ground.check(folder.output)
         yield place
+        # What was written since may lie below the mount point: then it does not count, and is done again.
+        recipe.ground.check(folder.output)
         for base in place.former:
             publish.withdraw(place.folder, base)
 

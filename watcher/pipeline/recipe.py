@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from watcher.config import Folder, Profile
 from watcher.domain import EngineAbout
+from watcher.ground import Ground
 from watcher.pipeline.naming import Names
 
 
@@ -14,7 +15,7 @@ from watcher.pipeline.naming import Names
 class Recipe:
     """`about` is asked at the end: only then is it certain which device did the work.
 
-    `names` is one object for the whole daemon.
+    `names` and `ground` are one object each for the whole daemon.
     """
 
     folder_name: str
@@ -23,3 +24,4 @@ class Recipe:
     profile: Profile
     about: Callable[[], EngineAbout]
     names: Names
+    ground: Ground = field(default_factory=Ground)

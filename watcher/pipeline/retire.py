@@ -21,6 +21,7 @@ from typing import Literal
 from watcher.config import Folder
 from watcher.domain import Source, Stamp
 from watcher.errors import HostError
+from watcher.ground import Ground
 from watcher.pipeline.publish import fsync_directory, make_folder
 
 # Module-level so that tests can replace each step by sudden death, or by another device.
@@ -42,7 +43,7 @@ _leaving: set[Path] = set()
 _stranded: dict[Path, Path] = {}
 
 
-def retire(source: Source, folder: Folder, *, job_id: int) -> Path | None:
+def retire(source: Source, folder: Folder, *, job_id: int, ground: Ground | None = None) -> Path | None:
     """Leave, archive or delete `source`; where it was archived, or None.
 
     A source that is gone, or no longer the version that was done, or that another thread is
@@ -50,7 +51,7 @@ def retire(source: Source, folder: Folder, *, job_id: int) -> Path | None:
     """
     path = folder.path / source.relpath
     with _alone(path) as ours:
-        return _retire(path, source, folder, job_id) if ours else None
+        return _retire(path, source, folder, job_id, ground or Ground()) if ours else None
 
 
 @contextmanager
@@ -67,14 +68,15 @@ def _alone(path: Path) -> Iterator[bool]:
             _leaving.discard(path)
 
 
-def _retire(path: Path, source: Source, folder: Folder, job_id: int) -> Path | None:
+def _retire(path: Path, source: Source, folder: Folder, job_id: int, ground: Ground) -> Path | None:
     try:
         if _stranded:
             _bring_back(folder.path)
         if folder.source == "delete":
             _delete(path, source.stamp, job_id)
         elif folder.source == "archive" and folder.archive is not None:
-            return _archive(path, source, folder.archive, job_id)
+            ground.check(folder.archive)
+            return _archive(path, source, folder.archive, job_id, ground)
     except OSError as error:
         remedy = _READ_ONLY if error.errno == errno.EROFS else None
         raise HostError(f"cannot {folder.source} {path}: {error.strerror or error}", remedy=remedy) from error
@@ -102,7 +104,7 @@ def _delete(path: Path, stamp: Stamp, job_id: int) -> None:
             _name(aside, path)
 
 
-def _archive(path: Path, source: Source, archive: Path, job_id: int) -> Path | None:
+def _archive(path: Path, source: Source, archive: Path, job_id: int, ground: Ground) -> Path | None:
     if not _is(path, source.stamp):
         return None
     folder = archive / PurePosixPath(source.relpath).parent
@@ -113,7 +115,10 @@ def _archive(path: Path, source: Source, archive: Path, job_id: int) -> Path | N
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        return _copy_away(path, folder, source.stamp, job_id)
+        target = _copy(path, folder, source.stamp, job_id)
+        ground.check(archive)  # the only copy must not lie below a mount point
+        _delete(path, source.stamp, job_id)
+        return target
     with _or_back(aside, path):
         if not _is(aside, source.stamp):
             _name(aside, path)
@@ -149,8 +154,8 @@ def _bring_back(folder: Path) -> None:
             _stranded.pop(aside, None)
 
 
-def _copy_away(path: Path, folder: Path, stamp: Stamp, job_id: int) -> Path:
-    """Across devices: a durable, verified copy first, then `path` is deleted as `delete` does."""
+def _copy(path: Path, folder: Path, stamp: Stamp, job_id: int) -> Path:
+    """Across devices: a durable, verified copy, under the name that it got."""
     copy = leftover(folder / path.name, job_id, "copy")
     try:
         copy.unlink(missing_ok=True)
@@ -163,7 +168,6 @@ def _copy_away(path: Path, folder: Path, stamp: Stamp, job_id: int) -> Path:
         fsync_directory(folder)
     finally:
         copy.unlink(missing_ok=True)
-    _delete(path, stamp, job_id)
     return target
 
 
