@@ -29,7 +29,7 @@ from watcher.pipeline.crews import PATIENCE, Crews
 from watcher.pulse import Pulse
 from watcher.runs import Ends, Runs, Word
 from watcher.tally import ENGINE, LaneStatus, Tally
-from watcher.telling import confess, done_words, failure_of, stage_of, tell_quarantined, words_of
+from watcher.telling import confess, done_words, failure_of, stage_of, tell_again, tell_quarantined, words_of
 
 # Long enough for a stalled disk, short enough to be understood: it is renewed all the while.
 LEASE = 120.0
@@ -127,11 +127,10 @@ class Dispatcher:
         self.wake()
 
     def status(self) -> LaneStatus:
-        tally = self._tally
-        stuck = tally.stuck(self._crowd, time.monotonic())
-        return LaneStatus(
-            self._folders, tally.since(), self.pauses.report(stuck), tally.done, tally.quarantined
-        )
+        tally, now = self._tally, time.monotonic()
+        pauses = self.pauses.report(tally.stuck(self._crowd, now))
+        running, shut = tally.since(), self.pauses.shut_in(now)
+        return LaneStatus(self._folders, running, pauses, tally.done, tally.quarantined, shut)
 
     # --- The loop --------------------------------------------------------------------------
 
@@ -342,26 +341,21 @@ class Dispatcher:
                 self._put_back(job, error, verdict)
 
     def _put_back(self, job: Job, error: BaseException, verdict: Disposition) -> None:
-        waits = verdict.delay if verdict.charge else 0.0
+        waits = verdict.delay if verdict.charge else self.pauses.shut(job.source, error, time.monotonic())
         self._journal.retry(job, not_before=time.time() + waits if waits else 0.0, charge=verdict.charge)
         self._tally.let_go(job)
         match verdict.action:
             case Action.PAUSE if self._stopping.is_set():
                 pass  # handed back, not failed
+            case Action.PAUSE if waits:
+                self._journal.postpone(job.source, until=time.time() + waits)
             case Action.PAUSE:
                 key = job.source.folder if isinstance(error, HostError) else ENGINE
                 self.pauses.failed(key, error, time.monotonic())
             case Action.HALT if isinstance(error, WatcherError):
                 self._on_halt(error)
             case _:
-                event(
-                    logging.WARNING,
-                    f"will be tried again: {error}",
-                    **words_of(job),
-                    stage=stage_of(error),
-                    attempts=job.attempts,
-                    delay_s=verdict.delay,
-                )
+                tell_again(job, error, verdict.delay)
 
     def _quarantine(self, job: Job, failure: Failure, *, stage: str | None = None) -> None:
         self._end(

@@ -123,6 +123,12 @@ class HostError(WatcherError):
         super().__init__(reason, remedy=remedy)
 
 
+class SubfolderClosed(HostError):
+    """One sub-folder of the results may not be written to, others may: only its photos wait."""
+
+    remedy = "Let the user that hotmatte runs as write there, or rename it; its photos go on within a minute."
+
+
 class Action(enum.Enum):
     RETRY = "retry"
     QUARANTINE = "quarantine"

@@ -25,6 +25,7 @@ from watcher.journal_schema import (
     FREE,
     OUTDATE,
     PASS_OVER,
+    POSTPONE,
     RECORD,
     SUPERSEDE,
 )
@@ -280,6 +281,11 @@ class Journal(JournalFile):
                 # Overwritten or deleted while it ran: nothing is left to try again.
                 db.execute("DELETE FROM job WHERE id = ? AND gone = 1", (job.id,))
             return moved
+
+    def postpone(self, source: Source, *, until: float) -> None:
+        """Jobs of the very sub-folder that `source` lies in wait at least so long (wall clock)."""
+        with self._write() as db:
+            db.execute(POSTPONE, (source.folder, os.fsencode(source.relpath.rpartition("/")[0]), until))
 
     def forget(self, job: Job) -> bool:
         """Drop a job whose source is gone or different; a scan may admit it anew."""

@@ -115,6 +115,13 @@ WHERE id IN (SELECT id FROM job AS waiting
 RETURNING id, folder, relpath, size, mtime_ns, attempts, fence, crashes
 """
 
+# In this sub-folder itself, not in one below: between its name with "/" and with what follows "/".
+POSTPONE = """
+UPDATE job SET not_before = max(not_before, ?3)
+WHERE folder = ?1 AND relpath > CAST(?2 || X'2F' AS BLOB) AND relpath < CAST(?2 || X'30' AS BLOB)
+  AND +state = 'queued' AND instr(substr(relpath, length(?2) + 2), X'2F') = 0
+"""
+
 ADOPT = """
 INSERT INTO job (folder, relpath, size, mtime_ns, state, attempts, outcome, admitted_at, ended_at)
 VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?) ON CONFLICT DO NOTHING

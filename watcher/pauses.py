@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from watcher.errors import RetryPolicy, WatcherError, is_about_place
+from watcher.domain import Source
+from watcher.errors import RetryPolicy, SubfolderClosed, WatcherError, is_about_place
 from watcher.log import event
 from watcher.tally import CROWDED, ENGINE, Pause
 
@@ -24,6 +25,7 @@ class Pauses:
         self._policy = policy
         self._failing: dict[str, Pause] = {}
         self._keeping: dict[str, Pause] = {}
+        self._shut: dict[tuple[str, str], Pause] = {}
 
     def failed(self, key: str, error: BaseException, now: float) -> None:
         """Wait longer each time; the first success ends it."""
@@ -36,6 +38,26 @@ class Pauses:
         self._failing[key] = Pause(str(error), remedy, now + delay, times)
         what = "engine" if key == ENGINE else key
         event(logging.WARNING, f"paused: {error}", folder=what, delay_s=delay, remedy=remedy)
+
+    def shut(self, source: Source, error: BaseException, now: float) -> float:
+        """Where only the sub-folder of `source` cannot be written to: for how long its photos wait; else 0."""
+        if not isinstance(error, SubfolderClosed):
+            return 0.0
+        key = source.folder, source.relpath.rpartition("/")[0]
+        old, delay = self._shut.get(key), min(LONGEST, self._policy.max_delay)
+        if old is None or old.until <= now:
+            event(logging.WARNING, f"waiting: {error}", folder=key[0], file=key[1], remedy=error.remedy)
+        # Twice: whether it is so still is known only when one of them has been tried again.
+        self._shut[key] = Pause(str(error), error.remedy, now + 2 * delay, 1)
+        return delay
+
+    def shut_in(self, now: float) -> dict[str, list[Pause]]:
+        """By folder, why some of its sub-folders wait."""
+        found: dict[str, list[Pause]] = {}
+        for (folder, _), pause in self._shut.copy().items():
+            if pause.until > now:
+                found.setdefault(folder, []).append(pause)
+        return found
 
     def worked(self, *keys: str) -> None:
         for key in keys:
@@ -60,6 +82,7 @@ class Pauses:
         return over
 
     def clear(self) -> None:
+        self._shut.clear()
         self._failing.clear()
         self._keeping.clear()
 

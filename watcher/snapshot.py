@@ -15,12 +15,15 @@ BY_HAND = "paused by hand: photos are noted and wait"
 def snapshot(assembly: Assembly) -> dict[str, Any]:
     """Equal snapshots mean that nothing happened in between: no ages, no clocks."""
     pauses: dict[str, Pause] = {}
+    shut: dict[str, list[Pause]] = {}
     for lane in assembly.lanes:
-        pauses |= lane.dispatcher.status().pauses
+        status = lane.dispatcher.status()
+        pauses |= status.pauses
+        shut |= status.shut
     for name in assembly.held():
         pauses[name] = Pause(BY_HAND, f"`hotmatte resume {name}` goes on.", 0.0, 0)
     return {
-        "folders": {name: _folder(assembly, name, pauses) for name in assembly.watches},
+        "folders": {name: _folder(assembly, name, pauses, shut.get(name, [])) for name in assembly.watches},
         "engines": [_engine(lane) for lane in assembly.lanes],
         "running": [
             {
@@ -58,11 +61,16 @@ def _fleets(assembly: Assembly) -> dict[str, Any]:
     return {"fleet": fleets} if fleets else {}
 
 
-def _folder(assembly: Assembly, name: str, pauses: dict[str, Pause]) -> dict[str, Any]:
+def _folder(assembly: Assembly, name: str, pauses: dict[str, Pause], shut: list[Pause]) -> dict[str, Any]:
     folder, status = assembly.settings.folders[name], assembly.watches[name].status()
     pause = pauses.get(name)
-    # Nothing is wrong with a folder in which some file may not be read; but somebody should know.
-    reason, remedy = (status.reason, None) if status.reason else (status.refused, status.remedy or None)
+    reason, remedy = status.reason, None
+    if not reason:
+        # Nothing is wrong with a folder in which some files may not be read, or written; but somebody should know.
+        notes = [(one.reason, one.remedy) for one in shut]
+        notes += [(status.refused, status.remedy)] * bool(status.refused)
+        reason = "; ".join(words for words, _ in notes[:3]) + f" and {len(notes) - 3} more" * (len(notes) > 3)
+        remedy = notes[0][1] if notes else None
     return {
         "path": printable(str(folder.path)),
         "output": printable(str(folder.output)),

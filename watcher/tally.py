@@ -32,13 +32,14 @@ CROWDED = Pause(
 
 @dataclass(frozen=True, slots=True)
 class LaneStatus:
-    """What a lane is doing; `since` is monotonic."""
+    """What a lane is doing; `since` is monotonic. `shut`: why some sub-folders of a folder wait, by its name."""
 
     folders: tuple[str, ...]
     running: tuple[tuple[Job, float], ...]
     pauses: dict[str, Pause]
     done: int
     quarantined: int
+    shut: dict[str, list[Pause]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -54,3 +54,14 @@ def tell_quarantined(job: Job, failure: Failure, stage: str | None) -> None:
         error=failure.error,
         remedy=failure.remedy,
     )
+
+
+def tell_again(job: Job, error: BaseException, delay: float) -> None:
+    event(
+        logging.WARNING,
+        f"will be tried again: {error}",
+        **words_of(job),
+        stage=stage_of(error),
+        attempts=job.attempts,
+        delay_s=delay,
+    )

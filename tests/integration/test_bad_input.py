@@ -373,3 +373,24 @@ def test_a_photo_of_another_user_is_said_in_status_and_log_and_done_when_it_may_
     daemon.wait(lambda: not daemon.status()["folders"]["in"]["reason"], timeout=20)
     assert daemon.log_file.read_text().count("no permission to read") == 1
     assert daemon.stop() == 0
+
+
+def test_a_sub_folder_of_the_results_that_refuses_us_stops_its_own_photos_only(rig):
+    daemon = rig(card="tiny", limits={"max_in_flight": 2})
+    closed = daemon.out() / "closed"
+    closed.mkdir(parents=True)
+    closed.chmod(0o555)
+    for number in range(12):
+        drop(daemon.hot() / "closed" / f"{number}.jpg", jpeg(number))
+    daemon.start(command=bound_by_permissions(daemon.command("run")))
+    reason = daemon.wait(lambda: daemon.status()["folders"]["in"]["reason"], timeout=20)
+    assert reason == f"cannot write to {closed}: Permission denied"
+    drop(daemon.hot() / "open" / "a.jpg", jpeg(99))
+    daemon.wait_done("open/a.jpg")
+    assert daemon.status()["folders"]["in"]["state"] == "watching"
+    assert daemon.log_file.read_text().count("cannot write to") == 1
+    closed.chmod(0o755)
+    daemon.wait(lambda: daemon.counts() == {"done": 13}, timeout=30)
+    with daemon.journal() as journal:
+        assert {record.job.attempts for record in journal.records(JobState.DONE)} == {1}
+    assert daemon.stop() == 0

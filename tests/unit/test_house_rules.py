@@ -102,6 +102,7 @@ ACTIONS = {
     "EngineOutOfMemory": "retry",
     "EngineUnavailable": "pause",
     "HostError": "pause",
+    "SubfolderClosed": "pause",
 }
 
 

@@ -249,3 +249,18 @@ def test_a_journal_of_the_second_version_is_taken_over(tmp_path):
     db.close()
     with Journal(path) as journal:
         assert journal.free_companions("in", ["a.jpg"]) == ["a.cr2"]
+
+
+def test_jobs_of_one_very_sub_folder_can_wait_while_the_others_go_on(journal):
+    inside = ["a/1.jpg", "a/2.jpg"]
+    outside = ["1.jpg", "a.jpg", "a/b/1.jpg", "ab/1.jpg", "a 2/1.jpg", "b/a/1.jpg"]
+    journal.admit_many([source(name) for name in (*inside, *outside)])
+    journal.admit(Source("other", "a/1.jpg", Stamp(1, 1)))
+    journal.postpone(source("a/1.jpg"), until=100.0)
+    journal.postpone(source("a/1.jpg"), until=50.0)
+    claimed = journal.claim(["in", "other"], limit=99, now=99.0, lease=1.0)
+    assert sorted(job.source.relpath for job in claimed) == sorted([*outside, "a/1.jpg"])
+    assert {job.source.folder for job in claimed if job.source.relpath == "a/1.jpg"} == {"other"}
+    assert {job.source.relpath for job in journal.claim(["in"], limit=99, now=100.0, lease=1.0)} == set(
+        inside
+    )

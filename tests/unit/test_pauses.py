@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from watcher.domain import Job, Source, Stamp
-from watcher.errors import HostError, RetryPolicy
+from watcher.errors import HostError, RetryPolicy, SubfolderClosed
 from watcher.pauses import LONGEST, Pauses
 from watcher.tally import CROWDED, STUCK_S, Tally
 
@@ -72,3 +72,19 @@ def test_a_folder_whose_photos_take_for_ever_to_go_says_so_after_a_while(pauses)
     assert tally.crowded(2) == ["in"]
     assert tally.stuck(2, STUCK_S - 1) == []
     assert pauses.report(tally.stuck(2, STUCK_S + 1)) == {"in": CROWDED}
+
+
+def test_a_sub_folder_that_refuses_results_is_told_once_and_closes_no_other(pauses, caplog):
+    source, other = Source("in", "a/1.jpg", Stamp(1, 1)), Source("in", "b/1.jpg", Stamp(1, 1))
+    assert pauses.shut(source, HostError("full"), 0.0) == 0.0
+    assert pauses.shut(source, SubfolderClosed("no a"), 0.0) == LONGEST
+    assert pauses.shut(source, SubfolderClosed("no a"), LONGEST + 1) == LONGEST
+    assert pauses.shut(other, SubfolderClosed("no b"), LONGEST + 1) == LONGEST
+    assert pauses.closed(1.0) == set()
+    assert [one.reason for one in pauses.shut_in(LONGEST + 2)["in"]] == ["no a", "no b"]
+    assert [record.getMessage() for record in caplog.records] == ["waiting: no a", "waiting: no b"]
+    # Nothing of it was heard any more: somebody has opened it.
+    assert pauses.shut_in(4 * LONGEST) == {}
+    pauses.shut(source, SubfolderClosed("no a"), 5 * LONGEST)
+    pauses.clear()
+    assert pauses.shut_in(5 * LONGEST) == {}

@@ -15,7 +15,7 @@ import pytest
 
 from watcher.config import Folder, Output, Profile
 from watcher.domain import EngineAbout, Failure
-from watcher.errors import HostError, InputChanged, InputRejected
+from watcher.errors import HostError, InputChanged, InputRejected, SubfolderClosed
 from watcher.ground import Ground
 from watcher.pipeline import publish
 from watcher.pipeline.finish import finish, report
@@ -173,6 +173,49 @@ def test_an_alpha_becomes_files_and_a_sidecar_that_tells_of_them(frame_of, recip
     assert told["warnings"] == ["odd"] and told["timings_ms"]["decode"] == 500
     assert set(outcome.timings) == {"decode", "refine", "encode", "publish"}
     assert outcome.review.coverage == pytest.approx(disc.mean(), abs=1e-4)
+
+
+def forbidding(monkeypatch, where: str) -> None:
+    """Whatever is to be made below, or put in the place of, this path is refused."""
+    for name in ("_create", "rename"):
+        step = getattr(publish, name)
+
+        def refused(*paths, step=step):
+            if str(paths[-1]).startswith(where):
+                raise PermissionError(errno.EACCES, "Permission denied", paths[0], None, *paths[1:])
+            return step(*paths)
+
+        monkeypatch.setattr(publish, name, refused)
+
+
+def test_a_sub_folder_that_refuses_us_is_told_from_the_whole_output(
+    frame_of, recipe, disc, photo, monkeypatch
+):
+    out = recipe.folder.output
+    finish(frame_of(photo, name="closed/a.jpg"), disc, recipe)
+    finish(frame_of(photo, name="a.jpg"), disc, recipe)
+    with monkeypatch.context() as patch:
+        forbidding(patch, f"{out}/closed/")
+        with pytest.raises(SubfolderClosed, match=r"cannot write to .*/closed: Permission denied"):
+            finish(frame_of(photo, name="closed/b.jpg"), disc, recipe)
+        finish(frame_of(photo, name="b.jpg"), disc, recipe)
+    with monkeypatch.context() as patch:
+        # Such as another user's, in a folder with the sticky bit.
+        forbidding(patch, f"{out}/closed/a.matte.png")
+        with pytest.raises(InputRejected, match=r"cannot be written: .*/closed/a\.matte\.png: Permission"):
+            finish(frame_of(photo, name="closed/a.jpg", number=2), disc, recipe)
+    with monkeypatch.context() as patch:
+        forbidding(patch, f"{out}/")
+        with pytest.raises(HostError) as caught:
+            finish(frame_of(photo, name="closed/c.jpg"), disc, recipe)
+        assert type(caught.value) is HostError
+    assert not [name for name in names_in(out) | names_in(out / "closed") if "trial" in name]
+
+
+def test_a_sidecar_that_we_may_not_read_is_somebody_elses(frame_of, recipe, disc, photo, permissions):
+    finish(frame_of(photo), disc, recipe)
+    (recipe.folder.output / "a.matte.json").chmod(0)
+    assert finish(frame_of(photo, number=2), disc, recipe).sidecar.name == "a_2.matte.json"
 
 
 class Sinking(Ground):

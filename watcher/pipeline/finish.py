@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from watcher import templates
 from watcher.domain import Failure, Frame, Job, Outcome, Published, Source, Stamp
-from watcher.errors import HostError, InputChanged, InputRejected
+from watcher.errors import HostError, InputChanged, InputRejected, SubfolderClosed
 from watcher.outputs import Output
 from watcher.pipeline import decode, edges, encode, naming, publish, refine, shrink, sidecar
 from watcher.pipeline.compiled import compile_all, compile_aside
@@ -215,9 +216,20 @@ def place_for(owner: Owner, recipe: Recipe, suffixes: tuple[str, ...]) -> Iterat
 
 @contextmanager
 def _only_this_photo(root: Path) -> Iterator[None]:
-    """What is in the way of one photo's results is its affair, but not where `root` itself is no folder."""
+    """What is in the way of one photo's results is its affair, but not where `root` itself is no folder.
+
+    A sub-folder that refuses us, where `root` does not, is that of its photos; a file, where its folder does
+    not, that of its photo.
+    """
     try:
         yield
+    except HostError as error:
+        cause = error.__cause__
+        if not isinstance(cause, PermissionError) or not publish.may_write(root):
+            raise
+        if cause.filename and publish.may_write(Path(os.fsdecode(cause.filename)).parent):
+            raise publish.in_the_way(cause, root) from cause
+        raise SubfolderClosed(str(error)) from cause
     except InputRejected as error:
         if root.exists() and not root.is_dir():
             words = f"{root}, where results go, is not a folder"

@@ -222,10 +222,10 @@ def _look(folder: Path, base: str, suffixes: tuple[str, ...], *, vary: bool) -> 
 
 
 def _content(path: Path) -> bytes | None:
-    """None where there is no file, or none any more."""
+    """None where there is no file, or none any more, or one that we may not read: then it is not ours."""
     try:
         return path.read_bytes() if path.is_file() else None
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return None
 
 

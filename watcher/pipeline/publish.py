@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -87,12 +88,27 @@ def temporary_of(path: Path, job_id: int) -> Path:
 def translated(error: OSError, folder: Path) -> WatcherError:
     """What an OSError under `folder`, an output, quarantine or archive folder, means."""
     if error.errno in _IN_THE_WAY:
-        return InputRejected(
-            f"its result cannot be written: {error.filename or folder}: {error.strerror or error}",
-            remedy="Rename the photo or clear what is in the way, then `hotmatte retry`.",
-        )
-    # Permission, too, is about the folder: every other photo would meet it as well.
+        return in_the_way(error, folder)
+    # Permission, too, is about the folder, as a rule: every other photo would meet it as well.
     return HostError(f"cannot write to {folder}: {error.strerror or error}")
+
+
+def in_the_way(error: OSError, folder: Path) -> InputRejected:
+    return InputRejected(
+        f"its result cannot be written: {error.filename2 or error.filename or folder}: {error.strerror or error}",
+        remedy="Rename the photo or clear what is in the way, then `hotmatte retry`.",
+    )
+
+
+def may_write(folder: Path) -> bool:
+    """By trying: what mode bits say of a share is not what its server will do."""
+    trial = temporary_of(folder / f"trial-{os.getpid()}-{threading.get_ident()}", 0)
+    try:
+        os.close(_create(trial))
+        unlink(trial)
+    except OSError:
+        return False
+    return True
 
 
 def fsync_directory(folder: Path) -> None:
