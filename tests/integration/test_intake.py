@@ -360,16 +360,6 @@ def test_a_root_that_is_a_symbolic_link_is_watched(rig, tmp_path, eventually):
     eventually(lambda: rig.journal.names() == ["a.jpg"])
 
 
-def test_a_file_that_may_not_be_read_waits(permissions, rig, eventually):
-    watch = rig.watch()
-    (rig.hot / "a.jpg").write_bytes(PHOTO)
-    (rig.hot / "a.jpg").chmod(0)
-    eventually(lambda: watch.status().oldest_s > 4 * QUIET_S)
-    assert rig.journal.names() == []
-    (rig.hot / "a.jpg").chmod(0o600)
-    eventually(lambda: rig.journal.names() == ["a.jpg"])
-
-
 def test_an_observer_that_died_is_replaced(rig, eventually):
     rig.watch()
     # What a bug in watchdog does to its own thread.
