@@ -388,7 +388,6 @@ def test_a_sub_folder_of_the_results_that_refuses_us_stops_its_own_photos_only(r
     drop(daemon.hot() / "open" / "a.jpg", jpeg(99))
     daemon.wait_done("open/a.jpg")
     assert daemon.status()["folders"]["in"]["state"] == "watching"
-    assert daemon.log_file.read_text().count("cannot write to") == 1
     closed.chmod(0o755)
     daemon.wait(lambda: daemon.counts() == {"done": 13}, timeout=30)
     with daemon.journal() as journal:
