@@ -118,6 +118,26 @@ def test_sweeping_a_folder_that_is_not_there_is_no_error(tmp_path):
     assert publish.sweep(tmp_path / "absent") == 0
 
 
+def test_a_sub_folder_that_refuses_to_be_swept_does_not_keep_the_others_from_it(tmp_path, permissions):
+    for name in ("closed", "open"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ".a.matte.png.7.hotmatte.tmp").touch()
+    (tmp_path / "closed").chmod(0o555)
+    try:
+        assert publish.sweep(tmp_path) == 1
+        assert names_in(tmp_path / "open") == set()
+    finally:
+        (tmp_path / "closed").chmod(0o755)
+    assert publish.sweep(tmp_path) == 1
+    (tmp_path / ".a.matte.png.7.hotmatte.tmp").touch()
+    tmp_path.chmod(0o555)
+    try:
+        with pytest.raises(HostError, match="cannot write"):
+            publish.sweep(tmp_path)
+    finally:
+        tmp_path.chmod(0o755)
+
+
 def test_a_publication_that_cannot_be_carried_through_is_undone(tmp_path, monkeypatch):
     def dying(source, target):
         raise KeyboardInterrupt
@@ -175,41 +195,28 @@ def test_an_alpha_becomes_files_and_a_sidecar_that_tells_of_them(frame_of, recip
     assert outcome.review.coverage == pytest.approx(disc.mean(), abs=1e-4)
 
 
-def forbidding(monkeypatch, where: str) -> None:
-    """Whatever is to be made below, or put in the place of, this path is refused."""
-    for name in ("_create", "rename"):
-        step = getattr(publish, name)
-
-        def refused(*paths, step=step):
-            if str(paths[-1]).startswith(where):
-                raise PermissionError(errno.EACCES, "Permission denied", paths[0], None, *paths[1:])
-            return step(*paths)
-
-        monkeypatch.setattr(publish, name, refused)
-
-
 def test_a_sub_folder_that_refuses_us_is_told_from_the_whole_output(
-    frame_of, recipe, disc, photo, monkeypatch
+    frame_of, recipe, disc, photo, permissions, monkeypatch
 ):
     out = recipe.folder.output
+    closed = out / "closed"
     finish(frame_of(photo, name="closed/a.jpg"), disc, recipe)
-    finish(frame_of(photo, name="a.jpg"), disc, recipe)
-    with monkeypatch.context() as patch:
-        forbidding(patch, f"{out}/closed/")
-        with pytest.raises(SubfolderClosed, match=r"cannot write to .*/closed: Permission denied"):
+    for folder, kind in ((closed, SubfolderClosed), (out, HostError)):
+        folder.chmod(0o555)
+        with pytest.raises(kind, match=r"cannot write to .*/closed: Permission denied") as caught:
             finish(frame_of(photo, name="closed/b.jpg"), disc, recipe)
-        finish(frame_of(photo, name="b.jpg"), disc, recipe)
-    with monkeypatch.context() as patch:
-        # Such as another user's, in a folder with the sticky bit.
-        forbidding(patch, f"{out}/closed/a.matte.png")
-        with pytest.raises(InputRejected, match=r"cannot be written: .*/closed/a\.matte\.png: Permission"):
-            finish(frame_of(photo, name="closed/a.jpg", number=2), disc, recipe)
-    with monkeypatch.context() as patch:
-        forbidding(patch, f"{out}/")
-        with pytest.raises(HostError) as caught:
-            finish(frame_of(photo, name="closed/c.jpg"), disc, recipe)
-        assert type(caught.value) is HostError
-    assert not [name for name in names_in(out) | names_in(out / "closed") if "trial" in name]
+        assert type(caught.value) is kind
+    for folder in (out, closed):
+        folder.chmod(0o755)
+
+    def refused(source, target):
+        """Such as one of another user, in a folder with the sticky bit."""
+        raise PermissionError(errno.EPERM, "Operation not permitted", source, None, target)
+
+    monkeypatch.setattr(publish, "rename", refused)
+    with pytest.raises(InputRejected, match=r"written: .*/closed/a\.cutout\.png: Operation not"):
+        finish(frame_of(photo, name="closed/a.jpg", number=2), disc, recipe)
+    assert not [name for name in names_in(out) | names_in(closed) if "trial" in name]
 
 
 def test_a_sidecar_that_we_may_not_read_is_somebody_elses(frame_of, recipe, disc, photo, permissions):

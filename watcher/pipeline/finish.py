@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -225,9 +226,9 @@ def _only_this_photo(root: Path) -> Iterator[None]:
         yield
     except HostError as error:
         cause = error.__cause__
-        if not isinstance(cause, PermissionError) or not publish.may_write(root):
+        if not isinstance(cause, PermissionError) or not _may_write(root):
             raise
-        if cause.filename and publish.may_write(Path(os.fsdecode(cause.filename)).parent):
+        if cause.filename and _may_write(Path(os.fsdecode(cause.filename)).parent):
             raise publish.in_the_way(cause, root) from cause
         raise SubfolderClosed(str(error)) from cause
     except InputRejected as error:
@@ -235,6 +236,15 @@ def _only_this_photo(root: Path) -> Iterator[None]:
             words = f"{root}, where results go, is not a folder"
             raise HostError(words, remedy="Put a folder there; work resumes by itself.") from error
         raise
+
+
+def _may_write(folder: Path) -> bool:
+    """By trying: what mode bits say of a share is not what its server will do."""
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix=".trial", suffix=".0.hotmatte.tmp"):
+            return True
+    except OSError:
+        return False
 
 
 def check_source(path: Path, job: Job) -> None:

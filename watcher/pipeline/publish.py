@@ -15,7 +15,6 @@ import fcntl
 import hashlib
 import os
 import re
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -98,17 +97,6 @@ def in_the_way(error: OSError, folder: Path) -> InputRejected:
         f"its result cannot be written: {error.filename2 or error.filename or folder}: {error.strerror or error}",
         remedy="Rename the photo or clear what is in the way, then `hotmatte retry`.",
     )
-
-
-def may_write(folder: Path) -> bool:
-    """By trying: what mode bits say of a share is not what its server will do."""
-    trial = temporary_of(folder / f"trial-{os.getpid()}-{threading.get_ident()}", 0)
-    try:
-        os.close(_create(trial))
-        unlink(trial)
-    except OSError:
-        return False
-    return True
 
 
 def fsync_directory(folder: Path) -> None:
@@ -289,19 +277,26 @@ def sweep(root: Path, *, beat: Callable[[], None] = lambda: None) -> int:
     try:
         for place, _, names in os.walk(root, onerror=partial(_complain, root)):
             beat()
-            folder = Path(place)
-            leftovers = _dead(folder, names)
-            for match in leftovers:
-                if match["name"].endswith(SIDECAR):
-                    recover(folder, match["name"].removesuffix(SIDECAR))
-            for match in leftovers:
-                _remove(folder / match[0])
-            count += len(leftovers)
-            if leftovers:
-                fsync_directory(folder)
+            try:
+                count += _swept(Path(place), names)
+            except PermissionError:
+                if place == str(root):
+                    raise  # else its photos will say so
     except OSError as error:
         raise translated(error, root) from error
     return count
+
+
+def _swept(folder: Path, names: Sequence[str]) -> int:
+    leftovers = _dead(folder, names)
+    for match in leftovers:
+        if match["name"].endswith(SIDECAR):
+            recover(folder, match["name"].removesuffix(SIDECAR))
+    for match in leftovers:
+        _remove(folder / match[0])
+    if leftovers:
+        fsync_directory(folder)
+    return len(leftovers)
 
 
 def _dead(folder: Path, names: Sequence[str]) -> list[re.Match[str]]:
