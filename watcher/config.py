@@ -19,7 +19,7 @@ from watcher import lined_yaml, places, templates
 from watcher.cache_settings import Cache
 from watcher.endings import IMAGES
 from watcher.errors import ConfigError, RetryPolicy
-from watcher.fleet_settings import Queue, Where, check_fleet, without_shares
+from watcher.fleet_settings import FILES, Queue, Where, check_fleet, without_shares
 from watcher.notify_settings import Notify
 from watcher.outputs import Output as Output  # noqa: PLC0414  (settings are imported from here)
 from watcher.places import Problem
@@ -374,9 +374,7 @@ def _absolute(settings: Settings, base: Path) -> Settings:
         )
         for name, folder in settings.folders.items()
     }
-    models = settings.models.model_copy(
-        update={"cards": place(settings.models.cards), "cache": place(settings.models.cache)}
-    )
+    models, queue = settings.models, settings.queue
     profiles = {
         name: profile.model_copy(
             update={
@@ -392,7 +390,8 @@ def _absolute(settings: Settings, base: Path) -> Settings:
             "folders": folders,
             "profiles": profiles,
             "shares": {name: places.absolute(base, path) for name, path in settings.shares.items()},
-            "models": models,
+            "models": models.model_copy(update={key: place(getattr(models, key)) for key in ("cards", "cache")}),
+            "queue": queue.model_copy(update={key: place(getattr(queue, key)) for key in FILES}),
             "notify": settings.notify.model_copy(update={"secret_file": place(settings.notify.secret_file)}),
             "state_dir": place(settings.state_dir),
         }

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
 from watcher import places
 from watcher.places import Problem
-from watcher.strict import Strict
+from watcher.strict import Place, Strict
 
 SCHEME = "share://"
 # Where a fleet keeps its own files, at the root of each share.
 STATE = ".hotmatte-fleet"
+
+# Settings of the queue that name files.
+FILES = ("ca_file", "cert_file", "key_file")
 
 Where = Literal["here", "fleet"]
 Wait = Annotated[float, Field(ge=1, le=86_400, allow_inf_nan=False)]
@@ -29,6 +34,14 @@ class Queue(Strict):
         pattern=r"^(rediss?|amqps?)://[^\s]+$",
         description="redis://host:6379/0 or amqp://user:password@host:5672; $HOTMATTE_QUEUE_URL wins",
     )
+    ca_file: Place | None = Field(
+        None,
+        description="certificate (PEM) of who signed the broker's, for rediss:// and amqps://; unset: whom this host trusts",
+    )
+    cert_file: Place | None = Field(
+        None, description="this host's own certificate (PEM), for a broker that asks its clients for one"
+    )
+    key_file: Place | None = Field(None, description="the key (PEM) of cert_file, if it is not in there")
     in_flight: Annotated[int, Field(ge=1, le=100_000)] = Field(
         64, description="photos that are with the nodes, or wait in the broker, at one time"
     )
@@ -65,6 +78,33 @@ def broker_url(queue: Queue) -> str | None:
     return os.environ.get("HOTMATTE_QUEUE_URL") or queue.url
 
 
+def fault_of(url: str) -> str | None:
+    """What is wrong with the address of a broker; never says the address, which holds a password."""
+    if not re.match(r"(rediss?|amqps?)://[^\s]+$", url):
+        return "must begin with redis://, rediss://, amqp:// or amqps://, and hold no spaces"
+    try:
+        parts = urlsplit(url)
+        fine = parts.port != 0 and not parts.fragment and "@" not in parts.path + parts.query
+    except ValueError:
+        fine = False
+    if not fine:
+        return "cannot be read: write a # in the password as %23, / as %2F, ? as %3F, [ as %5B; the port is a number"
+    if parts.scheme.startswith("redis") and not re.fullmatch(r"/?\d*/?", parts.path):
+        return "names a database of Redis that is no number, such as redis://host:6379/0"
+    return None
+
+
+def _check_broker(queue: Queue) -> Iterator[Problem]:
+    url = broker_url(queue)
+    if url is not None and (fault := fault_of(url)) is not None:
+        yield ("queue", "url"), f"{'$HOTMATTE_QUEUE_URL ' if url != queue.url else ''}{fault}"
+    if queue.key_file and not queue.cert_file:
+        yield ("queue", "key_file"), "is the key of no certificate: set cert_file"
+    for key in ("ca_file", "cert_file"):
+        if getattr(queue, key) and url is not None and not url.startswith(("rediss:", "amqps:")):
+            yield ("queue", key), "has no effect: the broker's address begins with neither rediss:// nor amqps://"
+
+
 def without_shares(raw: Any) -> tuple[Any, list[Problem]]:
     """`raw` with `share://NAME/...` in the hot folders replaced by the paths of this host."""
     if not isinstance(raw, dict) or not isinstance(raw.get("folders"), dict):
@@ -98,6 +138,7 @@ def check_fleet(settings: Shared | None, base: Path) -> Iterator[Problem]:
     """What keeps nodes from working for the hot folders that ask for them."""
     if settings is None:
         return
+    yield from _check_broker(settings.queue)
     roots = {name: places.absolute(base, path) for name, path in settings.shares.items()}
     for name, folder in settings.folders.items():
         if folder.where != "fleet":

@@ -22,6 +22,7 @@ from watcher.fleet.brokers import Line
 from watcher.fleet.messages import card_digest
 from watcher.fleet.node import Bench, Node
 from watcher.fleet.shares import Shares
+from watcher.fleet.tls import Tls
 from watcher.fleet_settings import broker_url
 from watcher.health import Systemd
 from watcher.log import event
@@ -40,7 +41,7 @@ def run(name: str | None, settings: Settings, *, pull: Pull) -> int:
     url = broker_url(settings.queue)
     if url is None:
         raise ConfigError(["a node needs a broker: set queue.url"])
-    line = Line(url, lost_after=settings.queue.lost_after_s)
+    line = Line(url, lost_after=settings.queue.lost_after_s, tls=Tls.of(settings.queue))
     wanted = _for_fleet(settings)
     engines, systemd = Engines(), Systemd()
     runners: list[Runner] = []

@@ -14,7 +14,7 @@ from watcher.commands.findings import Finding, answered, fail, ok, warn
 from watcher.config import Settings
 from watcher.errors import ConfigError, HostError
 from watcher.exits import CONFIG
-from watcher.fleet_settings import broker_url
+from watcher.fleet_settings import Queue, broker_url
 
 PORTS = {"redis": 6379, "rediss": 6379, "amqp": 5672, "amqps": 5671}
 
@@ -24,7 +24,7 @@ def fleet(settings: Settings, *, timeout: float) -> list[Finding]:
     url = broker_url(settings.queue)
     if url is None and not settings.shares:
         return []
-    findings = [] if url is None else _asked("broker", partial(broker, url, timeout=timeout / 2), timeout)
+    findings = [] if url is None else _asked("broker", partial(broker, url, settings.queue, timeout=timeout / 2), timeout)
     for name, mount in settings.shares.items():
         look = partial(share, name, mount, settings)
         findings += answered(f"share {name}", look, timeout=timeout)
@@ -39,9 +39,10 @@ def _asked(subject: str, look: Callable[[], list[Finding]], timeout: float) -> l
 # --- The broker ----------------------------------------------------------------------------
 
 
-def broker(url: str, *, timeout: float) -> list[Finding]:
-    """Is somebody there, and does it let us in? Writes nothing."""
+def broker(url: str, queue: Queue | None = None, *, timeout: float) -> list[Finding]:
+    """Is somebody there, and does it let us in? Writes nothing. Of `queue` only the files for TLS are used."""
     from watcher.fleet.brokers import BrokerLost, Line, shown
+    from watcher.fleet.tls import Tls
 
     parts, address = urlsplit(url), shown(url)
     host, port = parts.hostname or "localhost", parts.port or PORTS[parts.scheme]
@@ -50,12 +51,14 @@ def broker(url: str, *, timeout: float) -> list[Finding]:
     except (OSError, UnicodeError) as error:  # the latter: not a name at all
         return [fail("broker", f"{address}: {_reason(error)}", _remedy(error, parts.scheme, host, port))]
     try:
-        line = Line(url, lost_after=15.0)
+        line = Line(url, lost_after=15.0, tls=Tls.of(queue or Queue()))
     except ConfigError as error:
         return [fail("broker", str(error), error.remedy, status=CONFIG)]
     try:
         said, risk = line.greet()
     except BrokerLost as error:
+        if error.remedy != BrokerLost.remedy:  # it is known what is wrong
+            return [fail("broker", str(error), error.remedy)]
         remedy = (
             "Something listens there. Look at user and password in queue.url (or $HOTMATTE_QUEUE_URL), at the scheme "
             f"({parts.scheme}), and at the log of the broker."

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from watcher.errors import ConfigError, HostError
+from watcher.fleet.tls import SECURE, Tls, explained
 
 ACTOR = "hotmatte"
 # Redis is asked so often: a node whose hands were full waits so long, at most, for the next photo.
@@ -51,14 +52,15 @@ def shown(url: str) -> str:
 class Line:
     """Thread-safe. What others took and never acknowledged comes back `lost_after` seconds after they died."""
 
-    def __init__(self, url: str, *, lost_after: float) -> None:
+    def __init__(self, url: str, *, lost_after: float, tls: Tls | None = None) -> None:
+        """Connects to nobody yet. Raises ConfigError, for what is wrong with `url` and the files of `tls` too."""
+        secure = (tls or Tls()) if url.startswith(SECURE) else None
+        make = _redis if url.startswith("redis") else _rabbit
         try:
             import dramatiq
 
             dramatiq.set_encoder(_encoder())
-            self._broker: Any = (
-                _redis(url, lost_after) if url.startswith("redis") else _rabbit(url, lost_after)
-            )
+            self._broker: Any = make(url, lost_after, secure)
         except ImportError as error:
             raise ConfigError(
                 [f"`where: fleet` and `hotmatte node` need packages that are not installed: {error.name}"],
@@ -198,13 +200,29 @@ def _encoder() -> Any:
     return Encoder()
 
 
-def _redis(url: str, lost_after: float) -> Any:
+@contextmanager
+def _understood() -> Iterator[None]:
+    """What the libraries say of options that they do not know, as ConfigError."""
+    try:
+        yield
+    except (ValueError, TypeError, AttributeError, SyntaxError, *_lost()) as error:
+        raise ConfigError([f"queue.url: what follows the ? is not understood: {error}"]) from error
+
+
+def _redis(url: str, lost_after: float, tls: Tls | None) -> Any:
     from dramatiq.brokers import redis as theirs
     from redis import ConnectionPool, Redis
 
-    pool = ConnectionPool.from_url(
-        url, socket_timeout=CONNECT_S, socket_connect_timeout=CONNECT_S, health_check_interval=10
-    )
+    more: dict[str, Any] = {}
+    if tls is not None:
+        tls.context()
+        files = {"ssl_ca_certs": tls.ca, "ssl_certfile": tls.cert, "ssl_keyfile": tls.key}
+        more = {key: str(path) for key, path in files.items() if path is not None}
+    with _understood():
+        pool = ConnectionPool.from_url(
+            url, socket_timeout=CONNECT_S, socket_connect_timeout=CONNECT_S, health_check_interval=10, **more
+        )
+        pool.make_connection()
     make: Any = theirs.RedisBroker
     return make(
         client=Redis(connection_pool=pool),
@@ -216,7 +234,8 @@ def _redis(url: str, lost_after: float) -> Any:
     )
 
 
-def _rabbit(url: str, lost_after: float) -> Any:
+def _rabbit(url: str, lost_after: float, tls: Tls | None) -> Any:
+    import pika
     from dramatiq.brokers.rabbitmq import RabbitmqBroker
 
     # RabbitMQ closes a connection after two missed heartbeats.
@@ -225,9 +244,15 @@ def _rabbit(url: str, lost_after: float) -> Any:
     base, _, given = url.partition("?")
     if re.fullmatch(r"amqps?://[^/]+/?", base):
         base = base.rstrip("/") + "/%2F"
-    return RabbitmqBroker(
-        url=f"{base}?{'&'.join(filter(None, [options, given]))}", confirm_delivery=True, middleware=[]
-    )
+    # Who gives the same option has the last word: pika would refuse it twice.
+    named = {word.partition("=")[0] for word in given.split("&")}
+    own = [word for word in options.split("&") if word.partition("=")[0] not in named]
+    whole = f"{base}?{'&'.join([*own, *filter(None, [given])])}"
+    with _understood():
+        broker = RabbitmqBroker(url=whole, confirm_delivery=True, middleware=[])
+    if tls is not None and "ssl_options" not in named:
+        broker.parameters.ssl_options = pika.SSLOptions(tls.context(), urlsplit(url).hostname)
+    return broker
 
 
 @contextmanager
@@ -241,6 +266,8 @@ def _translated(address: str) -> Iterator[None]:
                 f"the broker {address} takes no messages: an alarm of its own holds them up",
                 remedy="`rabbitmqctl status` names it: memory or disk. Work goes on by itself.",
             ) from error
+        if (words := explained(str(error))) is not None:
+            raise BrokerLost(f"the broker {address}: {words[0]}", remedy=words[1]) from error
         raise BrokerLost(f"the broker {address} does not answer: {error or type(error).__name__}") from error
     except (AssertionError, AttributeError, StopIteration) as error:
         # What pika raises where a connection ends in the middle of a call.

@@ -28,6 +28,7 @@ from watcher.fleet.messages import JobMessage, Reply, card_digest, jobs_queue, p
 from watcher.fleet.roster import NODES, Roster
 from watcher.fleet.sending import Ledger, Pending
 from watcher.fleet.shares import Shares, watcher_id
+from watcher.fleet.tls import Tls
 from watcher.fleet_settings import STATE, Queue, broker_url
 from watcher.log import event
 from watcher.pipeline.collect import collect
@@ -73,7 +74,7 @@ class RemoteRunner:
     def __init__(self, fleet: Fleet, card: Card, recipes: Mapping[str, Recipe]) -> None:
         self._fleet, self._recipes = fleet, recipes
         self._model, self._card = card.name, card_digest(card)
-        self._line = Line(fleet.url, lost_after=fleet.settings.lost_after_s)
+        self._line = Line(fleet.url, lost_after=fleet.settings.lost_after_s, tls=Tls.of(fleet.settings))
         # Lanes have a queue each for their replies: else one would take what is another's.
         self._replies = f"{replies_queue(fleet.watcher)}.{self._card[:16]}"
         self._roster = Roster(
