@@ -365,34 +365,30 @@ def excluded(folder: Folder) -> tuple[Path, ...]:
 def _absolute(settings: Settings, base: Path) -> Settings:
     """Every path absolute, so that nothing depends on the working directory later."""
 
-    def place(path: Path | None) -> Path | None:
-        return None if path is None else places.absolute(base, path)
+    def placed(part: Part, *keys: str) -> Part:
+        named = {key: getattr(part, key) for key in keys}
+        return part.model_copy(
+            update={key: None if path is None else places.absolute(base, path) for key, path in named.items()}
+        )
 
     folders = {
-        name: folder.model_copy(
-            update={key: place(getattr(folder, key)) for key in ("path", "output", "archive", "quarantine")}
-        )
+        name: placed(folder, "path", "output", "archive", "quarantine")
         for name, folder in settings.folders.items()
     }
-    models, queue = settings.models, settings.queue
     profiles = {
         name: profile.model_copy(
-            update={
-                "outputs": tuple(
-                    output.model_copy(update={"picture": place(output.picture)}) for output in profile.outputs
-                )
-            }
+            update={"outputs": tuple(placed(output, "picture") for output in profile.outputs)}
         )
         for name, profile in settings.profiles.items()
     }
-    return settings.model_copy(
+    whole = settings.model_copy(
         update={
             "folders": folders,
             "profiles": profiles,
             "shares": {name: places.absolute(base, path) for name, path in settings.shares.items()},
-            "models": models.model_copy(update={key: place(getattr(models, key)) for key in ("cards", "cache")}),
-            "queue": queue.model_copy(update={key: place(getattr(queue, key)) for key in FILES}),
-            "notify": settings.notify.model_copy(update={"secret_file": place(settings.notify.secret_file)}),
-            "state_dir": place(settings.state_dir),
+            "models": placed(settings.models, "cards", "cache"),
+            "queue": placed(settings.queue, *FILES),
+            "notify": placed(settings.notify, "secret_file"),
         }
     )
+    return placed(whole, "state_dir")

@@ -102,7 +102,10 @@ def _check_broker(queue: Queue) -> Iterator[Problem]:
         yield ("queue", "key_file"), "is the key of no certificate: set cert_file"
     for key in ("ca_file", "cert_file"):
         if getattr(queue, key) and url is not None and not url.startswith(("rediss:", "amqps:")):
-            yield ("queue", key), "has no effect: the broker's address begins with neither rediss:// nor amqps://"
+            yield (
+                ("queue", key),
+                "has no effect: the broker's address begins with neither rediss:// nor amqps://",
+            )
 
 
 def without_shares(raw: Any) -> tuple[Any, list[Problem]]:

@@ -104,11 +104,14 @@ class Redis(Broker):
         return f"redis://{address}:{self.port}/0"
 
     def launch(self) -> None:
-        words = ["redis-server", "--port", str(self.port), "--bind", *self.address.split(), "--save", ""]
+        words = ["redis-server", *self.ports(), "--bind", *self.address.split(), "--save", ""]
         words += ["--appendonly", "no", "--daemonize", "yes", "--pidfile", str(self.pid_file)]
         words += ["--protected-mode", "no"]  # whoever reaches it is one of our tests
         words += ["--logfile", str(self.root / "log"), "--dir", str(self.root)]
         subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+
+    def ports(self) -> list[str]:
+        return ["--port", str(self.port)]
 
     def answers(self) -> bool:
         try:

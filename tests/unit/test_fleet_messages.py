@@ -42,6 +42,7 @@ from watcher.fleet.messages import (
     reply_in,
 )
 from watcher.fleet.shares import Shares
+from watcher.fleet_settings import fault_of
 
 CARDS = Path(__file__).parents[1] / "cards"
 JOB = JobMessage(
@@ -251,3 +252,41 @@ def test_a_broker_that_is_away_is_a_host_error_with_its_address(url: str) -> Non
             line.send("hotmatte.test", "{}")
     finally:
         line.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("redis://:sec#ret@desk:6379/0", "%23"),
+        ("redis://:se/cret@desk:6379/0", "%2F"),
+        ("amqp://me:1?23@desk", "%3F"),
+        ("amqp://me:1#23@desk", "%23"),
+        ("amqp://me:[x@desk", "%5B"),
+        ("redis://desk:70000/0", "the port is a number"),
+        ("redis://desk/studio", "no number"),
+        ("http://desk", "must begin with redis://"),
+    ],
+)
+def test_an_address_that_cannot_be_read_says_why_and_never_the_password(url: str, words: str) -> None:
+    found = fault_of(url)
+    assert found is not None and words in found
+    assert "sec" not in found and "cret" not in found
+
+
+@pytest.mark.parametrize("url", ["redis://desk", "rediss://:a%23b@desk:1/3?x=y", "amqps://me:p@desk/studio"])
+def test_an_address_that_can_be_read_is_fine(url: str) -> None:
+    assert fault_of(url) is None
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://desk/0?foo=bar", "amqp://desk/?foo=bar", "amqp://desk/?heartbeat=x"]
+)
+def test_options_that_nobody_knows_are_a_matter_of_the_configuration(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"queue\.url: what follows the \? is not understood"):
+        Line(url, lost_after=15)
+
+
+def test_an_option_in_the_address_of_rabbitmq_wins_over_ours() -> None:
+    line = Line("amqp://desk/?heartbeat=77", lost_after=15)
+    assert line._broker.parameters.heartbeat == 77
+    line.close()

@@ -24,7 +24,11 @@ def fleet(settings: Settings, *, timeout: float) -> list[Finding]:
     url = broker_url(settings.queue)
     if url is None and not settings.shares:
         return []
-    findings = [] if url is None else _asked("broker", partial(broker, url, settings.queue, timeout=timeout / 2), timeout)
+    findings = (
+        []
+        if url is None
+        else _asked("broker", partial(broker, url, settings.queue, timeout=timeout / 2), timeout)
+    )
     for name, mount in settings.shares.items():
         look = partial(share, name, mount, settings)
         findings += answered(f"share {name}", look, timeout=timeout)

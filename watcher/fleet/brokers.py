@@ -203,9 +203,10 @@ def _encoder() -> Any:
 @contextmanager
 def _understood() -> Iterator[None]:
     """What the libraries say of options that they do not know, as ConfigError."""
+    odd: tuple[type[BaseException], ...] = (ValueError, TypeError, AttributeError, SyntaxError)
     try:
         yield
-    except (ValueError, TypeError, AttributeError, SyntaxError, *_lost()) as error:
+    except odd + _lost() as error:
         raise ConfigError([f"queue.url: what follows the ? is not understood: {error}"]) from error
 
 
@@ -249,7 +250,7 @@ def _rabbit(url: str, lost_after: float, tls: Tls | None) -> Any:
     own = [word for word in options.split("&") if word.partition("=")[0] not in named]
     whole = f"{base}?{'&'.join([*own, *filter(None, [given])])}"
     with _understood():
-        broker = RabbitmqBroker(url=whole, confirm_delivery=True, middleware=[])
+        broker: Any = RabbitmqBroker(url=whole, confirm_delivery=True, middleware=[])
     if tls is not None and "ssl_options" not in named:
         broker.parameters.ssl_options = pika.SSLOptions(tls.context(), urlsplit(url).hostname)
     return broker

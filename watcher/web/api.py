@@ -232,17 +232,18 @@ async def events(request: Request, _: Looker) -> StreamingResponse:
     """Server-sent events: `change` whenever anything did, `job` for each job that ended."""
     site = site_of(request)
     return StreamingResponse(
-        _events(site),
+        _events(site, request),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
 
-async def _events(site: Site) -> AsyncIterator[bytes]:
+async def _events(site: Site, request: Request) -> AsyncIterator[bytes]:
     yield b"retry: 2000\nevent: change\ndata: {}\n\n"
     news = site.progress.news()
     try:
         async for item in news:
+            site.access.caller(request)  # a key that is revoked hears no more
             if item is None:
                 yield b": still here\n\n"
                 continue
@@ -250,7 +251,7 @@ async def _events(site: Site) -> AsyncIterator[bytes]:
                 view = job_view(record).model_dump(mode="json", exclude_none=True)
                 yield f"event: job\ndata: {json.dumps(view)}\n\n".encode()
             yield b"event: change\ndata: {}\n\n"
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, Refused):
         return
     finally:
         await news.aclose()  # type: ignore[attr-defined]

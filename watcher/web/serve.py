@@ -10,6 +10,8 @@ import stat
 from pathlib import Path
 
 import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from watcher.config import Settings
 from watcher.errors import ConfigError, HostError
@@ -42,15 +44,19 @@ def serve(settings: Settings, accepts: Accepts) -> int:
         )
     # What is wrong with them is said before anybody is let in.
     receivers_of(settings.notify)
+    app = create_app(settings, accepts)
+    # A proxy on this machine is believed about its visitors, whichever way it comes.
+    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=["127.0.0.1", "::1"])
+    if web.socket_path:
+        app.add_middleware(ByTheSocket)
     listening = _listen(web)
     server = _Server(
         uvicorn.Config(
-            create_app(settings, accepts),
+            app,
             log_config=None,
             access_log=False,
             server_header=False,
-            # Behind a proxy on this machine its word about the visitor is believed.
-            forwarded_allow_ips="127.0.0.1,::1",
+            proxy_headers=False,
             timeout_graceful_shutdown=GRACE_S,
             # Longer than clients keep a connection: one that is closed as it is used again is an error to them.
             timeout_keep_alive=KEEP_S,
@@ -75,6 +81,18 @@ def serve(settings: Settings, accepts: Accepts) -> int:
             Path(web.socket_path).unlink(missing_ok=True)
     # Not 0, so that systemd starts it again.
     return IO if server.replaced else OK
+
+
+class ByTheSocket:
+    """A Unix socket tells no address: whoever comes by it is on this machine."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["client"] = ("127.0.0.1", 0)
+        await self._app(scope, receive, send)
 
 
 class _Server(uvicorn.Server):

@@ -37,12 +37,32 @@ async function refresh() {
   }
 }
 
+// What is shown may be old: that is said, or a page without a service would look like a quiet day.
+let fresh = new Date();
+
+function stale(words, link) {
+  const note = one("#stale");
+  note.hidden = !words;
+  if (!words) fresh = new Date();
+  if (note.dataset.words === words) return;
+  note.dataset.words = words;
+  note.textContent = words && `${words} What is shown is from ${fresh.toLocaleTimeString()}. `;
+  if (!link) return;
+  const anchor = document.createElement("a");
+  anchor.href = link;
+  anchor.textContent = "Log in";
+  note.append(anchor);
+}
+
 async function refreshPart(place) {
   const name = place.dataset.part;
   try {
     const answer = await fetch(`/part/${name}`, { headers: { "X-Page": location.pathname } });
-    if (!answer.ok) return;
+    if (answer.status === 403) return stale("You are not logged in any more.", "/login");
+    if (answer.status === 429) return;
+    if (!answer.ok) return stale(`The service answers ${answer.status}.`);
     const html = await answer.text();
+    stale("");
     // Nobody's open list or pressed button is taken away.
     const focus = document.activeElement;
     if (shown.get(name) === html || (focus && focus.tagName === "SELECT" && place.contains(focus))) return;
@@ -50,15 +70,23 @@ async function refreshPart(place) {
     const id = focus && place.contains(focus) ? focus.id : "";
     place.innerHTML = html;
     if (id) document.getElementById(id)?.focus({ preventScroll: true });
-  } catch { /* gone for the moment: the next event asks again */ }
+  } catch { stale("The service cannot be reached."); }  // the next event asks again
 }
 
 function follow() {
   if (!one("[data-part]")) return;
-  let due = 0;
+  let due = 0, stream;
   const soon = () => { if (!due) due = setTimeout(() => { due = 0; refresh(); }, 250); };
-  const stream = new EventSource("/v1/events");
-  stream.addEventListener("change", soon);
+  const listen = () => {
+    stream = new EventSource("/v1/events");
+    stream.addEventListener("change", soon);
+    stream.addEventListener("error", () => {
+      soon();
+      // A browser gives up where a proxy answers instead of the service, or nobody is logged in.
+      if (stream.readyState === EventSource.CLOSED) setTimeout(listen, 5000);
+    });
+  };
+  listen();
   // Ages grow although nothing happens; and a proxy may swallow the stream.
   setInterval(() => { if (!document.hidden) soon(); }, 30000);
   addEventListener("visibilitychange", () => { if (!document.hidden) soon(); });
