@@ -365,7 +365,7 @@ def excluded(folder: Folder) -> tuple[Path, ...]:
 def _absolute(settings: Settings, base: Path) -> Settings:
     """Every path absolute, so that nothing depends on the working directory later."""
 
-    def placed(part: Part, *keys: str) -> Part:
+    def placed(part: Any, *keys: str) -> Any:
         named = {key: getattr(part, key) for key in keys}
         return part.model_copy(
             update={key: None if path is None else places.absolute(base, path) for key, path in named.items()}
@@ -381,7 +381,7 @@ def _absolute(settings: Settings, base: Path) -> Settings:
         )
         for name, profile in settings.profiles.items()
     }
-    whole = settings.model_copy(
+    return settings.model_copy(
         update={
             "folders": folders,
             "profiles": profiles,
@@ -389,6 +389,6 @@ def _absolute(settings: Settings, base: Path) -> Settings:
             "models": placed(settings.models, "cards", "cache"),
             "queue": placed(settings.queue, *FILES),
             "notify": placed(settings.notify, "secret_file"),
+            "state_dir": places.absolute(base, settings.state_dir),
         }
     )
-    return placed(whole, "state_dir")
