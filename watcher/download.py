@@ -7,14 +7,17 @@ gains nothing. Each redirect is checked the same way. Bytes and time are bounded
 
 from __future__ import annotations
 
+import email.utils
 import http.client
 import io
 import ipaddress
 import socket
 import ssl
 import string
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -25,7 +28,16 @@ from watcher.domain import printable
 from watcher.errors import InputNotReady, InputRejected
 from watcher.kept_urls import Kept, KeptUrls
 
+
+class ServerBusy(InputNotReady):
+    """Its server is there, and says that it cannot answer now; `after`: seconds until it may, if it says so."""
+
+    remedy = "Try again later."
+    after: float | None = None
+
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+BUSY = frozenset({429, 500, 502, 503, 504})
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 CHUNK = 1 << 16
 # A share of the whole time for one connection attempt, so that a dead address leaves room for the next.
@@ -48,6 +60,33 @@ class Download:
     content: bytes
     name: str
     url: str
+
+
+class Waiting:
+    """Whoever waits for a download. May leave from another thread: then the connection ends at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connected: socket.socket | None = None
+        self.left = False
+
+    def leave(self) -> None:
+        with self._lock:
+            self.left = True
+            self._cut()
+
+    def goes_by(self, connected: socket.socket | None) -> None:
+        """From now on it is this connection that is waited for; None: it is about to be closed."""
+        with self._lock:
+            self._connected = connected
+            if self.left:
+                self._cut()
+
+    def _cut(self) -> None:
+        if self._connected is not None:
+            with suppress(OSError):
+                # Not TLS's own, which would take its state away from whoever reads.
+                socket.socket.shutdown(self._connected, socket.SHUT_RDWR)
 
 
 def is_public(address: Address) -> bool:
@@ -75,13 +114,14 @@ def download(
     limits: UrlLimits | None = None,
     allowed: Callable[[Address], bool] = is_public,
     kept: KeptUrls | None = None,
+    waiting: Waiting | None = None,
 ) -> Download:
     """The content behind `url`. Where `kept` has it, the server is only asked whether it changed.
 
     Raises InputRejected for what will never work (refused address, too large, 404) and
     InputNotReady for what may (no network, 503, time-out).
     """
-    limits = limits or UrlLimits()
+    limits, waiting = limits or UrlLimits(), waiting or Waiting()
     deadline = time.monotonic() + limits.timeout_s
     for _ in range(limits.max_redirects + 1):
         parts = _parse(url)
@@ -89,7 +129,7 @@ def download(
         if known is not None and len(known.content) > limits.max_mb * 1e6:
             known = None
         try:
-            content, onwards, headers = _get(parts, limits, allowed, deadline, known)
+            content, onwards, headers = _get(parts, limits, allowed, deadline, known, waiting)
         except (OSError, http.client.HTTPException) as error:
             raise InputNotReady(
                 printable(f"{url} cannot be fetched: {error or type(error).__name__}"),
@@ -133,10 +173,13 @@ def _get(
     allowed: Callable[[Address], bool],
     deadline: float,
     known: Kept | None,
+    waiting: Waiting,
 ) -> tuple[bytes, str | None, dict[str, str | None]]:
     """The body, or where to look instead; the headers of a body that is new."""
     connection = _connect(parts, allowed, deadline)
     try:
+        timed: Any = connection.sock
+        waiting.goes_by(timed.connected)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request(
             "GET",
@@ -154,12 +197,15 @@ def _get(
             return known.content, None, {}
         if response.status != 200:
             words = printable(f"the server answers {response.status} {response.reason}".rstrip())
-            if response.status in (429, 500, 502, 503, 504):
-                raise InputNotReady(words, remedy="Try again later.")
+            if response.status in BUSY:
+                busy = ServerBusy(words)
+                busy.after = _seconds(response.getheader("Retry-After", ""))
+                raise busy
             raise InputRejected(words, remedy="Check the URL.")
         headers = {name.lower(): value for name, value in response.getheaders()}
         return _body(response, limits), None, dict(headers)
     finally:
+        waiting.goes_by(None)
         connection.close()
 
 
@@ -193,7 +239,7 @@ class _Timed:
     """What http.client needs of a connection. Each read, of headers too, gets what is left of the whole."""
 
     def __init__(self, connected: socket.socket, deadline: float) -> None:
-        self._socket = connected
+        self.connected = self._socket = connected
         self._deadline = deadline
 
     def sendall(self, content: bytes) -> None:
@@ -258,6 +304,16 @@ def _body(response: http.client.HTTPResponse, limits: UrlLimits) -> bytes:
     if response.length:
         raise http.client.IncompleteRead(bytes(content), response.length)
     return bytes(content)
+
+
+def _seconds(after: str) -> float | None:
+    """Of a Retry-After: seconds, or a date. None for neither."""
+    if after.isdecimal() and len(after) < 10:
+        return float(after)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(after).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None
 
 
 def _left(deadline: float) -> float:

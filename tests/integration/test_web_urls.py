@@ -6,12 +6,14 @@ loopback, and names resolve as the test wants, differently each time if need be.
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote, unquote
 
 import httpx
 import pytest
@@ -54,10 +56,27 @@ class Photos(http.server.BaseHTTPRequestHandler):
         self.server.asked.append((self.path, self.headers["Host"], self.headers["If-None-Match"]))
         if self.path.startswith("/to/"):
             self.answer(302, b"", Location=self.path.removeprefix("/to/"))
+        elif self.path == "/dripping":
+            self.drip()
+        elif self.path.startswith("/busy/"):
+            status, _, after = self.path.removeprefix("/busy/").partition("/")
+            self.answer(int(status), b"", **({"Retry-After": unquote(after)} if after else {}))
         elif self.headers["If-None-Match"] == self.server.etag:
             self.answer(304, b"")
         else:
             self.answer(200, PHOTO.read_bytes(), ETag=self.server.etag)
+
+    def drip(self) -> None:
+        """A byte now and then, until whoever asked has gone."""
+        self.send_response(200)
+        self.send_header("Content-Length", "1000000")
+        self.end_headers()
+        self.server.dripping.set()
+        with contextlib.suppress(OSError):
+            while not self.server.ending.wait(0.1):
+                self.wfile.write(b"x")
+            return
+        self.server.left.set()
 
     def answer(self, status: int, body: bytes, **headers: str) -> None:
         self.send_response(status)
@@ -77,9 +96,11 @@ def site() -> Iterator[Any]:
     server: Any = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Photos)
     server.daemon_threads = False
     server.asked, server.etag = [], '"1"'
+    server.dripping, server.left, server.ending = threading.Event(), threading.Event(), threading.Event()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server
+    server.ending.set()
     server.shutdown()
     thread.join()
     server.server_close()
@@ -169,3 +190,34 @@ def test_one_address_inside_among_public_ones_refuses_them_all(web: WebRig, site
     seen = len(site.asked)
     assert "127.0.0.1" in refused(web, f"http://both.example:{site.server_address[1]}/a.png")
     assert len(site.asked) == seen
+
+
+@pytest.mark.parametrize(
+    ("status", "after", "told"),
+    [
+        (429, "77", "77"),
+        (503, "Fri, 31 Dec 2100 23:59:59 GMT", "3600"),
+        (502, "", "5"),
+        (500, "soon", "5"),
+        (504, "0", "1"),
+    ],
+)
+def test_a_server_that_has_no_time_is_a_reason_to_come_again_and_it_says_when(
+    web: WebRig, site: Any, status: int, after: str, told: str
+) -> None:
+    answer = ask(web, f"http://photos.example:{site.server_address[1]}/busy/{status}/{quote(after)}")
+    error = answer.json()["errors"][0]
+    assert (answer.status_code, error["code"]) == (503, "url_unavailable")
+    assert f"the server answers {status}" in error["detail"]
+    assert answer.headers["Retry-After"] == told
+
+
+def test_a_download_ends_when_whoever_asked_for_it_leaves(web: WebRig, site: Any) -> None:
+    """Well before the minute that a download may take: its place is somebody else's."""
+    form = f"image_url=http://photos.example:{site.server_address[1]}/dripping"
+    host, port = web.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as asking:
+        head = f"POST /v1.0/removebg HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(form)}\r\n"
+        asking.sendall(f"{head}Content-Type: application/x-www-form-urlencoded\r\n\r\n{form}".encode())
+        assert site.dripping.wait(30)
+    assert site.left.wait(30)

@@ -6,9 +6,11 @@ An upload here is a job like any other: durable, in a hot folder, and collected 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import io
+import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from watcher.domain import JobState
-from watcher.download import UrlLimits, download
+from watcher.download import ServerBusy, UrlLimits, Waiting, download
 from watcher.errors import InputNotReady, InputRejected
 from watcher.journal import Record
 from watcher.web.access import Caller, Reader, Uploader
@@ -43,6 +45,10 @@ router = APIRouter(tags=["compatible"])
 SOURCES = ("image_file", "image_file_b64", "image_url")
 # Whole pictures are held while one is composed.
 _composing = anyio.CapacityLimiter(2)
+# Seconds until a URL is worth another try, where its server does not say; and at most, whatever it says.
+LATER_S, LATEST_S = 5, 3600
+# How often somebody who waits for a URL is looked for, in seconds.
+LOOK_S = 0.5
 NOTHING_FOUND = "nothing_found"
 
 
@@ -83,8 +89,9 @@ async def removebg(
         async with _order(request) as order:
             want = wanted(order.fields)
             source = order.source()
-            behind = await _background(site, order)
-            photo = await _photo(site, order, source)
+            async with _until_they_leave(request) as waiting:
+                behind = await _background(site, order, waiting)
+                photo = await _photo(site, order, source, waiting)
             record = await _kept(site, photo, caller, idempotency_key)
     record, result = await _matted(site, record)
     composed = await _composed(result, want, behind)
@@ -143,6 +150,23 @@ async def _order(request: Request) -> AsyncIterator[_Order]:
         yield _Order(fields, files)
 
 
+@asynccontextmanager
+async def _until_they_leave(request: Request) -> AsyncIterator[Waiting]:
+    """A slow server shall not hold a place among the uploads for somebody who has left. The body must have been read."""
+    waiting = Waiting()
+
+    async def watch() -> None:
+        while not await request.is_disconnected():
+            await asyncio.sleep(LOOK_S)
+        waiting.leave()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield waiting
+    finally:
+        watching.cancel()
+
+
 async def _json_fields(request: Request) -> dict[str, str]:
     try:
         values = await request.json()
@@ -159,13 +183,13 @@ async def _json_fields(request: Request) -> dict[str, str]:
     return fields
 
 
-async def _photo(site: Site, order: _Order, source: str) -> IO[bytes]:
+async def _photo(site: Site, order: _Order, source: str, waiting: Waiting) -> IO[bytes]:
     if source in order.files:
         return order.files[source]
     value = order.fields[source]
     match source:
         case "image_url":
-            return io.BytesIO(await run_in_threadpool(_fetched, site, value, "invalid_image_url"))
+            return io.BytesIO(await run_in_threadpool(_fetched, site, value, "invalid_image_url", waiting))
         case "image_file_b64":
             return io.BytesIO(_decoded(value, site.settings.web.max_upload_mb))
         case _:
@@ -184,7 +208,7 @@ def _decoded(text: str, max_mb: float) -> bytes:
     return content
 
 
-def _fetched(site: Site, url: str, code: str) -> bytes:
+def _fetched(site: Site, url: str, code: str, waiting: Waiting) -> bytes:
     if not site.settings.web.fetch_urls:
         raise Refused(
             400,
@@ -194,16 +218,23 @@ def _fetched(site: Site, url: str, code: str) -> bytes:
         )
     try:
         limits = UrlLimits(max_mb=site.settings.web.max_upload_mb)
-        return download(url, limits=limits, kept=site.urls).content
+        return download(url, limits=limits, kept=site.urls, waiting=waiting).content
+    except ServerBusy as error:
+        wait = LATER_S if error.after is None else error.after
+        after = str(math.ceil(min(LATEST_S, max(1, wait))))
+        words = "The server of the image URL has no time"
+        raise Refused(
+            503, "url_unavailable", words, detail=str(error), headers={"Retry-After": after}
+        ) from error
     except (InputRejected, InputNotReady) as error:
         raise Refused(400, code, "The image URL cannot be used", detail=str(error)) from error
 
 
-async def _background(site: Site, order: _Order) -> Image.Image | None:
+async def _background(site: Site, order: _Order, waiting: Waiting) -> Image.Image | None:
     if "bg_image_file" in order.files:
         content: IO[bytes] = order.files["bg_image_file"]
     elif url := order.fields.get("bg_image_url"):
-        content = io.BytesIO(await run_in_threadpool(_fetched, site, url, "invalid_bg_image_url"))
+        content = io.BytesIO(await run_in_threadpool(_fetched, site, url, "invalid_bg_image_url", waiting))
     else:
         return None
     return await run_in_threadpool(_picture, site, content)
