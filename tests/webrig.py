@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,6 +71,11 @@ class WebRig:
 
     def client(self, **headers: str) -> httpx.Client:
         return httpx.Client(base_url=self.url, headers=headers, timeout=60, trust_env=False)
+
+    def hang_up(self) -> None:
+        """SIGHUP: it reads its configuration again."""
+        assert self.child is not None
+        self.child.send_signal(signal.SIGHUP)
 
     def stop(self) -> int:
         assert self.child is not None

@@ -75,8 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     words = list(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in words if word in COMMANDS), None)
-    if chosen == "run":
-        # To read the configuration again before it was read must not end it: daemon.py hears of them when it can.
+    if chosen in ("run", "web"):
+        # To read the configuration again before it was read must not end it: daemon.py and serve.py hear of them when they can.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR1})
     module = _module(chosen) if chosen else None
     args = _parser(chosen, module).parse_args(words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -122,3 +123,35 @@ def test_a_journal_that_was_set_aside_ends_the_service_so_that_it_is_started_ane
     assert web.child.wait(20) == IO
     assert "rebuilt" in web.log()
     web.start()
+
+
+def test_a_reload_brings_new_folders_and_loses_no_visitor_and_a_wrong_configuration_changes_nothing(
+    web: WebRig,
+) -> None:
+    daemon = web.daemon
+    with web.client() as client:
+        daemon.settings["folders"]["late"] = {
+            **daemon.settings["folders"]["in"],
+            "path": "hot/late",
+            "output": "out/late",
+        }
+        daemon.configure()
+        assert daemon.hotmatte("reload").returncode == 0
+        assert client.post("/v1/jobs", content=jpeg(30), params={"folder": "late"}).status_code == 404
+        web.hang_up()
+        answers = set()
+        web.until(lambda: answers.add(client.get("/healthz").status_code) or "reloaded" in web.log())
+        assert answers == {200}
+        job = client.post("/v1/jobs", content=jpeg(30), params={"folder": "late", "wait": 30}).json()
+        assert (job["state"], job["folder"]) == ("done", "late")
+        for wrong, words in (
+            ({"folder": "nowhere"}, "nowhere"),
+            ({"listen": "127.0.0.1:1"}, "web.listen is read at start"),
+            ({"colour": "red"}, "colour"),
+        ):
+            daemon.settings["web"] = {"listen": "127.0.0.1:0", **wrong}
+            daemon.configure()
+            web.hang_up()
+            web.until(lambda: re.search(rf"ERROR .*not reloaded: .*{words}", web.log()))  # noqa: B023
+        assert client.post("/v1/jobs", content=jpeg(31), params={"folder": "late"}).status_code == 202
+    assert web.stop() == 0

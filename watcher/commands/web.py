@@ -4,7 +4,7 @@ hotmatte web                              on 127.0.0.1:8410, for this machine on
 hotmatte web --listen unix:/run/hotmatte/web.sock
 hotmatte web --listen 0.0.0.0:8410        for others: needs an API key (`hotmatte keys add`)
 
-A process of its own beside `hotmatte run`: either may stop or start without the other. Reads
+SIGHUP reads the configuration again, but for web.listen and state_dir. A process of its own beside `hotmatte run`: either may stop or start without the other. Reads
 the same configuration; see its `web` section, docs/page.md and docs/http-api.md.
 """
 
@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from watcher import log
 from watcher.commands.shared import known_folder
-from watcher.config import Settings
+from watcher.config import Settings, load
 from watcher.errors import ConfigError
 from watcher.exits import UNAVAILABLE
 from watcher.intake.names import Rules
@@ -43,12 +43,16 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         return UNAVAILABLE
     from watcher.web.serve import serve
 
-    if args.listen:
-        settings = settings.model_copy(update={"web": _elsewhere(settings.web, args.listen)})
-    if settings.web.folder is not None:
-        known_folder(settings, settings.web.folder)
+    def complete(settings: Settings) -> tuple[Settings, NameRules]:
+        if args.listen:
+            settings = settings.model_copy(update={"web": _elsewhere(settings.web, args.listen)})
+        if settings.web.folder is not None:
+            known_folder(settings, settings.web.folder)
+        return settings, NameRules(settings)
+
+    settings, accepts = complete(settings)
     log.set_up(settings.log.format, settings.log.level)
-    return serve(settings, NameRules(settings))
+    return serve(settings, accepts, lambda: complete(load(args.config)))
 
 
 def _elsewhere(web: Web, listen: str) -> Web:

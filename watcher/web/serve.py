@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
 import socket
 import stat
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
@@ -14,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from watcher.config import Settings
-from watcher.errors import ConfigError, HostError
+from watcher.errors import ConfigError, HostError, WatcherError
 from watcher.exits import IO, OK
 from watcher.health import Systemd
 from watcher.log import adopt, event
@@ -31,8 +34,42 @@ GRACE_S = 10
 KEEP_S = 75
 
 
-def serve(settings: Settings, accepts: Accepts) -> int:
-    """Raises ConfigError, or HostError where the address cannot be had."""
+# The settings as they are written now, and intake's word on names by them. Raises ConfigError.
+Renew = Callable[[], tuple[Settings, Accepts]]
+
+
+def serve(settings: Settings, accepts: Accepts, renew: Renew) -> int:
+    """Until told to stop; SIGHUP has it go on with what `renew` says.
+
+    Raises ConfigError, or HostError where the address cannot be had.
+    """
+    check(settings)
+    web = settings.web
+    listening = _listen(web)
+    for name in ("uvicorn", "asyncio"):
+        adopt(name, logging.WARNING)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    told = _Told()
+    try:
+        event(logging.INFO, "serving", path=_spoken(web, listening))
+        while True:
+            server = _server(settings, accepts, renew, told)
+            # A copy: it is closed at the end, while the kernel lets visitors wait for the next.
+            server.run(sockets=[listening.dup()])
+            if server.renewed is None or told.to_stop.is_set():
+                break
+            settings, accepts = server.renewed
+            event(logging.INFO, "reloaded", folders=len(settings.folders))
+    finally:
+        listening.close()
+        if web.socket_path:
+            Path(web.socket_path).unlink(missing_ok=True)
+    # Not 0, so that systemd starts it again.
+    return IO if server.replaced else OK
+
+
+def check(settings: Settings) -> None:
+    """What is wrong is said before anybody is let in. Raises ConfigError."""
     web = settings.web
     if web.needs_keys and not KeyRing(settings.state_dir).all():
         always = web.keys == "always"
@@ -42,14 +79,15 @@ def serve(settings: Settings, accepts: Accepts) -> int:
             [f"{why}, and there is no API key"],
             remedy=f"Make one with `hotmatte keys add NAME`, or {otherwise}.",
         )
-    # What is wrong with them is said before anybody is let in.
     receivers_of(settings.notify)
+
+
+def _server(settings: Settings, accepts: Accepts, renew: Renew, told: _Told) -> _Server:
     app = create_app(settings, accepts)
     # A proxy on this machine is believed about its visitors, whichever way it comes.
     app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=["127.0.0.1", "::1"])
-    if web.socket_path:
+    if settings.web.socket_path:
         app.add_middleware(ByTheSocket)
-    listening = _listen(web)
     server = _Server(
         uvicorn.Config(
             app,
@@ -65,22 +103,20 @@ def serve(settings: Settings, accepts: Accepts) -> int:
             backlog=ACCEPTS,
         )
     )
-    server.systemd = Systemd()
-    for name in ("uvicorn", "asyncio"):
-        adopt(name, logging.WARNING)
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    # uvicorn raises the signal that ended it once more, for whoever was there before: we leave with 0.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    try:
-        event(logging.INFO, "serving", path=_spoken(web, listening))
-        server.run(sockets=[listening])
-    finally:
-        listening.close()
-        if web.socket_path:
-            Path(web.socket_path).unlink(missing_ok=True)
-    # Not 0, so that systemd starts it again.
-    return IO if server.replaced else OK
+    server.systemd, server.settings, server.renew, server.told = Systemd(), settings, renew, told
+    return server
+
+
+class _Told:
+    """What signals said, also while one server ends and the next one is not there yet."""
+
+    def __init__(self) -> None:
+        self.to_stop, self.to_renew = threading.Event(), threading.Event()
+        # uvicorn raises the signal that ended it once more, for whoever was there before: we leave with 0.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.to_stop.set())
+        signal.signal(signal.SIGHUP, lambda *_: self.to_renew.set())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGUSR1})  # see cli.py
 
 
 class ByTheSocket:
@@ -99,8 +135,27 @@ class _Server(uvicorn.Server):
     """Tells systemd when it answers, and ends streams before it waits for them."""
 
     systemd: Systemd
+    settings: Settings
+    renew: Renew
+    told: _Told
 
     replaced = False
+    renewed: tuple[Settings, Accepts] | None = None
+
+    async def _look_again(self) -> None:
+        """A configuration that is wrong changes nothing."""
+        self.told.to_renew.clear()
+        try:
+            settings, accepts = await asyncio.to_thread(self.renew)
+            if settings.web.listen != self.settings.web.listen:
+                raise ConfigError(["web.listen is read at start"], remedy="Restart this service.")
+            if settings.state_dir != self.settings.state_dir:
+                raise ConfigError(["state_dir is read at start"], remedy="Restart this service.")
+            check(settings)
+        except WatcherError as error:
+            event(logging.ERROR, f"not reloaded: {error}", remedy=error.remedy)
+        else:
+            self.renewed = settings, accepts
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second. A restart is the simplest way to open everything anew."""
@@ -110,7 +165,10 @@ class _Server(uvicorn.Server):
                 logging.ERROR, "the journal was replaced by a rebuilt one", remedy="Start this service again."
             )
             self.replaced = True
-        return await super().on_tick(counter) or self.replaced
+        if self.told.to_renew.is_set():
+            await self._look_again()
+        ending = self.replaced or self.renewed is not None or self.told.to_stop.is_set()
+        return await super().on_tick(counter) or ending
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -119,7 +177,8 @@ class _Server(uvicorn.Server):
         self.systemd.ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.systemd.stopping()
+        if self.renewed is None:
+            self.systemd.stopping()
         site = getattr(getattr(self.config.app, "state", None), "site", None)
         if site is not None:
             site.progress.hush()
