@@ -315,6 +315,24 @@ def test_a_flagged_matte_waits_for_a_verdict_and_a_newer_one_for_another(journal
     assert desk.verdict(flagged) is None
 
 
+def test_whoever_begins_to_wait_while_the_service_ends_does_not_hold_it_up(
+    journal: Journal, tmp_path: Path
+) -> None:
+    assert journal.admit(Source("in", "a.jpg", Stamp(1, 1)))
+    number = Desk(journal).listed(limit=1)[0].job.id
+
+    async def waiting() -> JobState | None:
+        progress = Progress(tmp_path, lambda record: None)
+        progress.hush()
+        try:
+            found = await asyncio.wait_for(progress.ended(number, timeout=3600), 60)
+            return found.state if found else None
+        finally:
+            progress.close()
+
+    assert asyncio.run(waiting()) is JobState.QUEUED
+
+
 def test_the_lists_of_the_desk_use_their_indices(journal: Journal) -> None:
     desk = Desk(journal)
     asked: list[str] = []

@@ -103,7 +103,8 @@ class Progress:
         try:
             self._settle([job])
             self._soon.set()
-            return await asyncio.wait_for(future, timeout)
+            # Whoever comes while the service ends is told how things stand as well, instead of holding it up.
+            return await asyncio.wait_for(future, 0 if self._closed else timeout)
         except TimeoutError:
             found = self._desk.by_number([job])
             return found[0] if found else None
