@@ -6,6 +6,7 @@ import re
 import socket
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from daemonrig import DaemonRig, jpeg
 from webrig import WebRig
 
+from watcher.domain import Source, Stamp
 from watcher.exits import CONFIG, IO
 
 
@@ -171,6 +173,22 @@ def test_whoever_asks_too_often_waits(web: WebRig) -> None:
 
 
 # --- Keys ----------------------------------------------------------------------------------
+
+
+def test_lists_that_are_cut_say_of_how_many(web: WebRig) -> None:
+    with web.daemon.journal() as journal, web.client() as client:
+        for number in range(130):
+            journal.admit(Source("other", f"{number}.jpg", Stamp(1, 1)))
+        flagged = '{"flags": ["nothing_found"]}'
+        for number, job in enumerate(journal.claim(["other"], limit=130, now=time.time(), lease=60)):
+            if number < 101:
+                journal.quarantine(job, "{}")
+            else:
+                journal.finish(job, flagged)
+        assert "The latest 100 of 101." in client.get("/part/failures").text
+        assert "The latest 24." in client.get("/review").text
+        journal.mark_gone("other", ["0.jpg"])
+        assert "The latest" not in client.get("/failures").text
 
 
 def test_the_page_is_behind_a_login_and_a_revoked_key_ends_its_sessions(locked: WebRig) -> None:

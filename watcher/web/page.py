@@ -140,6 +140,7 @@ def _context(site: Site, parts: set[str]) -> dict[str, Any]:
     if "failures" in parts:
         failed = site.desk.latest(JobState.QUARANTINED, limit=100)
         context["failures"] = [job_view(record) for record in failed]
+        context["failed_in_all"] = sum(site.journal.in_quarantine().values())
     if "timings" in parts:
         context |= _timed(site)
     return context
