@@ -83,7 +83,7 @@ function follow() {
     stream.addEventListener("error", () => {
       soon();
       // A browser gives up where a proxy answers instead of the service, or nobody is logged in.
-      if (stream.readyState === EventSource.CLOSED) setTimeout(listen, 3000);
+      if (stream.readyState === EventSource.CLOSED) setTimeout(listen, 2000);
     });
   };
   listen();
