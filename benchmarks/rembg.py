@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import yaml
+
 from benchmarks import photos
 from benchmarks.service import write_config
 from benchmarks.setting import Setting
@@ -25,7 +27,7 @@ TITLE = "Beside rembg"
 REQUIREMENT, VERSION = "rembg[cpu,cli]", "2.0.86"
 MODEL = "u2netp"
 PLAIN, CLEAN = "plain cutout", "clean edges"
-LIKE, USUAL = "hotmatte", "hotmatte, contour redrawn"
+LIKE, USUAL, SAME = "hotmatte", "hotmatte, contour redrawn", "hotmatte, by ONNX Runtime"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def run(setting: Setting) -> list[Table]:
         photos.make(setting.photos, folder / "one", count=1)
         cards = same_weights(folder)
         race = _Race(folder, frozenset(cores), count)
-        tables.append(_table(race, (PLAIN, CLEAN), rounds, f"{len(cores)} core(s)", cards))
+        tables.append(_table(race, (PLAIN, CLEAN), rounds, f"{len(cores)} core(s)", cards, runtimes=True))
         few = setting.count(4, quick=2)
         for name, number in (("photos", few), ("one", 1)):
             shutil.rmtree(folder / name)
@@ -63,14 +65,16 @@ def run(setting: Setting) -> list[Table]:
     return tables
 
 
-def _table(race: _Race, kinds: Sequence[str], rounds: int, what: str, peer: str) -> Table:
+def _table(
+    race: _Race, kinds: Sequence[str], rounds: int, what: str, peer: str, *, runtimes: bool = False
+) -> Table:
     rows: list[tuple[Cell, ...]] = []
     samples = {}
     for kind in kinds:
-        spent = race.run(_contenders(race.folder, clean=kind == CLEAN), rounds)
+        spent = race.run(_contenders(race.folder, clean=kind == CLEAN, runtimes=runtimes), rounds)
         figures = {who: _figures(runs, race.count) for who, runs in spent.items()}
         rows += [(kind, who, *found) for who, found in figures.items()]
-        for who in (LIKE, USUAL):
+        for who in list(figures)[1:]:
             each = zip(figures["rembg"], figures[who], strict=True)
             # Photos a second are better when more, all else when less.
             ratios = [b / a if column == 5 else a / b for column, (a, b) in enumerate(each)]
@@ -99,8 +103,8 @@ def _notes(race: _Race, rounds: int, peer: str) -> tuple[str, ...]:
         "The last rows say how many times better hotmatte is.",
         (
             f"Both are held to {race.cores} core(s) by affinity, with as many inference threads: OMP_NUM_THREADS for"
-            " rembg, and hotmatte counts the cores it may use. Everything else is as each comes: ONNX Runtime's"
-            " waiting threads spin in rembg and sleep in hotmatte."
+            " rembg, and hotmatte counts the cores it may use. Everything else is as each comes: rembg computes by"
+            " ONNX Runtime, whose waiting threads spin, hotmatte by MNN, in the same single precision."
         ),
         (
             "`plain cutout`: `rembg p` against a profile with `decontaminate: false`. `clean edges`: `rembg p -dc`"
@@ -109,7 +113,7 @@ def _notes(race: _Race, rounds: int, peer: str) -> tuple[str, ...]:
         ),
         (
             f"`{LIKE}`: the alpha interpolated to full size, as rembg does it (`refine: bilinear`). `{USUAL}`: what"
-            " the profile `portrait` does besides."
+            f" the profile `portrait` does besides. `{SAME}`: as `{LIKE}`, but with `engine_cpu: null` in the card."
         ),
         (
             "Whole processes from start to end, children included; one photo before, unmeasured, so that both have"
@@ -175,16 +179,19 @@ class _Race:
 # --- The contenders ------------------------------------------------------------------------
 
 
-def _contenders(folder: Path, *, clean: bool) -> list[Contender]:
+def _contenders(folder: Path, *, clean: bool, runtimes: bool) -> list[Contender]:
     def rembg(inputs: Path, made: Path) -> list[str]:
         return [str(command_of()), "p", "-m", MODEL, *(["-dc"] if clean else []), str(inputs), str(made)]
 
-    def hotmatte(name: str, **profile: str) -> Contender:
+    def hotmatte(name: str, *, engine_cpu: str | None = "mnn", **profile: str) -> Contender:
         own = folder / f"{'clean' if clean else 'plain'}-{name}"
-        own.mkdir(exist_ok=True)
+        (own / "cards").mkdir(parents=True, exist_ok=True)
+        card = yaml.safe_load((card_folders(None)[0] / f"{MODEL}.yaml").read_text(encoding="utf-8"))
+        text = yaml.safe_dump(card | {"engine_cpu": engine_cpu})
+        (own / "cards" / f"{MODEL}.yaml").write_text(text, encoding="utf-8")
         outputs = [{"kind": "cutout", "suffix": ".png"}]
         settings = {"decontaminate": clean, "outputs": outputs, **profile}
-        config = write_config(own, model=MODEL, profile=settings)
+        config = write_config(own, model=MODEL, cards=own / "cards", profile=settings)
 
         def command(inputs: Path, made: Path) -> list[str]:
             words = ["matte", "--fresh", "--config", str(config), "--quiet", "-d", str(made), str(inputs)]
@@ -192,7 +199,10 @@ def _contenders(folder: Path, *, clean: bool) -> list[Contender]:
 
         return Contender(name, command)
 
-    return [Contender("rembg", rembg), hotmatte(LIKE, refine="bilinear"), hotmatte(USUAL)]
+    contenders = [Contender("rembg", rembg), hotmatte(LIKE, refine="bilinear"), hotmatte(USUAL)]
+    if runtimes:
+        contenders.append(hotmatte(SAME, engine_cpu=None, refine="bilinear"))
+    return contenders
 
 
 def same_weights(folder: Path) -> str:
@@ -206,7 +216,7 @@ def same_weights(folder: Path) -> str:
     python = command_of().with_name("python")
     ask = "from importlib.metadata import version; print(version('rembg'), version('onnxruntime'))"
     said = subprocess.run([python, "-c", ask], check=True, capture_output=True, text=True).stdout.split()
-    return f"rembg {said[0]} (ONNX Runtime {said[1]}, ours {version('onnxruntime')})"
+    return f"rembg {said[0]} (ONNX Runtime {said[1]}, ours {version('onnxruntime')}, MNN {version('MNN')})"
 
 
 def command_of() -> Path:
