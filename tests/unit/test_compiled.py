@@ -5,10 +5,17 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import numba
 import pytest
 
 from watcher.errors import EngineUnavailable
-from watcher.pipeline.compiled import compile_aside, compilers_at_work, give_up_compilers, wait_for_compilers
+from watcher.pipeline.compiled import (
+    compile_aside,
+    compiled,
+    compilers_at_work,
+    give_up_compilers,
+    wait_for_compilers,
+)
 
 
 def test_a_photo_waits_for_the_compilers_and_whoever_starts_them_does_not():
@@ -42,6 +49,27 @@ def test_a_compiler_that_fails_keeps_nobody_waiting():
     wait_for_compilers()
     thread.join(60)
     assert not thread.is_alive()
+
+
+def test_loops_that_could_not_be_prepared_are_at_the_next_call(monkeypatch):
+    """Too few files that may be open for a moment must not cost every photo after it."""
+    compiler, refused = numba.njit, []
+
+    def njit(**options):
+        if not refused:
+            refused.append(OSError(24, "Too many open files"))
+            raise refused[0]
+        return compiler(**options)
+
+    @compiled
+    def doubled(number: int) -> int:
+        return 2 * number
+
+    monkeypatch.setattr(numba, "njit", njit)
+    with pytest.raises(OSError, match="Too many open files"):
+        doubled(4)
+    assert doubled(4) == 8
+    assert len(refused) == 1
 
 
 def test_who_stops_waits_for_no_compiler_and_no_photo_is_to_blame():

@@ -61,14 +61,17 @@ def _make_all() -> None:
     import numba
 
     with _turn:
-        fresh, _waiting[:] = _waiting[:], []
-        made = dict(_made)
+        fresh, made = list(_waiting), dict(_made)
+        kept: list[Any] = []
         for kernel in fresh:
             try:
                 made[kernel] = numba.njit(nogil=True, cache=True)(kernel)
-                _kernels.append(made[kernel])
+                kept.append(made[kernel])
             except RuntimeError:  # numba: "no locator available", no place to write to
                 made[kernel] = numba.njit(nogil=True)(kernel)
+        # Only now: after an error, such as too few files that may be open, whoever calls next tries again.
+        del _waiting[: len(fresh)]
+        _kernels.extend(kept)
         for kernel in fresh:
             names = kernel.__globals__
             for name, value in list(names.items()):
