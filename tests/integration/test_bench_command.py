@@ -19,6 +19,7 @@ from watcher import cli
 from watcher.commands import bench, bench_engines, bench_memory, bench_photos
 from watcher.commands.bench_engines import Effort, Measured, Missing, devices_of, measure, percentile
 from watcher.commands.doctor_engines import graphics_cards
+from watcher.cores import cores
 from watcher.engine import weights
 from watcher.engine.card import FileSource, Weights, card_folders, load_card
 
@@ -95,7 +96,7 @@ def test_programs_get_json(run, cards):
     assert status == 0
     facts = json.loads(said)
     assert set(facts) == {"machine", "measured", "missing", "unreadable", "published"}
-    assert facts["machine"]["cores"] == len(os.sched_getaffinity(0))
+    assert facts["machine"]["cores"] == cores()
     assert [one["photo"] for one in facts["measured"]] == [[1920, 1080], [1200, 1600]]
     for one in facts["measured"]:
         assert set(one) == set(Measured.__dataclass_fields__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -203,7 +202,7 @@ def test_a_worker_that_nobody_needs_any_more_gives_its_memory_back_and_comes_aga
 
 
 def test_a_lone_request_has_every_core_and_requests_side_by_side_share_them(telling, eventually, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    monkeypatch.setattr("watcher.engine.crew.cores", lambda: 6)
     telling.start()
 
     def threads(mood=CALM):
@@ -225,7 +224,7 @@ def test_a_lone_request_has_every_core_and_requests_side_by_side_share_them(tell
 def settled(tmp_path, monkeypatch):
     """Like `telling`, but threads are fixed: the first has 6 and others a share of them, of at most `most`."""
     made = []
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    monkeypatch.setattr("watcher.engine.crew.cores", lambda: 6)
 
     def open_(most=2, room=lambda _: True, **changes):
         hello = dict(HELLO, model=str(tmp_path / "meeting"), options={"fixed": True, "threads": 6})
