@@ -19,22 +19,13 @@ TELLING = MOODY.with_name("telling.py")
 
 
 @pytest.fixture
-def crew():
-    crew = Crew(launch(), wanted=lambda about: 2 if about.device == "cpu" else 1)
-    yield crew
-    crew.close()
-
-
-@pytest.fixture
-def growing():
-    """A crew on a CPU that begins with one and may become two; the further ones are started by `changes`."""
+def opened():
+    """Makes crews and closes them."""
     made = []
 
-    def open_(*, room=lambda _: True, after=0.0, patience=0.0, **changes):
-        crew = Crew(launch(), growth=Growth(launch(**changes), 2, room, after=after, patience=patience))
-        made.append(crew)
-        crew.start()
-        return crew
+    def open_(*args, **more):
+        made.append(Crew(*args, **more))
+        return made[-1]
 
     yield open_
     for crew in made:
@@ -42,12 +33,28 @@ def growing():
 
 
 @pytest.fixture
-def telling(tmp_path):
+def crew(opened):
+    return opened(launch(), wanted=lambda about: 2 if about.device == "cpu" else 1)
+
+
+@pytest.fixture
+def growing(opened):
+    """A crew on a CPU that begins with one and may become two; the further ones are started by `changes`."""
+
+    def open_(*, room=lambda _: True, after=0.0, patience=0.0, **changes):
+        growth = Growth(launch(**changes), 2, room, after=after, patience=patience)
+        crew = opened(launch(), growth=growth)
+        crew.start()
+        return crew
+
+    return open_
+
+
+@pytest.fixture
+def telling(tmp_path, opened):
     """A crew whose answers are the number of threads that it was told to use; red 200 waits until red 201 comes."""
     told = launch(str(tmp_path / "meeting"), engine_file=TELLING)
-    crew = Crew(told, growth=Growth(told, 2, after=0.0, patience=0.0))
-    yield crew
-    crew.close()
+    return opened(told, growth=Growth(told, 2, after=0.0, patience=0.0))
 
 
 def test_one_of_a_crew_may_hang_while_the_other_works(crew):
@@ -221,23 +228,19 @@ def test_a_lone_request_has_every_core_and_requests_side_by_side_share_them(tell
 
 
 @pytest.fixture
-def settled(tmp_path, monkeypatch):
+def settled(tmp_path, monkeypatch, opened):
     """Like `telling`, but threads are fixed: the first has 6 and others a share of them, of at most `most`."""
-    made = []
     monkeypatch.setattr("watcher.engine.crew.cores", lambda: 6)
 
     def open_(most=2, room=lambda _: True, **changes):
         hello = dict(HELLO, model=str(tmp_path / "meeting"), options={"fixed": True, "threads": 6})
         started = launch(engine_file=TELLING, hello=hello)
         growth = Growth(replace(started, **changes), most, room, after=0.0, patience=0.0)
-        crew = Crew(started, growth=growth)
-        made.append(crew)
+        crew = opened(started, growth=growth)
         crew.start()
         return crew
 
-    yield open_
-    for crew in made:
-        crew.close()
+    return open_
 
 
 def asked(crew, mood=CALM):

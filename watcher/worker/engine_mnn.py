@@ -3,8 +3,9 @@
 Options: `mean`, `std` (three numbers each, after division by 255), `output` ("alpha": the graph gives 0..1; "logits":
 a sigmoid is missing), `input_name`, `output_name` (unset: the graph's first), `threads` (0: every core we may use).
 It reads the ONNX file: the same weights as engine_onnx.py in the same single precision, and the same alpha but for
-rounding (MODNet, 72 looks at 24 photos: 0.003 at most, 0.0000014 on average), since it convolves by Winograd's minimal filtering (Lavin and Gray, Fast
-Algorithms for Convolutional Neural Networks, 2016). Pictures are computed one by one: a batch gains nothing on a CPU.
+rounding (MODNet, 72 looks at 24 photos: 0.003 at most, 0.0000014 on average), since it convolves by Winograd's
+minimal filtering (Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016). Pictures are computed one
+by one: a batch gains nothing on a CPU.
 
 Its threads wait for each other by spinning, and once there are some in a process they spin whatever it computes. So
 this engine cannot be told to use fewer for a while (see `about`): who wants that starts another worker.
@@ -61,7 +62,7 @@ except ImportError as error:
 
 
 class Session:
-    """`open_module` gives the graph anew and the names of its inputs and outputs."""
+    """`open_module` gives the graph anew, ready to compute."""
 
     def __init__(self, open_module, options):
         self._open_module = open_module
