@@ -21,6 +21,7 @@ NAMES = (
     "stages",
     "cache",
     "gpu",
+    "cuda",
     "serial",
     "throughput",
     "runtimes",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import statistics
 import subprocess
 import threading
 import time
@@ -160,3 +161,28 @@ class Peak:
         self._over.set()
         self._thread.join()
         return self._peak
+
+
+class GpuUse:
+    """How busy the first GPU is, from now on: what `nvidia-smi` says ten times a second."""
+
+    def __init__(self) -> None:
+        self._told = subprocess.Popen(
+            [
+                "nvidia-smi",
+                "--query-gpu=utilization.gpu",
+                "--format=csv,noheader,nounits",
+                "--id=0",
+                "-lms",
+                "100",
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def stop(self) -> float:
+        """The median of the moments in which it did anything, in percent; 0 if there was none."""
+        self._told.terminate()
+        said, _ = self._told.communicate()
+        busy = [int(word) for word in said.split() if word.isdecimal() and int(word) > 0]
+        return statistics.median(busy) if busy else 0.0

@@ -54,7 +54,9 @@ def build_runner(
     work = FolderWork(
         recipes,
         proxy_size=partial(proxy_size, card=card),
-        canvases=lambda width, height: Canvases((width, height), *sizes_of(width, height, card)),
+        canvases=lambda width, height: Canvases(
+            (width, height), *sizes_of(width, height, card), few=about_of(supervisor).device != "cpu"
+        ),
         limits=DecodeLimits(limits.max_image_mp, limits.max_file_mb),
         reads=readers,
         answers=answers,

@@ -203,6 +203,13 @@ def test_half_precision_is_for_gpus_even_where_single_precision_has_another_engi
     assert (half.engine, half.engine_cpu, half.memory_mb) == ("onnx", None, None)
 
 
+def test_a_graph_whose_engine_for_cpus_knows_no_half_precision_is_compared_without_it(shop):
+    shop.add("plain", ("Add", 1.0), ("Sub", 1.0))
+    shop.write(yaml.safe_load((shop.cards / "plain.yaml").read_text()) | {"engine_cpu": "mnn"})
+    assert shop.convert("plain") == 0
+    assert weights.ensure(shop.card("plain-fp16"), shop.cache, offline=True).exists()
+
+
 def test_the_shipped_card_asks_for_its_conversion(shop):
     card = load_card("modnet-fp16", models.card_folders(None))
     with pytest.raises(EngineUnavailable, match="not done yet") as caught:

@@ -112,7 +112,8 @@ class Answer:
 class Canvases:
     """What a model makes of a photo: (width, height) at its usual size, a smaller and a larger one.
 
-    `multiple`: both sides of whatever it is shown are multiples of this.
+    `multiple`: both sides of whatever it is shown are multiples of this. `few`: it is shown only pictures of these three
+    sizes, since it prepares for each at some cost; else of a part that is wanted only that part.
     """
 
     photo: Size
@@ -120,6 +121,7 @@ class Canvases:
     smaller: Size | None = None
     larger: Size | None = None
     multiple: int = 32
+    few: bool = False
 
 
 def next_look(views: Sequence[View], canvases: Canvases, policy: Policy) -> Look | None:
@@ -283,13 +285,26 @@ def _beside(alpha: Field) -> bool:
 def _closer(box: Fractions, canvases: Canvases) -> Look:
     """The box with room around it, at the size the model usually sees whole photos at."""
     (wide, high), (width, height) = canvases.photo, canvases.usual
+    most = _ENLARGED * max(1.0, min(width, height) / min(wide, high))
     room = _ROOM_TINY * max((box[2] - box[0]) * wide, (box[3] - box[1]) * high)
     box = box[0] - room / wide, box[1] - room / high, box[2] + room / wide, box[3] + room / high
     across, down = min(1.0, box[2]) - max(0.0, box[0]), min(1.0, box[3]) - max(0.0, box[1])
-    usual = min(width, height)
-    scale = min(usual / min(across * wide, down * high), _ENLARGED * max(1.0, usual / min(wide, high)))
+    if canvases.few:
+        scale = min(width / (across * wide), height / (down * high), most)
+        canvas = max(width, round(wide * scale)), max(height, round(high * scale))
+        return Look(canvas, _around(box, canvas, canvases.usual))
+    scale = min(min(width, height) / min(across * wide, down * high), most)
     canvas = round(wide * scale), round(high * scale)
     return _look(box, canvas, canvases.multiple)
+
+
+def _around(box: Fractions, canvas: Size, size: Size) -> Box:
+    """A box of `size` in a `canvas` that is no smaller, with `box` in its middle where there is room."""
+    left, top = (
+        min(max(0, round((box[axis] + box[axis + 2]) / 2 * canvas[axis] - size[axis] / 2)), canvas[axis] - size[axis])
+        for axis in (0, 1)
+    )
+    return left, top, left + size[0], top + size[1]
 
 
 def _larger(alpha: Field, canvases: Canvases) -> Look | None:
@@ -297,6 +312,8 @@ def _larger(alpha: Field, canvases: Canvases) -> Look | None:
     box = _box(alpha, _FAINT)
     if box is None or canvases.larger is None:
         return None
+    if canvases.few:
+        return Look.whole(canvases.larger)
     box = box[0] - _ROOM, box[1] - _ROOM, box[2] + _ROOM, box[3] + _ROOM
     return _look(box, canvases.larger, canvases.multiple)
 
@@ -309,7 +326,7 @@ def _smaller(views: Sequence[View], canvases: Canvases) -> Look | None:
     if canvases.smaller is None:
         return None
     boxes = [box for view in views if (box := _box(_pasted(view), _FAINT)) is not None]
-    if not boxes:
+    if not boxes or canvases.few:
         return Look.whole(canvases.smaller)
     left, top = (min(box[side] for box in boxes) - _ROOM for side in (0, 1))
     right, bottom = (max(box[side] for box in boxes) + _ROOM for side in (2, 3))
@@ -318,6 +335,8 @@ def _smaller(views: Sequence[View], canvases: Canvases) -> Look | None:
 
 def _spared(canvases: Canvases, *, very_unsure: bool) -> Canvases:
     """With less of a smaller canvas, and, where `very_unsure`, of a larger one, but not less of that than the usual one."""
+    if canvases.few:
+        return canvases
     multiple = canvases.multiple
 
     def share(canvas: Size | None, part: float, least: Size) -> Size | None:

@@ -110,7 +110,7 @@ def boot(inbox, outbox, engine_path):
     try:
         session = load_engine(engine_path).load(hello["model"], hello["device"], hello["options"])
         if hello["warmup"]:
-            warm_up(session, *hello["warmup"])
+            warm_up(session, *(getattr(session, "usual", None) or hello["warmup"]))
     except Exception as error:
         traceback.print_exc()
         why = "memory" if isinstance(error, MemoryError) else "load"

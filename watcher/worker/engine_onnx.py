@@ -17,8 +17,10 @@ import os
 import sys
 
 import numpy as np
+import opset
 import planes
 import resize
+import shaped_onnx
 import trt
 
 # From 1.29 on it reports its use to its maker over the network unless told not to, and leaves a
@@ -27,12 +29,19 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import onnxruntime
 
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+CPU, CUDA = "CPUExecutionProvider", shaped_onnx.CUDA
 # BSHM truncates 255 times a sigmoid: solid foreground is 254, never 255.
 OPAQUE = 254.0
 _shared = []  # whether sessions share an arena, once somebody has asked
 # What ONNX Runtime and CUDA say when memory is short; there is no exception class for it.
-_TOO_BIG = ("allocate memory", "bad_alloc", "bad allocation", "out of memory", "cuda failure 2:")
+_TOO_BIG = (
+    "allocate memory",
+    "bad_alloc",
+    "bad allocation",
+    "out of memory",
+    "cuda failure 2:",
+    "alloc_failed",
+)
 
 
 class Session:
@@ -83,7 +92,8 @@ class Session:
             return [self._run([image])[0] for image in images]
         alphas = []
         for batch in planes.alike(images, single=self._input.shape[0] == 1):
-            alphas.extend(self._run(batch))
+            for part in shaped_onnx.parts(batch, getattr(self._session, "whole", 0)):
+                alphas.extend(self._run(part))
         return alphas
 
     def _run(self, images):
@@ -240,6 +250,24 @@ def _compiled(model, device, options):
     return provider, shapes.get(image)
 
 
+def _shaped(plain, model, providers, options):
+    """`plain`, a session of CUDA, as sessions for one shape each."""
+    with open(model, "rb") as file:
+        graph = opset.raised(file.read())
+    (cuda, chosen), cpu = providers
+
+    def open_fixed(sides, capture):
+        settings = _options(1, providers)
+        for name, length in sides.items():
+            settings.add_free_dimension_override_by_name(name, length)
+        asked = [(cuda, dict(chosen, enable_cuda_graph="1") if capture else chosen), cpu]
+        return onnxruntime.InferenceSession(graph or model, settings, providers=asked)
+
+    place = "cuda", int(chosen["device_id"])
+    whole = int((options.get("sizes") or {}).get("batch", 1))
+    return shaped_onnx.Shaped(plain, open_fixed, onnxruntime.OrtValue, _is_shortage, place, whole)
+
+
 def load(model, device, options):
     if device.startswith("cuda"):
         _demand_cuda()
@@ -264,6 +292,8 @@ def load(model, device, options):
         return _open(model, [CPU], threads, half_pixel) if threads < most else None
 
     opened = _open(model, providers, most, half_pixel)
+    if _device_of(opened) != "cpu" and trt.NAME not in opened.get_providers():
+        opened = _shaped(opened, model, usual, options)
     session = Session(
         opened,
         options,
@@ -272,6 +302,9 @@ def load(model, device, options):
         lambda: _open(model, usual, most),
     )
     used = session.about["device"]
+    if isinstance(opened, shaped_onnx.Shaped):
+        # Else the first inference would be prepared for a shape that no photo has.
+        session.usual = (options.get("sizes") or {}).get("usual")
     if used != "cpu" and providers != usual and trt.NAME not in session.about["providers"]:
         # ONNX Runtime goes on without it, and says so on stdout only.
         raise RuntimeError(
