@@ -113,7 +113,7 @@ def _measure(name: str, setting: Setting, path: Path | None) -> None:
     for table in tables:
         print(as_text(table), end="\n\n", flush=True)
     print(f"   {name} took {seconds:.0f} s\n", flush=True)
-    if path is not None:
+    if path is not None and tables:
         record.keep(path, name, record.entry(tables, on, quick=setting.quick, seconds=seconds))
 
 

@@ -188,15 +188,18 @@ def _one(path: Path, work: FolderWork, client: EngineClient) -> None:
     work.finish(frame, work.conclude(views), timings={})
 
 
-def flood(made: list[Path], service: Service) -> Flood:
-    """All of `made` renamed into the hot folder at once, and what it took until the last was done."""
+def flood(made: list[Path], service: Service, *, before: int = 0) -> Flood:
+    """All of `made` renamed into the hot folder at once, and what it took until the last was done.
+
+    `before`: so many photos were done before.
+    """
     count = len(made)
     cpu, engine = tree_cpu_seconds(service.pid), _in_workers(service)
     peak = Peak(service.pid, every=LOOK_AT_MEMORY_S)
     for path in made:
         path.rename(service.hot / path.name)
     began = time.perf_counter() + QUIET_S
-    service.await_done(count)
+    service.await_done(before + count)
     wall = time.perf_counter() - began
     used = 1000 * (tree_cpu_seconds(service.pid) - cpu) / count
     inside = 1000 * (_in_workers(service) - engine) / count

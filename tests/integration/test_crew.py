@@ -319,13 +319,17 @@ def test_where_threads_are_fixed_and_further_ones_do_not_boot_the_first_does_all
 
 def test_a_card_says_how_many_share_a_cpu_or_what_one_takes():
     modnet = load_card("modnet", card_folders(None))
-    assert [most_on_cpu(modnet, cores) for cores in (1, 2, 4, 64)] == [1, 2, 4, 4]
+    assert [most_on_cpu(modnet, cores) for cores in (1, 2, 4, 16, 64)] == [1, 2, 4, 16, 16]
     assert most_on_cpu(modnet.model_copy(update={"workers_cpu": 8}), 2) == 8
     assert most_on_cpu(modnet.model_copy(update={"memory_mb": None}), 64) == 1
     enough = modnet.memory_mb + SPARE_MB
     assert has_room(modnet, 1, available=lambda: enough)
     assert not has_room(modnet, 1, available=lambda: enough - 1)
     assert not has_room(modnet, 2, available=lambda: enough)
+    # Many leave half of it to others.
+    assert has_room(modnet, 4, available=lambda: 4 * modnet.memory_mb + SPARE_MB)
+    assert not has_room(modnet, 5, available=lambda: 10 * modnet.memory_mb - 1)
+    assert has_room(modnet, 5, available=lambda: 10 * modnet.memory_mb)
     # Where nobody says what is free, and where the operator has chosen.
     assert has_room(modnet, 9, available=lambda: None)
     assert has_room(modnet.model_copy(update={"workers_cpu": 2}), 2, available=lambda: 0.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -147,6 +149,37 @@ def test_someone_tiny_gets_a_closer_look_and_room_around():
     assert (right - left) * (bottom - top) < 0.2 * 1600 * 1200
     closer = View(look, np.ones(look.size[::-1], np.float32))
     assert next_look([tiny, closer], CANVASES, "all") is None
+
+
+@pytest.mark.parametrize("photo", [(1600, 1200), (1200, 1600), (300, 200), (6000, 1000), (64, 64)])
+@pytest.mark.parametrize(("policy", "most"), [("doubt", 3), ("all", 24)])
+def test_an_engine_that_prepares_for_each_size_sees_few(photo, policy, most):
+    card = load_card("modnet", card_folders(None))
+    canvases = Canvases(photo, *sizes_of(*photo, card), few=True)
+    places = [
+        (x / 20, y / 20, (x + w) / 20, 1.0) for x in range(0, 15, 3) for y in range(0, 15, 3) for w in (1, 5)
+    ]
+    sizes = set()
+    for box in places:
+        for soft in (0.0, 0.05, 0.5):
+            views, look = [], Look.whole(canvases.usual)
+            while look is not None:
+                sizes.add(look.size)
+                left, top, right, bottom = look.of(photo)
+                assert 0 <= left < right <= photo[0] and 0 <= top < bottom <= photo[1]
+                views.append(View(look, person(look.size, box=box, soft=soft * (1 + len(views)))))
+                look = next_look(views, canvases, policy)
+    assert len(sizes) <= most
+
+
+def test_it_sees_someone_tiny_from_near_in_the_usual_size():
+    canvases = replace(CANVASES, few=True)
+    tiny = whole(person(CANVASES.usual, box=(0.5, 0.6, 0.55, 0.7)))
+    look = next_look([tiny], canvases, "doubt")
+    assert look is not None and look.size == CANVASES.usual
+    left, top, right, bottom = look.of(PHOTO)
+    assert left < 0.5 * 1600 and right > 0.55 * 1600 and top < 0.6 * 1200 and bottom > 0.7 * 1200
+    assert (right - left) * (bottom - top) < 0.25 * 1600 * 1200
 
 
 def test_the_surest_answer_counts_unless_it_misses_somebody():

@@ -112,7 +112,7 @@ def test_the_sizes_of_a_card_reach_up_to_wide_photos_at_its_larger_look():
     assert bounds_of(shipped("modnet")) == {"least": [32, 32], "usual": [512, 768], "most": [1280, 1280]}
     assert bounds_of(shipped("u2netp")) == {which: [320, 320] for which in ("least", "usual", "most")}
     assert bounds_of(shipped("bshm-onnx"))["most"] == [2000, 2000]
-    assert prepare(shipped("modnet"), None).hello["options"]["sizes"] == SIZES
+    assert prepare(shipped("modnet"), None).hello["options"]["sizes"] == {**SIZES, "batch": 1}
 
 
 def test_a_photo_of_another_size_goes_past_tensorrt(tmp_path, engine):

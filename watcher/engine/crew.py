@@ -28,8 +28,11 @@ from watcher.errors import EngineUnavailable, HostError
 from watcher.log import event
 from watcher.memory import available_mb
 
-# More would wait for memory, not for cores. Who has both can ask for more in the card.
-MOST = 4
+# Who has more cores can ask for more in the card. Four with four threads each did less than half of what sixteen cores can
+# (docs/benchmarks.md): what threads of one picture share is cut ever smaller.
+MOST = 16
+# Workers beyond these leave half of the free memory to others.
+MODEST = 4
 # Beside a further worker, for photos in work and for whoever else lives here.
 SPARE_MB = 500.0
 # Of engines whose threads are fixed, fewer further ones than this are no gain beside the first.
@@ -52,8 +55,8 @@ def has_room(card: Card, more: int, *, available: Callable[[], float | None] = a
     """Whether so many workers more may be booted now; who asked for a number of them gets it."""
     if card.workers_cpu or card.memory_mb is None:
         return True
-    free = available()
-    return free is None or free >= more * card.memory_mb + SPARE_MB
+    free, wanted = available(), more * card.memory_mb
+    return free is None or (free >= wanted + SPARE_MB and (more <= MODEST or free >= 2 * wanted))
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,8 @@ _BESIDE = 0.15
 _ENLARGED = 2.0
 # The short side of what is passed on, at most; full size is refinement's business.
 _LARGEST = 1536
+# Where few sizes are wanted, the sides of what is shown of a canvas are so many parts of it, or fewer.
+_PARTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +114,8 @@ class Answer:
 class Canvases:
     """What a model makes of a photo: (width, height) at its usual size, a smaller and a larger one.
 
-    `multiple`: both sides of whatever it is shown are multiples of this. `few`: it is shown only pictures of these three
-    sizes, since it prepares for each at some cost; else of a part that is wanted only that part.
+    `multiple`: both sides of whatever it is shown are multiples of this. `few`: what it is shown comes in few sizes, since
+    it prepares for each at some cost; else of a part that is wanted no more than that part.
     """
 
     photo: Size
@@ -295,13 +297,16 @@ def _closer(box: Fractions, canvases: Canvases) -> Look:
         return Look(canvas, _around(box, canvas, canvases.usual))
     scale = min(min(width, height) / min(across * wide, down * high), most)
     canvas = round(wide * scale), round(high * scale)
-    return _look(box, canvas, canvases.multiple)
+    return _look(box, canvas, canvases)
 
 
 def _around(box: Fractions, canvas: Size, size: Size) -> Box:
     """A box of `size` in a `canvas` that is no smaller, with `box` in its middle where there is room."""
     left, top = (
-        min(max(0, round((box[axis] + box[axis + 2]) / 2 * canvas[axis] - size[axis] / 2)), canvas[axis] - size[axis])
+        min(
+            max(0, round((box[axis] + box[axis + 2]) / 2 * canvas[axis] - size[axis] / 2)),
+            canvas[axis] - size[axis],
+        )
         for axis in (0, 1)
     )
     return left, top, left + size[0], top + size[1]
@@ -312,10 +317,8 @@ def _larger(alpha: Field, canvases: Canvases) -> Look | None:
     box = _box(alpha, _FAINT)
     if box is None or canvases.larger is None:
         return None
-    if canvases.few:
-        return Look.whole(canvases.larger)
     box = box[0] - _ROOM, box[1] - _ROOM, box[2] + _ROOM, box[3] + _ROOM
-    return _look(box, canvases.larger, canvases.multiple)
+    return _look(box, canvases.larger, canvases)
 
 
 def _smaller(views: Sequence[View], canvases: Canvases) -> Look | None:
@@ -326,17 +329,15 @@ def _smaller(views: Sequence[View], canvases: Canvases) -> Look | None:
     if canvases.smaller is None:
         return None
     boxes = [box for view in views if (box := _box(_pasted(view), _FAINT)) is not None]
-    if not boxes or canvases.few:
+    if not boxes:
         return Look.whole(canvases.smaller)
     left, top = (min(box[side] for box in boxes) - _ROOM for side in (0, 1))
     right, bottom = (max(box[side] for box in boxes) + _ROOM for side in (2, 3))
-    return _look((left, top, right, bottom), canvases.smaller, canvases.multiple)
+    return _look((left, top, right, bottom), canvases.smaller, canvases)
 
 
 def _spared(canvases: Canvases, *, very_unsure: bool) -> Canvases:
     """With less of a smaller canvas, and, where `very_unsure`, of a larger one, but not less of that than the usual one."""
-    if canvases.few:
-        return canvases
     multiple = canvases.multiple
 
     def share(canvas: Size | None, part: float, least: Size) -> Size | None:
@@ -353,16 +354,18 @@ def _spared(canvases: Canvases, *, very_unsure: bool) -> Canvases:
     return replace(canvases, smaller=smaller, larger=larger)
 
 
-def _look(box: Fractions, canvas: Size, multiple: int) -> Look:
-    left, right = _span(box[0], box[2], canvas[0], multiple)
-    top, bottom = _span(box[1], box[3], canvas[1], multiple)
+def _look(box: Fractions, canvas: Size, canvases: Canvases) -> Look:
+    left, right = _span(box[0], box[2], canvas[0], canvases)
+    top, bottom = _span(box[1], box[3], canvas[1], canvases)
     return Look(canvas, (left, top, right, bottom))
 
 
-def _span(low: float, high: float, length: int, multiple: int) -> tuple[int, int]:
+def _span(low: float, high: float, length: int, canvases: Canvases) -> tuple[int, int]:
     """From `low` to `high` (shares of `length`), a multiple of pixels wide; all of it where none fits."""
+    multiple = canvases.multiple
+    step = math.ceil(length / _PARTS / multiple) * multiple if canvases.few else multiple
     start, end = max(0.0, low) * length, min(1.0, high) * length
-    wanted = max(1, math.ceil((end - start) / multiple)) * multiple
+    wanted = max(1, math.ceil((end - start) / step)) * step
     if wanted >= length:
         return 0, length - length % multiple if length >= multiple else length
     left = min(max(0, round((start + end - wanted) / 2)), length - wanted)

@@ -1,17 +1,21 @@
 """The version of ONNX's operators that a graph asks for. For engines; Python 3.7 syntax.
 
 ONNX Runtime has a kernel of CUDA for Clip as of version 6 and as of version 12, none as of 11: each ReLU6 of such a graph goes
-to the CPU and back, with all of its picture. The two versions mean the same by every operator but Dropout, which a
-graph that only computes answers has no use for.
+to the CPU and back, with all of its picture, and no CUDA graph can be made of it. The two versions mean the same by
+every operator but Dropout, which a graph that only computes answers has no use for.
 """
+
+from typing import Optional, Tuple
 
 WITHOUT, WITH = 11, 12
 # Of ModelProto and OperatorSetIdProto in onnx.proto: field numbers, as protocol buffers write them before a value.
 _OPSET_IMPORT, _DOMAIN, _VERSION = b"\x42", b"\x0a\x00", b"\x10"
+# How long what follows is: a number in so many bits, or told by the number before it.
+_NUMBER, _TOLD = 0, 2
 
 
-def raised(graph):
-    """`graph` (the bytes of a file) asking for version 12 where it asks for 11 and clips; None where it does not."""
+def raised(graph: bytes) -> Optional[bytes]:
+    """`graph` (a file of ONNX) asking for version 12 where it asks for 11 and clips; None where it does not."""
     if b"Clip" not in graph or b"Dropout" in graph:
         return None
     for domain in (b"", _DOMAIN):
@@ -22,31 +26,28 @@ def raised(graph):
     return None
 
 
-def _import(domain, version):
+def _import(domain: bytes, version: int) -> bytes:
     body = domain + _VERSION + bytes([version])
     return _OPSET_IMPORT + bytes([len(body)]) + body
 
 
-def _place(graph, wanted):
+def _place(graph: bytes, wanted: bytes) -> Optional[int]:
     """Where `wanted` stands among the outermost fields of the message `graph`; None where it does not."""
     place = 0
     while place < len(graph):
         if graph.startswith(wanted, place):
             return place
         key, place = _number(graph, place)
-        kind = key & 7
-        if kind == 0:
-            _, place = _number(graph, place)
-        elif kind == 2:
-            length, place = _number(graph, place)
-            place += length
-        else:
+        if key & 7 not in (_NUMBER, _TOLD):
             return None  # ModelProto has no other kinds: this is no such file
+        length, place = _number(graph, place)
+        if key & 7 == _TOLD:
+            place += length
     return None
 
 
-def _number(data, place):
-    """The number that begins at `place`, seven bits a byte, and where it ends."""
+def _number(data: bytes, place: int) -> Tuple[int, int]:
+    """The number that begins at `place`, seven bits a byte, and where it ends. Raises IndexError."""
     value = shift = 0
     while True:
         byte = data[place]

@@ -7,6 +7,7 @@ all of the graph is on the GPU it is captured as a CUDA graph and replayed, with
 """
 
 import sys
+from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
@@ -14,23 +15,40 @@ CUDA = "CUDAExecutionProvider"
 # Sessions at one time: a camera makes three shapes lying and three upright, and few studios have more than two kinds.
 MOST = 16
 
+# Sessions and values of ONNX Runtime, and arrays of NumPy, which have no parameters under Python 3.7.
+Session = Any
+Array = Any
+Feed = Mapping[str, Array]
+Sides = Dict[str, int]
+Place = Tuple[str, int]
+
 
 class Shaped:
     """Takes the place of an `onnxruntime.InferenceSession`, of which it says what there is to say.
 
     `plain` is the graph with all sides open. `open_fixed` gives a session by the name of each open side and its length,
     and whether to capture it; it raises what ONNX Runtime raises. `value` is onnxruntime.OrtValue. `is_shortage` tells
-    errors for want of memory, `place` the device and its number. `whole`: pictures are computed one at a time, or so many together.
+    errors for want of memory, `place` the device and its number. `whole`: pictures are computed one at a time, or so
+    many together.
     """
 
-    def __init__(self, plain, open_fixed, value, is_shortage, place=("cuda", 0), whole=1, most=MOST):
+    def __init__(
+        self,
+        plain: Session,
+        open_fixed: Callable[[Sides, bool], Session],
+        value: Any,
+        is_shortage: Callable[[Exception], bool],
+        place: Place = ("cuda", 0),
+        whole: int = 1,
+        most: int = MOST,
+    ) -> None:
         self._plain = plain
         self._open_fixed = open_fixed
         self._value = value
         self._is_shortage = is_shortage
         self._place = place
         self._most = most
-        self._kept = {}  # by shapes; the last one used is the last
+        self._kept = {}  # type: Dict[Any, _Bound]  # by shapes; the last one used is the last
         self._captures = True
         self.whole = whole
         self.get_inputs = plain.get_inputs
@@ -38,7 +56,7 @@ class Shaped:
         self.get_providers = plain.get_providers
         self.get_provider_options = plain.get_provider_options
 
-    def run(self, outputs, feed):
+    def run(self, outputs: Sequence[str], feed: Feed) -> List[Array]:
         """As InferenceSession.run, for one output; the image is the last of `feed`, the rest depends on its shape only.
 
         Where memory is short, the sessions that were not used for longest give theirs, one after the other.
@@ -51,7 +69,7 @@ class Shaped:
                     raise
             del self._kept[next(iter(self._kept))]
 
-    def _computed(self, output, feed):
+    def _computed(self, output: str, feed: Feed) -> Array:
         shapes = tuple((name, array.shape) for name, array in feed.items())
         bound = self._kept.pop(shapes, None)
         if bound is None:
@@ -62,11 +80,11 @@ class Shaped:
         self._kept[shapes] = bound
         return answer
 
-    def _opened(self, output, feed):
+    def _opened(self, output: str, feed: Feed) -> "_Bound":
         sides = sides_of(self._plain.get_inputs(), feed)
         if self._captures:
             try:
-                return _Bound(self._open_fixed(sides, True), output, feed, self._value, self._place)
+                return self._captured(sides, output, feed)
             except Exception as error:
                 if self._is_shortage(error):
                     raise
@@ -74,20 +92,27 @@ class Shaped:
                 sys.stderr.write("no CUDA graph of this model: {}\n".format(str(error).splitlines()[0][:300]))
         return _Bound(self._open_fixed(sides, False), output, feed, self._value, self._place)
 
+    def _captured(self, sides: Sides, output: str, feed: Feed) -> "_Bound":
+        """What cannot be captured is known before a photo counts on it: the first run computes, the second is recorded."""
+        bound = _Bound(self._open_fixed(sides, True), output, feed, self._value, self._place)
+        bound.run(feed)
+        bound.run(feed)
+        return bound
+
 
 class _Bound:
     """A session of one shape, with places on the GPU for what goes in and, where its shape is known, for what comes out."""
 
-    def __init__(self, session, output, feed, value, place):
+    def __init__(self, session: Session, output: str, feed: Feed, value: Any, place: Place) -> None:
         self._session = session
         self._binding = session.io_binding()
         self._image = list(feed)[-1]
-        self._places = {}
+        self._places = {}  # type: Dict[str, Any]
         for name, array in feed.items():
             self._places[name] = value.ortvalue_from_numpy(np.ascontiguousarray(array), *place)
             self._binding.bind_ortvalue_input(name, self._places[name])
         (node,) = [node for node in session.get_outputs() if node.name == output]
-        self._answer = None
+        self._answer = None  # type: Any
         if all(isinstance(side, int) for side in node.shape):
             kind = np.float16 if node.type == "tensor(float16)" else np.float32
             self._answer = value.ortvalue_from_shape_and_type(node.shape, kind, *place)
@@ -95,7 +120,7 @@ class _Bound:
         else:
             self._binding.bind_output(output, *place)
 
-    def run(self, feed):
+    def run(self, feed: Feed) -> Array:
         self._places[self._image].update_inplace(np.ascontiguousarray(feed[self._image]))
         self._session.run_with_iobinding(self._binding)
         if self._answer is not None:
@@ -103,22 +128,23 @@ class _Bound:
         return self._binding.copy_outputs_to_cpu()[0]
 
 
-def parts(batch, whole):
+def parts(batch: Sequence[Array], whole: int) -> List[List[Array]]:
     """`batch` as lists of which each is computed at one time: `whole` pictures or a single one; 0: all of them."""
     if not whole:
-        return [batch]
+        return [list(batch)]
     full = len(batch) // whole * whole
-    together = [batch[start : start + whole] for start in range(0, full, whole)]
+    together = [list(batch[start : start + whole]) for start in range(0, full, whole)]
     return together + [[one] for one in batch[full:]]
 
 
-def sides_of(nodes, feed):
+def sides_of(nodes: Sequence[Any], feed: Feed) -> Sides:
     """Name of each open side of the inputs `nodes` to its length in `feed`; those that would have two are left open."""
-    found, open_ = {}, set()
+    found = {}  # type: Sides
+    unclear = set()
     for node in nodes:
         if node.name not in feed:
             continue
         for name, length in zip(node.shape, feed[node.name].shape):
             if isinstance(name, str) and found.setdefault(name, length) != length:
-                open_.add(name)
-    return {name: length for name, length in found.items() if name not in open_}
+                unclear.add(name)
+    return {name: length for name, length in found.items() if name not in unclear}
