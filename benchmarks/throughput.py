@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
 
@@ -62,62 +65,83 @@ class Flood:
     daemon_mb: float
     all_mb: float
 
-    def row(self, least: Least) -> tuple[Cell, ...]:
-        pace, bound = self.count / self.wall_s, 1000 * len(os.sched_getaffinity(0)) / least.sum
+    def share(self, least: Least) -> float:
+        """Percent of the bound."""
+        return 100 * self.count / self.wall_s / _bound(least)
+
+    def row(self, beside: Least, alone: Least) -> tuple[Cell, ...]:
+        pace = self.count / self.wall_s
         return (
             pace,
-            bound,
-            100 * pace / bound,
+            _bound(beside),
+            self.share(beside),
+            _bound(alone),
+            self.share(alone),
             self.used * pace / 1000,
             self.used,
-            least.sum,
+            beside.sum,
+            alone.sum,
             self.used - self.inside,
             self.daemon_mb,
             self.all_mb,
         )
 
 
+def _bound(least: Least) -> float:
+    """Photos a second on all cores."""
+    return 1000 * len(os.sched_getaffinity(0)) / least.sum
+
+
 def run(setting: Setting) -> list[Table]:
     loads = (
-        ("1080p", photos.FULL_HD, setting.count(200, quick=6)),
-        ("24 MP", photos.LARGE, setting.count(40, quick=4)),
+        ("1080p", photos.FULL_HD, setting.count(200, quick=6), 1),
+        ("24 MP", photos.LARGE, setting.count(40, quick=4), setting.count(3, quick=1)),
     )
     cores = len(os.sched_getaffinity(0))
     rows: list[tuple[Cell, ...]] = []
-    for name, size, count in loads:
+    for name, size, count, times in loads:
         with setting.folder("throughput") as folder:
             made = photos.make(setting.photos, folder / "photos", count=count, size=size)
-            # Half of them before and half after, so that a machine that gets slower or faster meanwhile is in it.
             before = _alone(made[::2], folder / "alone")
-            with running(write_config(folder, model=REAL, quiet_s=QUIET_S)) as service:
-                flooded = flood(made, service)
-            made = [service.hot / path.name for path in made]
-            after = _alone(made[1::2], folder / "alone")
-            least = Least.of([*before, *after])
-            rows.append((name, count, *flooded.row(least)))
+            made, floods = _floods(made, folder, times)
+            alone = Least.of([*before, *_alone(made[1::2], folder / "alone")])
+            floods.sort(key=lambda found: found[0].share(found[1]))
+            flooded, beside = floods[len(floods) // 2]
+            shares = ", ".join(f"{one.share(least):.1f}" for one, least in floods)
+            rows.append((name, count, *flooded.row(beside, alone), shares))
             if size == photos.FULL_HD:
                 made = made[: setting.count(count // 2, quick=count)]
                 with running(_one_worker(folder / "one")) as service:
-                    rows.append((f"{name}, one worker", len(made), *flood(made, service).row(least)))
+                    row = flood(made, service).row(beside, alone)
+                rows.append((f"{name}, one worker", len(made), *row, None))
     columns = (
         "JPEGs of",
         "photos",
         "photos a second",
         "bound",
         "% of the bound",
+        "bound, one core",
+        "% of that",
         "cores busy",
         "CPU ms a photo",
         "least CPU ms",
+        "with one core",
         "CPU ms outside the engine",
         "daemon, peak MB",
         "all processes, peak MB",
+        "% of the bound, each flood",
     )
     notes = (
         "MODNet on the CPU, cutout and matte, default settings, every file and the journal on the disk at the end.",
         (
-            "Least: the same photos one after the other, half of them before and half after, as many looks as the"
-            " daemon takes, a worker with one thread, nothing"
-            f" beside them; CPU time of all processes. Bound: {cores} cores through that."
+            "Least: the same photos one after the other on each core, each core by itself: a worker with one thread,"
+            " a process that reads, no daemon, as many looks as the daemon takes; CPU time of all processes. Bound:"
+            f" {cores} cores through that. Half of the photos right before a flood and half right after, since machines"
+            " change their pace. Of several floods the row is the one in the middle."
+        ),
+        (
+            "With one core: the same with nothing on the others, half of the photos before all floods and half after. What"
+            " a photo then takes less, cores take from each other (memory, caches, a core that is two): no daemon can help it."
         ),
         (
             f"All photos are renamed into the hot folder at once. The clock runs from the end of the quiet period"
@@ -131,6 +155,28 @@ def run(setting: Setting) -> list[Table]:
         "Peak of the daemon is its VmHWM, memory shared with the worker in full; of all, proportional set sizes.",
     )
     return [Table(TITLE, columns, tuple(rows), notes)]
+
+
+def _floods(made: list[Path], folder: Path, times: int) -> tuple[list[Path], list[tuple[Flood, Least]]]:
+    """Where `made` lie in the end, and so many floods, each with what the photos took right before and after it."""
+    beside, floods = [_beside(made[::2], folder / "alone")], []
+    for number in range(times):
+        place = folder / f"flood-{number}"
+        place.mkdir()
+        with running(write_config(place, model=REAL, quiet_s=QUIET_S)) as service:
+            floods.append(flood(made, service))
+        made = [service.hot / path.name for path in made]
+        beside.append(_beside(made[1 - number % 2 :: 2], folder / "alone"))
+    pairs = zip(floods, itertools.pairwise(beside), strict=True)
+    return made, [(one, Least.of([*before, *after])) for one, (before, after) in pairs]
+
+
+def _beside(made: list[Path], folder: Path) -> list[Least]:
+    """`_alone` on every core at one time, each with its share of them."""
+    cores = min(len(os.sched_getaffinity(0)), len(made))
+    with ProcessPoolExecutor(cores, get_context("spawn")) as pool:
+        shares = [made[core::cores] for core in range(cores)]
+        return [one for found in pool.map(_alone, shares, [folder] * cores) for one in found]
 
 
 def _one_worker(folder: Path) -> Path:
