@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from graphs import film
 from onnx import TensorProto, helper
 
+from watcher.engine.card import card_folders, load_card
+from watcher.engine.client import ISLAND
+from watcher.engine.launch import prepare
 from watcher.worker import opset
-from watcher.worker.shaped_onnx import Shaped, parts, sides_of
+from watcher.worker.shaped_onnx import CUDA, Shaped, parts, sides_of
 
 
-def clipped(path, *, version=11, sides=("batch", 3, "height", "width"), domain=None):
-    """A graph that clips to 0..0.5, as `version` of the operators has it."""
+def clipped(path, *, version=11, sides=("batch", 3, "height", "width"), domain=None, gain=False):
+    """A graph that clips to 0..0.5, as `version` of the operators has it; with `gain` an input for what to multiply by."""
     nodes = [
         helper.make_node("Clip", ["input", "low", "high"], ["half"]),
-        helper.make_node("ReduceMean", ["half"], ["output"], axes=[1], keepdims=1),
+        helper.make_node("ReduceMean", ["half"], ["mean"], axes=[1], keepdims=1),
+        helper.make_node(*("Mul", ["mean", "gain"]) if gain else ("Identity", ["mean"]), ["output"]),
     ]
     low, high = (
         helper.make_tensor(name, TensorProto.FLOAT, [], [at]) for name, at in (("low", 0), ("high", 0.5))
     )
     shape = helper.make_tensor_value_info("input", TensorProto.FLOAT, list(sides))
     out = helper.make_tensor_value_info("output", TensorProto.FLOAT, [sides[0], 1, *sides[2:]])
-    graph = helper.make_graph(nodes, "g", [shape], [out], [low, high])
+    gains = [helper.make_tensor_value_info("gain", TensorProto.FLOAT, [1])] if gain else []
+    graph = helper.make_graph(nodes, "g", [shape, *gains], [out], [low, high])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", version)], ir_version=6)
     if domain is not None:
         model.opset_import[0].domain = domain
@@ -57,6 +65,7 @@ class Studio:
         plain = onnxruntime.InferenceSession(str(self.path), providers=["CPUExecutionProvider"])
         return Shaped(
             plain,
+            "input",
             self.open_fixed,
             onnxruntime.OrtValue,
             lambda error: "out of memory" in str(error),
@@ -80,6 +89,16 @@ def test_each_shape_is_prepared_once_however_they_take_turns(tmp_path):
         ({"batch": 1, "height": 4, "width": 6}, True),
         ({"batch": 1, "height": 6, "width": 4}, True),
     ]
+
+
+@pytest.mark.parametrize("order", [("gain", "input"), ("input", "gain")])
+def test_each_photo_is_seen_however_inputs_are_ordered(tmp_path, order):
+    shaped = Studio(clipped(tmp_path / "g.onnx", gain=True)).shaped()
+    for turn in range(3):
+        pixels = picture(4, 6) - turn / 10
+        fed = {"input": pixels, "gain": np.float32([2])}
+        (answer,) = shaped.run(["output"], {name: fed[name] for name in order})
+        assert np.allclose(answer, 2 * np.clip(pixels, 0, 0.5).mean(1, keepdims=True))
 
 
 def test_the_shape_that_was_not_used_for_longest_makes_room(tmp_path):
@@ -162,3 +181,125 @@ def test_graphs_of_other_versions_and_files_that_are_none_stay_as_they_are(tmp_p
     assert opset.raised(b"Clip" + bytes(range(64))) is None
     assert opset.raised(clipped(tmp_path / "g.onnx").read_bytes().replace(b"Clip", b"Relu")) is None
     assert opset.raised(clipped(tmp_path / "g.onnx").read_bytes() + b"Dropout") is None
+
+
+# --- The engine, with CUDA played by the CPU -------------------------------------------------
+
+
+class Fetched:
+    """A value whose numbers are copied from where they are, as from a GPU: on a CPU they would be a view."""
+
+    def __init__(self, value):
+        self._value = value
+
+    def __getattr__(self, name):
+        return getattr(self._value, name)
+
+    def numpy(self):
+        return self._value.numpy().copy()
+
+
+class Played:
+    """onnxruntime of a machine with a GPU, as far as the engine asks: sessions say CUDA, and compute on the CPU."""
+
+    def __init__(self, real):
+        self._real = real
+        self.fixed = []  # the sides of each session that was opened for one shape
+        self.OrtValue = self
+
+    def __getattr__(self, name):
+        return getattr(self._real, name)
+
+    def get_available_providers(self):
+        return [CUDA, "CPUExecutionProvider"]
+
+    def preload_dlls(self):
+        pass
+
+    def ortvalue_from_numpy(self, array, device, number):
+        assert (device, number) == ("cuda", 1)
+        return self._real.OrtValue.ortvalue_from_numpy(array, "cpu", 0)
+
+    def ortvalue_from_shape_and_type(self, shape, kind, device, number):
+        assert (device, number) == ("cuda", 1)
+        return Fetched(self._real.OrtValue.ortvalue_from_shape_and_type(shape, kind, "cpu", 0))
+
+    def SessionOptions(self):
+        options, fixed = self._real.SessionOptions(), {}
+        self._sides = fixed
+
+        class Noting:
+            def __getattr__(self, name):
+                return getattr(options, name)
+
+            def __setattr__(self, name, value):
+                setattr(options, name, value)
+
+            def add_free_dimension_override_by_name(self, name, length):
+                fixed[name] = length
+                options.add_free_dimension_override_by_name(name, length)
+
+        noting = Noting()
+        noting.__dict__["real"] = options
+        return noting
+
+    def InferenceSession(self, graph, options, providers):
+        session = self._real.InferenceSession(
+            graph, options.__dict__["real"], providers=["CPUExecutionProvider"]
+        )
+        ((first, asked), _) = providers
+        assert (first, asked["device_id"]) == (CUDA, "1")
+        if self._sides:
+            self.fixed.append((self._sides, asked.get("enable_cuda_graph")))
+        session.get_providers = lambda: [CUDA, "CPUExecutionProvider"]
+        session.get_provider_options = lambda: {CUDA: {"device_id": "1"}}
+        return session
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """engine_onnx.py as a worker loads it, on a machine whose second GPU is played."""
+    monkeypatch.syspath_prepend(str(ISLAND))
+    spec = importlib.util.spec_from_file_location("engine_onnx_on_a_gpu", ISLAND / "engine_onnx.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "onnxruntime", Played(onnxruntime))
+    return module
+
+
+def shown(height, width, turn=0):
+    return np.random.default_rng(height + turn).integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+def test_the_engine_prepares_for_each_shape_and_computes_one_picture_at_a_time(gpu, tmp_path):
+    options = {"sizes": {"usual": [6, 8], "batch": 1}, "mean": [0.5] * 3, "std": [0.5] * 3}
+    session = gpu.load(str(clipped(tmp_path / "g.onnx")), "cuda:1", options)
+    assert session.about["device"] == "cuda:1" and session.usual == [6, 8]
+    pictures = [shown(6, 8), shown(6, 8, 1), shown(8, 6), shown(6, 8, 2)]
+    for picture, alpha in zip(pictures, session.infer(pictures), strict=True):
+        expected = np.clip(picture / 127.5 - 1, 0, 0.5).mean(2)
+        assert np.allclose(alpha, expected, atol=1e-5)
+    assert gpu.onnxruntime.fixed == [
+        ({"batch": 1, "height": 6, "width": 8}, "1"),
+        ({"batch": 1, "height": 8, "width": 6}, "1"),
+    ]
+
+
+def test_the_engine_computes_full_batches_together(gpu, tmp_path):
+    options = {"sizes": {"usual": [6, 8], "batch": 2}}
+    session = gpu.load(str(clipped(tmp_path / "g.onnx")), "cuda:1", options)
+    pictures = [shown(6, 8, turn) for turn in range(3)]
+    for picture, alpha in zip(pictures, session.infer(pictures), strict=True):
+        assert np.allclose(alpha, np.clip(picture / 255, 0, 0.5).mean(2), atol=1e-5)
+    assert [sides["batch"] for sides, _ in gpu.onnxruntime.fixed] == [2, 1]
+
+
+def test_a_graph_with_states_and_a_ratio_sees_every_photo(gpu, tmp_path):
+    card = load_card("rvm", card_folders(None))
+    hello = prepare(card, film(tmp_path / "g.onnx"), device="cuda:1").hello
+    session = gpu.load(hello["model"], "cuda:1", hello["options"])
+    for turn in range(3):
+        for picture in (shown(64, 96, turn), shown(96, 64, turn)):
+            (alpha,) = session.infer([picture])
+            assert np.allclose(alpha, picture.mean(axis=2) / 255, atol=1e-5)
+    assert len(gpu.onnxruntime.fixed) == 2

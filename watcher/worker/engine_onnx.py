@@ -265,7 +265,8 @@ def _shaped(plain, model, providers, options):
 
     place = "cuda", int(chosen["device_id"])
     whole = int((options.get("sizes") or {}).get("batch", 1))
-    return shaped_onnx.Shaped(plain, open_fixed, onnxruntime.OrtValue, _is_shortage, place, whole)
+    image = _named(plain.get_inputs(), options.get("input_name"), "input").name
+    return shaped_onnx.Shaped(plain, image, open_fixed, onnxruntime.OrtValue, _is_shortage, place, whole)
 
 
 def load(model, device, options):

@@ -28,13 +28,14 @@ class Shaped:
 
     `plain` is the graph with all sides open. `open_fixed` gives a session by the name of each open side and its length,
     and whether to capture it; it raises what ONNX Runtime raises. `value` is onnxruntime.OrtValue. `is_shortage` tells
-    errors for want of memory, `place` the device and its number. `whole`: pictures are computed one at a time, or so
-    many together.
+    errors for want of memory, `place` the device and its number. `image` is the input that differs from photo to photo:
+    what the others are fed depends on its shape only. `whole`: pictures are computed one at a time, or so many together.
     """
 
     def __init__(
         self,
         plain: Session,
+        image: str,
         open_fixed: Callable[[Sides, bool], Session],
         value: Any,
         is_shortage: Callable[[Exception], bool],
@@ -43,6 +44,7 @@ class Shaped:
         most: int = MOST,
     ) -> None:
         self._plain = plain
+        self._image = image
         self._open_fixed = open_fixed
         self._value = value
         self._is_shortage = is_shortage
@@ -57,7 +59,7 @@ class Shaped:
         self.get_provider_options = plain.get_provider_options
 
     def run(self, outputs: Sequence[str], feed: Feed) -> List[Array]:
-        """As InferenceSession.run, for one output; the image is the last of `feed`, the rest depends on its shape only.
+        """As InferenceSession.run, for one output.
 
         Where memory is short, the sessions that were not used for longest give theirs, one after the other.
         """
@@ -76,7 +78,7 @@ class Shaped:
             while len(self._kept) >= self._most:
                 del self._kept[next(iter(self._kept))]
             bound = self._opened(output, feed)
-        answer = bound.run(feed)
+        answer = bound.run(feed[self._image])
         self._kept[shapes] = bound
         return answer
 
@@ -90,27 +92,34 @@ class Shaped:
                     raise
                 self._captures = False
                 sys.stderr.write("no CUDA graph of this model: {}\n".format(str(error).splitlines()[0][:300]))
-        return _Bound(self._open_fixed(sides, False), output, feed, self._value, self._place)
+        return self._bound(self._open_fixed(sides, False), output, feed)
 
     def _captured(self, sides: Sides, output: str, feed: Feed) -> "_Bound":
         """What cannot be captured is known before a photo counts on it: the first run computes, the second is recorded."""
-        bound = _Bound(self._open_fixed(sides, True), output, feed, self._value, self._place)
-        bound.run(feed)
-        bound.run(feed)
+        bound = self._bound(self._open_fixed(sides, True), output, feed)
+        for _ in range(2):
+            bound.run(feed[self._image])
         return bound
+
+    def _bound(self, session: Session, output: str, feed: Feed) -> "_Bound":
+        return _Bound(session, self._image, output, feed, self._value, self._place)
 
 
 class _Bound:
     """A session of one shape, with places on the GPU for what goes in and, where its shape is known, for what comes out."""
 
-    def __init__(self, session: Session, output: str, feed: Feed, value: Any, place: Place) -> None:
+    def __init__(
+        self, session: Session, image: str, output: str, feed: Feed, value: Any, place: Place
+    ) -> None:
         self._session = session
         self._binding = session.io_binding()
-        self._image = list(feed)[-1]
-        self._places = {}  # type: Dict[str, Any]
-        for name, array in feed.items():
-            self._places[name] = value.ortvalue_from_numpy(np.ascontiguousarray(array), *place)
-            self._binding.bind_ortvalue_input(name, self._places[name])
+        self._fed = {
+            name: value.ortvalue_from_numpy(np.ascontiguousarray(array), *place)
+            for name, array in feed.items()
+        }
+        self._pixels = self._fed[image]
+        for name, there in self._fed.items():
+            self._binding.bind_ortvalue_input(name, there)
         (node,) = [node for node in session.get_outputs() if node.name == output]
         self._answer = None  # type: Any
         if all(isinstance(side, int) for side in node.shape):
@@ -120,8 +129,8 @@ class _Bound:
         else:
             self._binding.bind_output(output, *place)
 
-    def run(self, feed: Feed) -> Array:
-        self._places[self._image].update_inplace(np.ascontiguousarray(feed[self._image]))
+    def run(self, pixels: Array) -> Array:
+        self._pixels.update_inplace(np.ascontiguousarray(pixels))
         self._session.run_with_iobinding(self._binding)
         if self._answer is not None:
             return self._answer.numpy()
