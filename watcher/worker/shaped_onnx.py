@@ -7,6 +7,7 @@ all of the graph is on the GPU it is captured as a CUDA graph and replayed, with
 """
 
 import sys
+import time
 from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
@@ -77,10 +78,18 @@ class Shaped:
         if bound is None:
             while len(self._kept) >= self._most:
                 del self._kept[next(iter(self._kept))]
-            bound = self._opened(output, feed)
+            bound = self._prepared(output, feed)
         answer = bound.run(feed[self._image])
         self._kept[shapes] = bound
         return answer
+
+    def _prepared(self, output: str, feed: Feed) -> "_Bound":
+        """What is opened for these shapes; the log says what a photo waited for."""
+        began = time.time()
+        bound = self._opened(output, feed)
+        words = "prepared for pictures of shape {} in {:.1f} s, beside {} other shape(s)\n"
+        sys.stderr.write(words.format(feed[self._image].shape, time.time() - began, len(self._kept)))
+        return bound
 
     def _opened(self, output: str, feed: Feed) -> "_Bound":
         sides = sides_of(self._plain.get_inputs(), feed)
