@@ -7,7 +7,8 @@ opaque at 254), `input_name`, `output_name` (unset: the graph's first), `states`
 are fed zeros, what the memory of a film begins with), `downsample` (`input`, `long_side`: an input that is
 told by how much to reduce the picture to that side), `threads` (0: every core we may use), `tensorrt`
 (true: on a GPU by TensorRT; "fp16": in half precision, whatever the graph's), `sizes` (`least`, `usual` and
-`most` as [height, width], and `batch`: what TensorRT prepares for; unset: the first picture's), `half_pixel`
+`most` as [height, width], and `batch`: what TensorRT prepares for; unset: the first picture's), `shapes` (on a GPU by
+CUDA: for how many shapes of picture the worker stays prepared, 16), `half_pixel`
 (true: a graph in one file, of one size, that resizes by PyTorch's rule is computed by the plain one on a CPU, for
 which there is a faster kernel; they differ only where a side shrinks to a single pixel).
 Alpha is never stretched to its own minimum and maximum: that turns nobody into somebody.
@@ -266,7 +267,8 @@ def _shaped(plain, model, providers, options):
     place = "cuda", int(chosen["device_id"])
     whole = int((options.get("sizes") or {}).get("batch", 1))
     image = _named(plain.get_inputs(), options.get("input_name"), "input").name
-    return shaped_onnx.Shaped(plain, image, open_fixed, onnxruntime.OrtValue, _is_shortage, place, whole)
+    most = int(options.get("shapes", shaped_onnx.MOST))
+    return shaped_onnx.Shaped(plain, image, open_fixed, onnxruntime.OrtValue, _is_shortage, place, whole, most)
 
 
 def load(model, device, options):
