@@ -268,7 +268,9 @@ def _shaped(plain, model, providers, options):
     whole = int((options.get("sizes") or {}).get("batch", 1))
     image = _named(plain.get_inputs(), options.get("input_name"), "input").name
     most = int(options.get("shapes", shaped_onnx.MOST))
-    return shaped_onnx.Shaped(plain, image, open_fixed, onnxruntime.OrtValue, _is_shortage, place, whole, most)
+    return shaped_onnx.Shaped(
+        plain, image, open_fixed, onnxruntime.OrtValue, _is_shortage, place, whole, most
+    )
 
 
 def load(model, device, options):
