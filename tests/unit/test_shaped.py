@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 from graphs import film
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from watcher.engine.card import card_folders, load_card
 from watcher.engine.client import ISLAND
@@ -26,7 +26,7 @@ def clipped(path, *, version=11, sides=("batch", 3, "height", "width"), domain=N
         helper.make_node(*("Mul", ["mean", "gain"]) if gain else ("Identity", ["mean"]), ["output"]),
     ]
     low, high = (
-        helper.make_tensor(name, TensorProto.FLOAT, [], [at]) for name, at in (("low", 0), ("high", 0.5))
+        numpy_helper.from_array(np.array(at, np.float32), name) for name, at in (("low", 0), ("high", 0.5))
     )
     shape = helper.make_tensor_value_info("input", TensorProto.FLOAT, list(sides))
     out = helper.make_tensor_value_info("output", TensorProto.FLOAT, [sides[0], 1, *sides[2:]])
@@ -179,6 +179,12 @@ def test_graphs_of_other_versions_and_files_that_are_none_stay_as_they_are(tmp_p
     for version in (10, 12, 13):
         assert opset.raised(clipped(tmp_path / "g.onnx", version=version).read_bytes()) is None
     assert opset.raised(b"Clip" + bytes(range(64))) is None
+    model = onnx.load(clipped(tmp_path / "g.onnx"))
+    onnx.save_model(
+        model, tmp_path / "apart.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0
+    )
+    assert (tmp_path / "weights.bin").exists()
+    assert opset.raised((tmp_path / "apart.onnx").read_bytes()) is None
     assert opset.raised(clipped(tmp_path / "g.onnx").read_bytes().replace(b"Clip", b"Relu")) is None
     assert opset.raised(clipped(tmp_path / "g.onnx").read_bytes() + b"Dropout") is None
 

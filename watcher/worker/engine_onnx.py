@@ -33,6 +33,8 @@ import onnxruntime
 CPU, CUDA = "CPUExecutionProvider", shaped_onnx.CUDA
 # BSHM truncates 255 times a sigmoid: solid foreground is 254, never 255.
 OPAQUE = 254.0
+# Networks that clip are made for phones; larger files are not read for it.
+_MOBILE = 256 << 20
 _shared = []  # whether sessions share an arena, once somebody has asked
 # What ONNX Runtime and CUDA say when memory is short; there is no exception class for it.
 _TOO_BIG = (
@@ -253,8 +255,10 @@ def _compiled(model, device, options):
 
 def _shaped(plain, model, providers, options):
     """`plain`, a session of CUDA, as sessions for one shape each."""
-    with open(model, "rb") as file:
-        graph = opset.raised(file.read())
+    graph = None
+    if os.path.getsize(model) <= _MOBILE:
+        with open(model, "rb") as file:
+            graph = opset.raised(file.read())
     (cuda, chosen), cpu = providers
 
     def open_fixed(sides, capture):

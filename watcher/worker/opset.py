@@ -10,13 +10,18 @@ from typing import Optional, Tuple
 WITHOUT, WITH = 11, 12
 # Of ModelProto and OperatorSetIdProto in onnx.proto: field numbers, as protocol buffers write them before a value.
 _OPSET_IMPORT, _DOMAIN, _VERSION = b"\x42", b"\x0a\x00", b"\x10"
+# In TensorProto: the key `location` of `external_data`.
+_BESIDE = b"\x0a\x08location"
 # How long what follows is: a number in so many bits, or told by the number before it.
 _NUMBER, _TOLD = 0, 2
 
 
 def raised(graph: bytes) -> Optional[bytes]:
-    """`graph` (a file of ONNX) asking for version 12 where it asks for 11 and clips; None where it does not."""
-    if b"Clip" not in graph or b"Dropout" in graph:
+    """`graph` (a file of ONNX) asking for version 12 where it asks for 11 and clips; None where it does not.
+
+    Nor where its weights lie in a file beside it, which is only found from where it lies itself.
+    """
+    if b"Clip" not in graph or b"Dropout" in graph or _BESIDE in graph:
         return None
     for domain in (b"", _DOMAIN):
         old = _import(domain, WITHOUT)
