@@ -16,12 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from watcher.worker import opset
+from watcher.worker.shaped_onnx import CUDA, sides_of
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import onnxruntime  # type: ignore[import-untyped]
-
-CUDA = "CUDAExecutionProvider"
 
 
 def main(words: Sequence[str]) -> None:
@@ -44,9 +43,8 @@ def _spent(graph: bytes, pixels: np.ndarray, times: int, asked: dict[str, str]) 
     """Seconds of each of `times` runs, after three to warm up."""
     plain = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"]).get_inputs()[0]
     options = onnxruntime.SessionOptions()
-    for name, length in zip(plain.shape, pixels.shape, strict=True):
-        if isinstance(name, str):
-            options.add_free_dimension_override_by_name(name, length)
+    for name, length in sides_of([plain], {plain.name: pixels}).items():
+        options.add_free_dimension_override_by_name(name, length)
     session = onnxruntime.InferenceSession(graph, options, providers=[(CUDA, asked), "CPUExecutionProvider"])
     if session.get_providers()[0] != CUDA:
         sys.exit("CUDA could not be started")

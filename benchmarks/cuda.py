@@ -83,8 +83,9 @@ def _way(setting: Setting, gpu: str, models: list[Model]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     count = setting.count(1500, quick=60)
     for model in models:
-        launch = prepare(model.card, model.graph, device=DEVICE)
         for batch, workers in WAYS:
+            # An engine computes together what fills a batch of the card, and all else one by one.
+            launch = prepare(model.card.model_copy(update={"max_batch": batch}), model.graph, device=DEVICE)
             used = GpuUse()
             in_flight = DEEP * batch * workers
             wall, cpu = through(launch, count, batch, workers, model.card.max_delay_ms / 1000, in_flight)

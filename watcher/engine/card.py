@@ -198,7 +198,9 @@ class Card(Strict):
     max_delay_ms: float = Field(5.0, ge=0, le=10_000, description="how long a batch waits to be filled")
     timeout_s: Positive = Field(60.0, description="a batch that takes longer means a hung worker")
     boot_timeout_s: Positive = Field(120.0, ge=60, description="the same for loading and warming up")
-    warmup: tuple[Side, Side] = Field((512, 512), description="[height, width] of the first inference")
+    warmup: tuple[Side, Side] = Field(
+        (512, 512), description="[height, width] of the first inference; by CUDA that of a 3:2 photo"
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="for the engine; see its file")
     latency_s: Seconds = Field(0.0, description="fake engine only: how long a batch takes at least")
 

@@ -300,15 +300,17 @@ def load(model, device, options):
     def open_with(threads):
         return _open(model, [CPU], threads, half_pixel) if threads < most else None
 
-    opened = _open(model, providers, most, half_pixel)
-    if _device_of(opened) != "cpu" and trt.NAME not in opened.get_providers():
-        opened = _shaped(opened, model, usual, options)
+    def open_usual():
+        plain = _open(model, usual, most, half_pixel)
+        return plain if _device_of(plain) == "cpu" else _shaped(plain, model, usual, options)
+
+    opened = open_usual() if providers == usual else _open(model, providers, most)
     session = Session(
         opened,
         options,
         open_with if _device_of(opened) == "cpu" else None,
         bounds,
-        lambda: _open(model, usual, most),
+        open_usual,
     )
     used = session.about["device"]
     if isinstance(opened, shaped_onnx.Shaped):
