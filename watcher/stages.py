@@ -16,6 +16,7 @@ from watcher.pipeline.batch import Batcher
 from watcher.pipeline.budget import PixelBudget
 from watcher.pipeline.decode import DecodeLimits
 from watcher.pipeline.looks import Canvases
+from watcher.pipeline.pages import BLOCKS
 from watcher.pipeline.readers import Readers
 from watcher.pipeline.recipe import Recipe
 from watcher.pipeline.runner import Runner
@@ -71,5 +72,6 @@ def build_runner(
         apart=apart,
         step_down=partial(step_down, multiple=card.input.multiple),
         on_close=readers.close,
+        on_rest=BLOCKS.forget,
         lanes=supervisor.most,
     )

@@ -8,6 +8,7 @@ import io
 import os
 import resource
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -273,6 +274,22 @@ def test_who_waits_for_a_reader_that_does_not_come_back_gets_one_of_its_own():
             held.measure()
             shapes = {picture.pixels.shape for picture in threads.map(read, [pool] * 3, [jpeg()] * 3)}
         assert shapes == {(48, 64, 3)}
+    finally:
+        pool.close()
+
+
+def test_waits_with_a_free_reader_between_them_do_not_add_up():
+    pool = Readers(timeout=20.0, patience=1.0)
+    try:
+        for _ in range(4):
+            with pool.opened(jpeg()) as held, ThreadPoolExecutor(1) as threads:
+                held.measure()
+                other = threads.submit(read, pool, jpeg())
+                time.sleep(0.4)
+                held.picture()
+                held.end()
+                other.result(20)
+        assert len(reading()) == 1
     finally:
         pool.close()
 

@@ -394,3 +394,39 @@ def test_photos_that_are_one_do_not_hold_up_others_where_memory_is_short(build):
     results = [runner.submit(job(i)) for i in range(20, 40)]
     assert all(result.exception(10) is None for result in results)
     assert budget.held == 0
+
+
+def test_memory_is_given_back_only_while_there_is_nothing_to_do(monkeypatch):
+    monkeypatch.setattr("watcher.pipeline.runner.TICK", 0.01)
+    budget, rests, held = PixelBudget(10**9), [], threading.Event()
+
+    class Slow(Engine):
+        def infer(self, proxies, *, timeout):
+            assert held.wait(20)
+            return super().infer(proxies, timeout=timeout)
+
+    runner = Runner(
+        Work(budget),
+        Slow(),
+        Batcher(1, 0.05),
+        threads=1,
+        budget=budget,
+        timeout=9,
+        lanes=2,
+        on_rest=lambda: rests.append(len(runner._trips)),
+    )
+    try:
+        done = runner.submit(job(1))
+        time.sleep(0.1)
+        before = len(rests)
+        time.sleep(0.1)
+        assert len(rests) == before
+        held.set()
+        done.result(20)
+        deadline = time.monotonic() + 20
+        while len(rests) < before + 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    finally:
+        runner.close()
+    assert len(rests) >= before + 3
+    assert set(rests) == {0}

@@ -33,6 +33,9 @@ from watcher.pipeline.rooms import mapped
 _F_ADD_SEALS, _SEAL_SHRINK, _SEAL_GROW = 1033, 2, 4
 # What the start of a reader takes: Python, NumPy, OpenCV and the decoders.
 START_S = 0.25
+# Threads that wait lose nothing while others use the cores, as they do when a folder is full of photos. So more of it
+# is borne than a start would cost: eight photos of 24 megapixels at once, on two threads, wait for half a second.
+PATIENCE_S = 4 * START_S
 _ROOT = Path(watcher.__file__).parents[1]
 
 
@@ -135,11 +138,11 @@ class Readers:
     """A pool that grows, by need, to the number of threads that read at one time. Thread-safe.
 
     `timeout`: seconds that one photo may take. One process stays for the next photo; the others
-    leave by themselves after `idle_s` seconds with nothing to do. One more is started when threads
-    have waited for `patience` seconds together, which is what its start costs.
+    leave by themselves after `idle_s` seconds with nothing to do. One more is started when threads have
+    waited for `patience` seconds together, without a moment in which one of the processes was free.
     """
 
-    def __init__(self, *, timeout: float, idle_s: float = 60.0, patience: float = START_S) -> None:
+    def __init__(self, *, timeout: float, idle_s: float = 60.0, patience: float = PATIENCE_S) -> None:
         self._timeout = timeout
         self._idle_s = idle_s
         self._patience = patience
@@ -147,7 +150,7 @@ class Readers:
         # All below are guarded by it.
         self._idle = [_Reader(idle_s=0)]
         self._waiting = 0
-        self._waited = 0.0  # seconds, all threads together, since the last start ...
+        self._waited = 0.0  # seconds, all threads together, since the last start or free process ...
         self._tallied = 0.0  # ... up to this time, monotonic
         self._closed = False
 
@@ -163,6 +166,8 @@ class Readers:
     def borrow(self) -> _Reader:
         """The one that was used last, so that the others may leave; or a new one, where waiting costs as much."""
         with self._changed:
+            if self._idle:
+                self._waited = 0.0
             self._tally(+1)
             try:
                 while not self._idle and not self._closed:

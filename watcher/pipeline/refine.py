@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from watcher.domain import Frame, Pixels
 from watcher.pipeline import closed_form, foreground
 from watcher.pipeline.compiled import compiled
+from watcher.pipeline.pages import BLOCKS
 from watcher.pipeline.scale import resized, sane, unit
 from watcher.pipeline.shrink import shrunk
 
@@ -76,7 +77,8 @@ def refine(
         slope, offset = _guided(reduced, alpha)
     else:
         slope, offset = np.zeros_like(alpha), alpha
-    cutout = cast(Pixels, cv2.cvtColor(frame.pixels, cv2.COLOR_RGB2RGBA))
+    cutout: Pixels = BLOCKS.empty((frame.height, frame.width, 4), frame.pixels.dtype)
+    cv2.cvtColor(frame.pixels, cv2.COLOR_RGB2RGBA, cutout)
     opaque = cast(Pixels, np.empty((0, 0), frame.pixels.dtype))
     paint(
         frame.pixels,

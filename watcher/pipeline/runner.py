@@ -115,7 +115,7 @@ class Runner:
     Decoding waits for the budget and finishing gives it back, so they may not share
     threads: decoders that wait would keep the finishers from ever starting. `apart`: hot
     folders do not share threads either. So many batches as there are `lanes` are in the
-    engine at one time.
+    engine at one time. `on_rest` is called now and then while there is nothing to do.
     """
 
     def __init__(
@@ -130,11 +130,13 @@ class Runner:
         apart: bool = False,
         step_down: Callable[[Proxy], Proxy | None] = lambda _: None,
         on_close: Callable[[], None] = lambda: None,
+        on_rest: Callable[[], None] = lambda: None,
         lanes: int = 1,
     ) -> None:
         self._work = work
         self._step_down = step_down
         self._on_close = on_close
+        self._on_rest = on_rest
         self._engine = engine
         self._batcher = batcher
         self._budget = budget
@@ -247,7 +249,8 @@ class Runner:
             shown = replace(trip.frame, proxy=trip.proxy)
             batches.append(self._batcher.add(shown, time.monotonic()))
         except queue.Empty:
-            pass
+            if not self._trips:
+                self._on_rest()
         batches += self._batcher.pop_overdue(time.monotonic())
         for batch in filter(None, batches):
             self._enter([waiting.pop(frame.job) for frame in batch])

@@ -18,6 +18,7 @@ from watcher.domain import Frame, Pixels
 from watcher.errors import HostError, WatcherError
 from watcher.pipeline import colour, pixels, sniff
 from watcher.pipeline.compiled import compiled
+from watcher.pipeline.pages import BLOCKS
 from watcher.pipeline.refine import taps
 from watcher.pipeline.scale import eight_bits, resized, unit
 
@@ -103,7 +104,7 @@ def under(cutout: Pixels, field: Field) -> Pixels:
 
 
 def _painted(cutout: Pixels, field: Field, *, hard: bool) -> Pixels:
-    out = cast(Pixels, np.empty((*cutout.shape[:2], 3), cutout.dtype))
+    out: Pixels = BLOCKS.empty((*cutout.shape[:2], 3), cutout.dtype)
     blend(cutout, field, hard, out)
     return out
 

@@ -12,6 +12,7 @@ from watcher.outputs import Output
 from watcher.pipeline import colour
 from watcher.pipeline.compiled import compiled
 from watcher.pipeline.encode import backdrop
+from watcher.pipeline.pages import BLOCKS
 from watcher.pipeline.refine import Refined
 from watcher.pipeline.scale import eight_bits
 
@@ -72,7 +73,7 @@ def trimap(alpha: Pixels, band: float) -> Pixels:
 def composite(cutout: Pixels, background: tuple[int, int, int]) -> Pixels:
     """HxWx3: aF + (1-a)B in encoded levels; `background` in 8-bit levels of the cutout's space."""
     top = np.iinfo(cutout.dtype).max
-    solid = np.empty((*cutout.shape[:2], 3), cutout.dtype)
+    solid: Pixels = BLOCKS.empty((*cutout.shape[:2], 3), cutout.dtype)
     over(cutout, np.array(background, np.uint32) * np.uint32(top // 255), np.uint32(top), solid)
     return solid
 
