@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,7 @@ from PIL import Image
 from benchmarks.service import CARDS, FAKE, REAL
 from benchmarks.setting import Setting
 from benchmarks.table import Cell, Table
-from benchmarks.usage import cpu_seconds, resident_mb
+from benchmarks.usage import cpu_seconds, huge_mb, resident_mb, scheduled
 from watcher.engine import weights
 from watcher.engine.card import Card, card_folders, load_card
 from watcher.engine.choice import engine_for
@@ -27,6 +28,8 @@ from watcher.worker import engine_fake
 
 # (height, width) of the proxy of a 1920x1080 photo.
 FULL_HD_PROXY = 512, 896
+# Those of the looks at a photo of 3:2 that is in doubt.
+LOOKS = (512, 768), (768, 1152), (384, 576)
 SIZES = ((64, 64), (256, 256), (512, 512), FULL_HD_PROXY, (1024, 1024), (2048, 2048))
 TIMEOUT_S = 120.0
 
@@ -34,7 +37,7 @@ Proxy = NDArray[np.uint8]
 
 
 def run(setting: Setting) -> list[Table]:
-    return [_inference(setting), _round_trips(setting)]
+    return [_inference(setting), _huge_pages(setting), _round_trips(setting)]
 
 
 def _inference(setting: Setting) -> Table:
@@ -123,6 +126,51 @@ class _Way:
         return sum(cpu_seconds(client.pid) for client in self._clients)
 
 
+def _huge_pages(setting: Setting) -> Table:
+    """Two workers in turn, one of which asks for them; with looks of one size nothing would be seen."""
+    times = setting.count(30, quick=2)
+    card = load_card(REAL, card_folders(None))
+    looks = [_proxy(setting.photos[0], size) for size in LOOKS]
+    clients = {
+        name: _client(card, threads=1, env={"GLIBC_TUNABLES": f"glibc.malloc.hugetlb={asks}"})
+        for name, asks in (("asked for", 1), ("not asked for", 0))
+    }
+    cpus: dict[str, list[float]] = {name: [] for name in clients}
+    try:
+        for number in range(times + 1):
+            for name, client in clients.items():
+                before, _ = scheduled(client.pid)
+                for look in looks:
+                    client.infer([look], timeout=TIMEOUT_S)
+                if number:
+                    cpus[name].append(1000 * (scheduled(client.pid)[0] - before))
+        memory = {name: (resident_mb(client.pid), huge_mb(client.pid)) for name, client in clients.items()}
+    finally:
+        for client in clients.values():
+            client.close()
+    least = min(map(statistics.mean, cpus.values()))
+    rows = tuple(
+        (name, statistics.mean(took), statistics.mean(took) / least, statistics.median(took), *memory[name])
+        for name, took in cpus.items()
+    )
+    columns = (
+        "huge pages",
+        "CPU ms for three looks",
+        "to the least",
+        "median",
+        "memory of the worker, MB",
+        "of it huge",
+    )
+    notes = (
+        (
+            f"{card.name} by {engine_for(card, 'cpu')}, one thread, looks of {', '.join(f'{w}x{h}' for h, w in LOOKS)},"
+            f" {times} times each, in turn."
+        ),
+        "Transparent huge pages for who asks (`madvise`), by the C library; where the kernel has `always` or `never`, both are alike.",
+    )
+    return Table("Huge pages for a worker", columns, rows, notes)
+
+
 def _round_trips(setting: Setting) -> Table:
     """The fake engine through a worker, less the same engine called directly."""
     times = setting.count(200, quick=10)
@@ -151,10 +199,10 @@ def _round_trips(setting: Setting) -> Table:
     return Table("Round trip to the worker", columns, tuple(rows), notes)
 
 
-def _client(card: Card, *, threads: int) -> EngineClient:
+def _client(card: Card, *, threads: int, env: Mapping[str, str] | None = None) -> EngineClient:
     path = weights.ensure(card, weights.cache_folder(None))
     launch = prepare(card, path, device="cpu", threads=threads)
-    client = EngineClient(launch.python, launch.engine_file, arena_bytes=launch.arena_bytes)
+    client = EngineClient(launch.python, launch.engine_file, arena_bytes=launch.arena_bytes, env=env)
     client.boot(launch.hello, timeout=launch.boot_timeout)
     return client
 

@@ -54,6 +54,11 @@ def resident_mb(pid: int) -> float:
     return _number(Path(f"/proc/{pid}/status"), "VmRSS:") * 1024 / 1e6
 
 
+def huge_mb(pid: int) -> float:
+    """What of it lies in transparent huge pages; megabytes."""
+    return _number(Path(f"/proc/{pid}/smaps_rollup"), "AnonHugePages:") * 1024 / 1e6
+
+
 def peak_mb(pid: int) -> float:
     """The most of `pid` that was ever in memory at one time, shared pages in full; megabytes."""
     return _number(Path(f"/proc/{pid}/status"), "VmHWM:") * 1024 / 1e6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -286,6 +287,24 @@ def test_the_death_of_the_daemon_ends_the_worker(python, state, eventually):
         parent.wait()
         parent.stdout.close()
     eventually(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (None, ["glibc.malloc.hugetlb=1"]),
+        ("glibc.malloc.arena_max=2", ["glibc.malloc.arena_max=2", "glibc.malloc.hugetlb=1"]),
+        ("glibc.malloc.hugetlb=0", ["glibc.malloc.hugetlb=0"]),
+    ],
+)
+def test_the_worker_asks_for_huge_pages_unless_somebody_said_otherwise(start, monkeypatch, said, told):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    if said is not None:
+        monkeypatch.setenv("GLIBC_TUNABLES", said)
+    environment = Path(f"/proc/{start().pid}/environ").read_bytes().decode()
+    # glibc may end each of them by a zero byte when it reads them.
+    (found,) = re.findall(r"GLIBC_TUNABLES=((?:glibc\.[a-z._]+=\d[:\0])+)", environment)
+    assert re.split("[:\0]", found)[:-1] == told
 
 
 def test_the_island_is_python_3_7():

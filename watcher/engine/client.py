@@ -30,6 +30,8 @@ from watcher.log import event
 from watcher.worker import wire
 
 ISLAND = Path(wire.__file__).parent
+# mallopt has no such thing. glibc from 2.35 on knows it, where the kernel has huge pages for who asks; all others pass it over.
+_HUGE_PAGES = "glibc.malloc.hugetlb"
 
 
 class EngineClient:
@@ -188,8 +190,14 @@ def _failure(reply: Mapping[str, Any]) -> EngineError | InputRejected:
 
 
 def _environment(python: str, extra: Mapping[str, str]) -> dict[str, str]:
-    """Ours, less what would lead another interpreter to our packages."""
+    """Ours, less what would lead another interpreter to our packages, and with huge pages for weights and layers.
+
+    These are read all over, again and again, so that a core spends its time on looking up where small pages lie.
+    """
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **extra}
+    tunables = env.get("GLIBC_TUNABLES", "")
+    if _HUGE_PAGES not in tunables:
+        env["GLIBC_TUNABLES"] = ":".join(filter(None, [tunables, f"{_HUGE_PAGES}=1"]))
     if python != sys.executable:
         for name in ("PYTHONHOME", "PYTHONPATH", "__PYVENV_LAUNCHER__"):
             env.pop(name, None)
