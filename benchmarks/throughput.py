@@ -172,11 +172,23 @@ def _floods(made: list[Path], folder: Path, times: int) -> tuple[list[Path], lis
 
 
 def _beside(made: list[Path], folder: Path) -> list[Least]:
-    """`_alone` on every core at one time, each with its share of them."""
+    """`_alone` on every core at one time, until the last photo: each core takes the next one when it is free."""
     cores = min(len(os.sched_getaffinity(0)), len(made))
-    with ProcessPoolExecutor(cores, get_context("spawn")) as pool:
-        shares = [made[core::cores] for core in range(cores)]
-        return [one for found in pool.map(_alone, shares, [folder] * cores) for one in found]
+    with ProcessPoolExecutor(
+        cores, get_context("spawn"), initializer=_begin, initargs=(made[0], folder)
+    ) as pool:
+        return list(pool.map(_next, made))
+
+
+_stages: list[_Stages] = []  # of a process of that pool; they end with it
+
+
+def _begin(warm: Path, folder: Path) -> None:
+    _stages.append(_Stages(warm, folder))
+
+
+def _next(path: Path) -> Least:
+    return _stages[0].took(path)
 
 
 def _one_worker(folder: Path) -> Path:
@@ -189,49 +201,57 @@ def _one_worker(folder: Path) -> Path:
 
 
 def _alone(made: list[Path], folder: Path) -> list[Least]:
-    """Each of them with nothing beside it. The first is done once more before them all, to warm up."""
-    card = load_card(REAL, card_folders(None))
-    launch = prepare(card, weights.ensure(card, weights.cache_folder(None)), device="cpu", threads=1)
-    client = EngineClient(launch.python, launch.engine_file, arena_bytes=launch.arena_bytes)
-    hot = Folder(path=made[0].parent, output=folder)
-    recipe = Recipe("hot", hot, "portrait", Profile(), lambda: ABOUT, Names())
-    readers = Readers(timeout=120.0)
-    work = FolderWork(
-        {"hot": recipe},
-        proxy_size=partial(proxy_size, card=card),
-        canvases=lambda width, height: Canvases((width, height), *sizes_of(width, height, card)),
-        limits=DecodeLimits(),
-        reads=readers,
-    )
-    spent = []
+    """Each of them with nothing beside it."""
+    stages = _Stages(made[0], folder)
     try:
-        client.boot(launch.hello, timeout=launch.boot_timeout)
-        _one(made[0], work, client)
-        for path in made:
-            engine, all_ = cpu_seconds(client.pid), tree_cpu_seconds(os.getpid())
-            _one(path, work, client)
-            inside = cpu_seconds(client.pid) - engine
-            # The processes that read photos are below this one, too.
-            spent.append(Least(1000 * inside, 1000 * (tree_cpu_seconds(os.getpid()) - all_ - inside)))
+        return [stages.took(path) for path in made]
     finally:
-        client.close()
-        readers.close()
-    return spent
+        stages.close()
 
 
-def _one(path: Path, work: FolderWork, client: EngineClient) -> None:
-    """All stages, with as many looks as the daemon takes."""
-    job = Job(1, Source("hot", path.name, Stamp.of(path.stat())), attempts=1, fence=1)
-    frame = work.decode(job, reserve=lambda _: None)
-    look, proxy, views = None, frame.proxy, []
-    while True:
-        (alpha,) = client.infer([proxy], timeout=120.0)
-        views.append(View(look or Look.whole((alpha.shape[1], alpha.shape[0])), alpha))
-        look = work.next_look(frame, views)
-        if look is None:
-            break
-        proxy = work.show(frame, look)
-    work.finish(frame, work.conclude(views), timings={})
+class _Stages:
+    """All stages of one photo after the other, with a worker of one thread and a process that reads. `warm` is done once."""
+
+    def __init__(self, warm: Path, folder: Path) -> None:
+        card = load_card(REAL, card_folders(None))
+        launch = prepare(card, weights.ensure(card, weights.cache_folder(None)), device="cpu", threads=1)
+        self._client = EngineClient(launch.python, launch.engine_file, arena_bytes=launch.arena_bytes)
+        self._readers = Readers(timeout=120.0)
+        hot = Folder(path=warm.parent, output=folder)
+        self._work = FolderWork(
+            {"hot": Recipe("hot", hot, "portrait", Profile(), lambda: ABOUT, Names())},
+            proxy_size=partial(proxy_size, card=card),
+            canvases=lambda width, height: Canvases((width, height), *sizes_of(width, height, card)),
+            limits=DecodeLimits(),
+            reads=self._readers,
+        )
+        self._client.boot(launch.hello, timeout=launch.boot_timeout)
+        self._pass(warm)
+
+    def took(self, path: Path) -> Least:
+        engine, all_ = cpu_seconds(self._client.pid), tree_cpu_seconds(os.getpid())
+        self._pass(path)
+        inside = cpu_seconds(self._client.pid) - engine
+        # The processes that read photos are below this one, too.
+        return Least(1000 * inside, 1000 * (tree_cpu_seconds(os.getpid()) - all_ - inside))
+
+    def close(self) -> None:
+        self._client.close()
+        self._readers.close()
+
+    def _pass(self, path: Path) -> None:
+        """With as many looks as the daemon takes."""
+        job = Job(1, Source("hot", path.name, Stamp.of(path.stat())), attempts=1, fence=1)
+        frame = self._work.decode(job, reserve=lambda _: None)
+        look, proxy, views = None, frame.proxy, []
+        while True:
+            (alpha,) = self._client.infer([proxy], timeout=120.0)
+            views.append(View(look or Look.whole((alpha.shape[1], alpha.shape[0])), alpha))
+            look = self._work.next_look(frame, views)
+            if look is None:
+                break
+            proxy = self._work.show(frame, look)
+        self._work.finish(frame, self._work.conclude(views), timings={})
 
 
 def flood(made: list[Path], service: Service, *, before: int = 0) -> Flood:
