@@ -15,7 +15,7 @@ from benchmarks.gpu import PROXY, through
 from benchmarks.service import REAL, running, write_config
 from benchmarks.setting import Setting
 from benchmarks.table import Cell, Table
-from benchmarks.throughput import QUIET_S, Flood, flood
+from benchmarks.throughput import DISK, QUIET_S, Flood, flood
 from benchmarks.usage import GpuUse
 from watcher.engine import weights
 from watcher.engine.card import Card, card_folders, load_card
@@ -157,6 +157,8 @@ def _stages(setting: Setting, gpu: str, models: list[Model]) -> Table:
         "cores busy",
         "CPU ms a photo",
         "CPU ms outside the engine",
+        "written, MB a second",
+        "disk alone, photos a second",
         "daemon, peak MB",
         "all processes, peak MB",
     )
@@ -165,6 +167,7 @@ def _stages(setting: Setting, gpu: str, models: list[Model]) -> Table:
         f"The first are a {FIRST}th of them: for these each worker prepares itself once for each shape of picture.",
         f"The clock runs from the end of the quiet period ({QUIET_S:g} s) until the last sidecar.",
         "The model's own ceiling: looks of one size, one a photo. Photos in doubt are looked at again.",
+        DISK,
     )
     return Table("Throughput of run with a GPU", columns, tuple(rows), notes)
 
@@ -178,6 +181,8 @@ def _row(flooded: Flood, ceiling: float, busy: float) -> tuple[Cell, ...]:
         flooded.used * pace / 1000,
         flooded.used,
         flooded.used - flooded.inside,
+        flooded.disk.photo_mb * pace,
+        flooded.disk.pace,
         flooded.daemon_mb,
         flooded.all_mb,
     )

@@ -14,7 +14,7 @@ from statistics import mean
 
 import yaml
 
-from benchmarks import photos
+from benchmarks import disk, photos
 from benchmarks.service import REAL, Service, running, write_config
 from benchmarks.setting import Setting
 from benchmarks.table import Cell, Table
@@ -33,8 +33,13 @@ from watcher.pipeline.recipe import Recipe
 from watcher.pipeline.work import FolderWork
 
 TITLE = "Throughput of run"
+DISK = (
+    "Disk alone: the same results published again with nothing else to do, by a thread for each core. Where that is less"
+    " than the bound, it is the bound."
+)
 QUIET_S = 0.5
 LOOK_AT_MEMORY_S = 5.0
+DISK_S = 4.0
 ABOUT = EngineAbout("modnet", "onnx", "onnxruntime", "cpu", None)
 
 
@@ -64,6 +69,7 @@ class Flood:
     inside: float
     daemon_mb: float
     all_mb: float
+    disk: disk.Disk
 
     def share(self, least: Least) -> float:
         """Percent of the bound."""
@@ -82,6 +88,8 @@ class Flood:
             beside.sum,
             alone.sum,
             self.used - self.inside,
+            self.disk.photo_mb * pace,
+            self.disk.pace,
             self.daemon_mb,
             self.all_mb,
         )
@@ -127,6 +135,8 @@ def run(setting: Setting) -> list[Table]:
         "least CPU ms",
         "with one core",
         "CPU ms outside the engine",
+        "written, MB a second",
+        "disk alone, photos a second",
         "daemon, peak MB",
         "all processes, peak MB",
         "% of the bound, each flood",
@@ -151,6 +161,7 @@ def run(setting: Setting) -> list[Table]:
             f"Cores busy below {cores} with photos waiting: somebody else had them, or they were left idle. CPU time"
             " a photo above the least: work that running side by side adds."
         ),
+        DISK,
         "One worker: `workers_cpu: 1` in the card; half of the photos, right after the others.",
         "Peak of the daemon is its VmHWM, memory shared with the worker in full; of all, proportional set sizes.",
     )
@@ -269,7 +280,8 @@ def flood(made: list[Path], service: Service, *, before: int = 0) -> Flood:
     wall = time.perf_counter() - began
     used = 1000 * (tree_cpu_seconds(service.pid) - cpu) / count
     inside = 1000 * (_in_workers(service) - engine) / count
-    return Flood(count, wall, used, inside, peak_mb(service.pid), peak.stop())
+    most, of_all = peak_mb(service.pid), peak.stop()
+    return Flood(count, wall, used, inside, most, of_all, disk.measure(service.mattes, seconds=DISK_S))
 
 
 def _in_workers(service: Service) -> float:
