@@ -68,8 +68,11 @@ class _Ready:
     def share(self, answer: Answer) -> Answer:
         raise NotImplementedError("nothing has a key")
 
-    def finish(self, frame: Frame, answer: Answer, *, timings: dict[str, float]) -> Outcome:
-        return Outcome(frame.job, (), NOWHERE, Review(0.0, 0.0, ()), timings)
+    def render(self, frame: Frame, answer: Answer, *, timings: dict[str, float]) -> Job:
+        return frame.job
+
+    def deliver(self, rendered: Job, *, timings: dict[str, float]) -> Outcome:
+        return Outcome(rendered, (), NOWHERE, Review(0.0, 0.0, ()), timings)
 
 
 def run(setting: Setting) -> list[Table]:

@@ -262,7 +262,7 @@ class _Stages:
             if look is None:
                 break
             proxy = self._work.show(frame, look)
-        self._work.finish(frame, self._work.conclude(views), timings={})
+        self._work.deliver(self._work.render(frame, self._work.conclude(views), timings={}), timings={})
 
 
 def flood(made: list[Path], service: Service, *, before: int = 0) -> Flood:

@@ -15,6 +15,8 @@ from watcher.pipeline.budget import PixelBudget
 # five of 24: with one at a time a core waits while the other computes. Measured on two cores with 24 MP: with 90
 # megapixels a flood took 2 to 7 % longer than with 120.
 EACH_MP, LEAST_MP = 30.0, 120.0
+# Fewer would leave a network between two photos without work.
+LEAST_DELIVERERS = 4
 # Bytes that a pixel in work takes at most (docs/benchmarks.md), and the share of what is free that photos may have.
 BYTES_A_PIXEL, SHARE = 10.0, 0.25
 
@@ -22,11 +24,12 @@ BYTES_A_PIXEL, SHARE = 10.0, 0.25
 def in_flight(card: Card, supervisor: Crew, settings: Settings) -> int:
     """How many photos there may be between decoding and publishing at one time.
 
-    Unless it is set: as many as keep every thread at work while each worker has a batch in hand and
-    the next one waits, and two that wait for the disk.
+    Unless it is set: as many as keep every thread at work, those that publish among them, while each worker has a
+    batch in hand and the next one waits.
     """
     chosen = settings.limits.max_in_flight
-    return chosen or stage_threads(settings) + 2 * batch_of(card, supervisor) * supervisor.most + 2
+    at_work = stage_threads(settings) + deliverers(settings)
+    return chosen or at_work + 2 * batch_of(card, supervisor) * supervisor.most
 
 
 def pixel_budget(settings: Settings) -> PixelBudget:
@@ -55,3 +58,8 @@ def batch_of(card: Card, supervisor: Crew) -> int:
 
 def stage_threads(settings: Settings) -> int:
     return settings.limits.threads or cores()
+
+
+def deliverers(settings: Settings) -> int:
+    """Threads that publish, of each hot folder: they wait for a disk or a share, where several at once are done sooner."""
+    return max(LEAST_DELIVERERS, stage_threads(settings))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from watcher.bounds import batch_of, stage_threads
+from watcher.bounds import batch_of, deliverers, stage_threads
 from watcher.cache import Cache
 from watcher.config import Settings
 from watcher.domain import EngineAbout
@@ -67,6 +67,7 @@ def build_runner(
         supervisor,
         Batcher(batch_of(card, supervisor), card.max_delay_ms / 1000),
         threads=stage_threads(settings),
+        deliverers=deliverers(settings),
         budget=budget,
         timeout=card.timeout_s,
         apart=apart,

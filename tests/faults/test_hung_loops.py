@@ -89,7 +89,7 @@ def systemd(tmp_path) -> Iterator[Ear]:
 
 def test_whichever_loop_hangs_the_watchdog_hears_nothing_more_until_it_goes_on(rig, systemd, real_part):
     real_part("strace", shutil.which("strace"), "it holds threads")
-    real_part("systemd-python", importlib.util.find_spec("systemd"), "pip install 'hotmatte[systemd]'")
+    real_part("systemd-python", importlib.util.find_spec("systemd.daemon"), "pip install 'hotmatte[systemd]'")
     daemon: DaemonRig = rig(card="tiny")
     daemon.start(NOTIFY_SOCKET=str(systemd.path), WATCHDOG_USEC="2000000")
     daemon.wait(lambda: systemd.pings, timeout=20)

@@ -42,7 +42,7 @@ def test_a_photo_becomes_a_whole_set_of_results_and_stays(rig):
 
 
 def test_who_waits_for_ready_finds_in_the_status_what_is_ready(rig, tmp_path, real_part):
-    real_part("systemd-python", importlib.util.find_spec("systemd"), "pip install 'hotmatte[systemd]'")
+    real_part("systemd-python", importlib.util.find_spec("systemd.daemon"), "pip install 'hotmatte[systemd]'")
     daemon = rig()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))

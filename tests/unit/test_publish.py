@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from watcher.domain import EngineAbout, Failure
 from watcher.errors import HostError, InputChanged, InputRejected, SubfolderClosed
 from watcher.ground import Ground
 from watcher.pipeline import publish
-from watcher.pipeline.finish import finish, report
+from watcher.pipeline.finish import deliver, finish, render, report
 from watcher.pipeline.naming import Names
 from watcher.pipeline.recipe import Recipe
 
@@ -341,3 +342,18 @@ def test_the_same_photo_gives_the_same_bytes(frame_of, recipe, disc, photo):
         finish(frame_of(photo), disc, recipe)
         contents.append((recipe.folder.output / "a.cutout.png").read_bytes())
     assert contents[0] == contents[1]
+
+
+def test_what_waits_for_the_disk_holds_no_pixels(frame_of, photo, disc, recipe):
+    pixels = photo.copy()
+    gone, spent = weakref.ref(pixels), {"infer": 0.25}
+    rendered = render(frame_of(pixels, name="a.jpg"), disc, recipe, timings=spent)
+    del pixels
+    assert gone() is None
+    assert (rendered.frame.height, rendered.frame.width) == photo.shape[:2]
+    assert rendered.frame.proxy.size == 0
+    outcome = deliver(rendered, timings=spent)
+    same = finish(frame_of(photo, name="b.jpg"), disc, recipe)
+    assert [one.sha256 for one in outcome.files] == [one.sha256 for one in same.files]
+    assert list(outcome.timings) == ["infer", "refine", "encode", "publish"]
+    assert "publish" not in spent

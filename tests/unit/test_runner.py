@@ -75,7 +75,11 @@ class Work:
     def share(self, answer):
         return replace(answer, cached=True)
 
-    def finish(self, frame, answer, *, timings):
+    def render(self, frame, answer, *, timings):
+        return frame, answer
+
+    def deliver(self, rendered, *, timings):
+        frame, answer = rendered
         if frame.job.id == 17:
             raise ZeroDivisionError
         alpha = answer.alpha
@@ -225,7 +229,8 @@ def test_out_of_memory_alone_reduces_the_proxy_in_steps_and_says_so():
             frame = super().decode(job, reserve=reserve)
             return replace(frame, proxy=np.zeros((4000, 6000, 3), np.uint8))
 
-        def finish(self, frame, answer, *, timings):
+        def deliver(self, rendered, *, timings):
+            frame, answer = rendered
             assert answer.alpha.shape == shapes[-1]
             return Outcome(frame.job, (), Path("s"), Review(0.0, 0.0), {}, frame.warnings)
 
@@ -313,7 +318,9 @@ def test_unless_it_is_set_as_many_are_in_flight_as_keep_threads_and_workers_busy
     crew = Crew(prepare(card.model_copy(update={"weights": None}), None))  # not started: a CPU, one worker
     folders = {"in": {"path": "/hot", "output": "/mattes"}}
     free = Settings.model_validate({"folders": folders, "limits": {"threads": 3}})
-    assert in_flight(card, crew, free) == 3 + 2 * 4 + 2
+    assert in_flight(card, crew, free) == 3 + 4 + 2 * 4, "one a thread, of four that publish as well"
+    many = Settings.model_validate({"folders": folders, "limits": {"threads": 16}})
+    assert in_flight(card, crew, many) == 2 * 16 + 2 * 4
     chosen = Settings.model_validate({"folders": folders, "limits": {"threads": 3, "max_in_flight": 5}})
     assert in_flight(card, crew, chosen) == 5
 
@@ -430,3 +437,39 @@ def test_memory_is_given_back_only_while_there_is_nothing_to_do(monkeypatch):
         runner.close()
     assert len(rests) >= before + 3
     assert set(rests) == {0}
+
+
+def test_a_slow_disk_holds_up_nobody_who_computes():
+    """Photos are looked at and rendered while others are published; what waits for the disk holds a quarter of its pixels."""
+    budget, free, rendered = PixelBudget(10**9), threading.Event(), []
+
+    class ToASlowDisk(Work):
+        def render(self, frame, answer, *, timings):
+            rendered.append(frame.job.id)
+            return super().render(frame, answer, timings=timings)
+
+        def deliver(self, rendered, *, timings):
+            assert free.wait(20)
+            return super().deliver(rendered, timings=timings)
+
+    work = ToASlowDisk(budget, pixels=100)
+    work.looks = {number: (8, 6) for number in range(1, 6)}
+    runner = Runner(
+        work, Engine(), Batcher(1, 0.05), threads=1, deliverers=2, budget=budget, timeout=9, apart=True
+    )
+    try:
+        done = [runner.submit(job(number)) for number in range(1, 6)]
+        deadline = time.monotonic() + 20
+        while (len(rendered) < 5 or budget.held > 125) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert sorted(rendered) == [1, 2, 3, 4, 5]
+        assert budget.held == 5 * 25
+        assert not any(one.done() for one in done)
+        assert len([pulse for pulse in runner.pulses() if pulse.name.startswith("publish")]) == 2
+        free.set()
+        outcomes = [one.result(20) for one in done]
+    finally:
+        free.set()
+        runner.close()
+    assert budget.held == 0
+    assert all(outcome.timings["wait_publish"] > 0 for outcome in outcomes)

@@ -7,7 +7,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watcher import templates
-from watcher.domain import Failure, Frame, Job, Outcome, Published, Source, Stamp
+from watcher.domain import Failure, Frame, Job, Outcome, Published, Review, Source, Stamp
 from watcher.errors import HostError, InputChanged, InputRejected, SubfolderClosed
 from watcher.outputs import Output
 from watcher.pipeline import decode, edges, encode, naming, publish, refine, shrink, sidecar
@@ -34,6 +34,18 @@ class _Content:
     output: Output
     suffix: str
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What a photo has become, before it is on a disk. `frame` has its size still, but no pixels; `lost`: see `encode.losses`."""
+
+    frame: Frame
+    recipe: Recipe
+    contents: tuple[_Content, ...]
+    review: Review
+    cached: bool
+    lost: tuple[str, ...]
 
 
 def finish(
@@ -56,7 +68,21 @@ def finish(
     InputRejected or HostError.
     """
     spent = dict(timings or {})
-    with _timed(spent, "refine"):
+    rendered = render(frame, alpha, recipe, disagree=disagree, cached=cached, timings=spent)
+    return deliver(rendered, timings=spent, clock=clock)
+
+
+def render(
+    frame: Frame,
+    alpha: NDArray[np.float32],
+    recipe: Recipe,
+    *,
+    disagree: bool = False,
+    cached: bool = False,
+    timings: dict[str, float],
+) -> Rendered:
+    """The first half of `finish`: all that takes a core. What it took is added to `timings`."""
+    with _timed(timings, "refine"):
         alpha = edges.clean(np.ascontiguousarray(alpha, np.float32), recipe.profile.edges)
         found = review(_limited(alpha, frame), disagree=disagree)
         if is_noise(found):
@@ -68,28 +94,39 @@ def finish(
             side=recipe.profile.refine_side,
             decontaminate=recipe.profile.decontaminate,
         )
-    with _timed(spent, "encode"):
+    with _timed(timings, "encode"):
         suffixes = _suffixes(frame, recipe)
-        contents = [
+        contents = tuple(
             _Content(output, suffix, encode.encode(output, refined, frame))
             for output, suffix in zip(recipe.profile.outputs, suffixes, strict=True)
-        ]
-        lost = [words for output in recipe.profile.outputs for words in encode.losses(output, frame)]
+        )
+        lost = tuple(words for output in recipe.profile.outputs for words in encode.losses(output, frame))
+    return Rendered(_without_pixels(frame), recipe, contents, found, cached, lost)
+
+
+def _without_pixels(frame: Frame) -> Frame:
+    # As wide and high as before, in no memory.
+    nothing = np.broadcast_to(np.zeros(1, frame.pixels.dtype), frame.pixels.shape)
+    return replace(frame, pixels=nothing, opacity=None, proxy=np.empty((0, 0, 3), np.uint8))
+
+
+def deliver(
+    rendered: Rendered, *, timings: dict[str, float], clock: Callable[[], float] = time.time
+) -> Outcome:
+    """The second half of `finish`: names, the source once more, and publishing. `timings`: see `render`."""
+    frame, recipe, found = rendered.frame, rendered.recipe, rendered.review
     owner = Owner(recipe.folder_name, frame.job.source.relpath)
-    with place_for(owner, recipe, suffixes) as place:
+    with place_for(owner, recipe, tuple(content.suffix for content in rendered.contents)) as place:
+        spent = dict(timings)
+        outcome = Outcome(frame.job, (), place.sidecar, found, spent, frame.warnings, rendered.cached)
         if place.taken:
             words = f"skipped: {place.sidecar.name} is the result of another photo"
-            return Outcome(frame.job, (), place.sidecar, found, spent, (*frame.warnings, words), cached)
+            return replace(outcome, warnings=(*frame.warnings, words))
         check_source(frame.path, frame.job)
-        outcome = _described(
-            contents,
-            place,
-            recipe,
-            Outcome(frame.job, (), place.sidecar, found, spent, (*frame.warnings, *lost), cached),
-            (frame.width, frame.height),
-        )
+        outcome = replace(outcome, warnings=(*frame.warnings, *rendered.lost))
+        outcome = _described(rendered.contents, place, recipe, outcome, (frame.width, frame.height))
         with _timed(spent, "publish"):
-            _publish(frame, contents, outcome, place, recipe, now=clock())
+            _publish(frame, rendered.contents, outcome, place, recipe, now=clock())
         withdraw_report(owner, place, recipe)
     return outcome
 
@@ -258,7 +295,7 @@ def check_source(path: Path, job: Job) -> None:
 
 
 def _described(
-    contents: list[_Content], place: Place, recipe: Recipe, outcome: Outcome, size: tuple[int, int]
+    contents: Sequence[_Content], place: Place, recipe: Recipe, outcome: Outcome, size: tuple[int, int]
 ) -> Outcome:
     files = []
     folder = place.folder.relative_to(recipe.folder.output)
@@ -271,7 +308,7 @@ def _described(
 
 
 def _publish(
-    frame: Frame, contents: list[_Content], outcome: Outcome, place: Place, recipe: Recipe, *, now: float
+    frame: Frame, contents: Sequence[_Content], outcome: Outcome, place: Place, recipe: Recipe, *, now: float
 ) -> None:
     suffixes = [content.suffix for content in contents]
     older = publish.settled(place.folder, place.base, suffixes, vary=names_vary(recipe))

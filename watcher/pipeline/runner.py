@@ -1,30 +1,31 @@
-"""Runs jobs through decode | infer | finish. Knows threads; knows no policy."""
+"""Runs jobs through decode | infer | render | deliver. Knows threads; knows no policy."""
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from watcher.domain import Frame, Job, Outcome
 from watcher.errors import EngineOutOfMemory, InputRejected, WatcherError, host_error
-from watcher.log import event
 from watcher.pipeline.answers import Sharing
 from watcher.pipeline.batch import Batcher
 from watcher.pipeline.budget import PixelBudget
 from watcher.pipeline.compiled import wait_for_compilers
 from watcher.pipeline.crews import PATIENCE, Crews
 from watcher.pipeline.looks import Answer, Look, View
+from watcher.pipeline.trip import Trip
 from watcher.pulse import Pulse
 
+# A photo that is encoded counts as so small a part of its pixels: PNGs of cutout and matte take 0.8 bytes a pixel, of ten.
+ENCODED = 4
 # The infer loop wakes by itself this often, in seconds.
 TICK = 5.0
 
@@ -57,63 +58,19 @@ class Work(Protocol):
     def share(self, answer: Answer) -> Answer:
         """`answer` for another frame of the same key."""
 
-    def finish(self, frame: Frame, answer: Answer, *, timings: dict[str, float]) -> Outcome: ...
+    def render(self, frame: Frame, answer: Answer, *, timings: dict[str, float]) -> Any:
+        """All that takes a core. What is returned is for `deliver` alone, and holds none of the frame's pixels."""
 
-
-class _Trip:
-    """One job on its way through the stages."""
-
-    __slots__ = (
-        "answer",
-        "frame",
-        "job",
-        "key",
-        "look",
-        "pixels",
-        "proxy",
-        "reduced",
-        "result",
-        "since",
-        "timings",
-        "views",
-    )
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.result: Future[Outcome] = Future()
-        self.frame: Frame | None = None
-        self.proxy: Proxy | None = None  # what the engine is shown next
-        self.look: Look | None = None  # what that is; None: the frame's own proxy
-        self.views: list[View] = []
-        self.key: str | None = None  # while others may wait for what this one is told
-        self.reduced = False  # the engine did less than it was asked for
-        self.answer: Answer | None = None
-        self.pixels = 0
-        self.timings: dict[str, float] = {}
-        self.since = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        """Book the time since the last lap on `stage`."""
-        now = time.perf_counter()
-        spent, self.since = now - self.since, now
-        self.timings[stage] = self.timings.get(stage, 0.0) + spent
-        source = self.job.source
-        event(
-            logging.DEBUG,
-            "passed",
-            job=self.job.id,
-            folder=source.folder,
-            file=source.relpath,
-            stage=stage,
-            ms=round(spent * 1000),
-        )
+    def deliver(self, rendered: Any, *, timings: dict[str, float]) -> Outcome:
+        """All that waits for a disk or a share."""
 
 
 class Runner:
     """The caller bounds how many jobs are here at once; the budget bounds their pixels.
 
-    Decoding waits for the budget and finishing gives it back, so they may not share
-    threads: decoders that wait would keep the finishers from ever starting. `apart`: hot
+    Decoding waits for the budget and rendering gives it back, so they may not share
+    threads: decoders that wait would keep the others from ever starting. Delivering waits for
+    disks and shares: its threads, `deliverers`, leave those that compute alone. `apart`: hot
     folders do not share threads either. So many batches as there are `lanes` are in the
     engine at one time. `on_rest` is called now and then while there is nothing to do.
     """
@@ -125,6 +82,7 @@ class Runner:
         batcher: Batcher,
         *,
         threads: int,
+        deliverers: int | None = None,
         budget: PixelBudget,
         timeout: float,
         apart: bool = False,
@@ -141,11 +99,12 @@ class Runner:
         self._batcher = batcher
         self._budget = budget
         self._timeout = timeout
-        self._decoded: queue.SimpleQueue[_Trip | None] = queue.SimpleQueue()
-        self._sharing: Sharing[_Trip] = Sharing()
-        self._trips: dict[Job, _Trip] = {}
+        self._decoded: queue.SimpleQueue[Trip | None] = queue.SimpleQueue()
+        self._sharing: Sharing[Trip] = Sharing()
+        self._trips: dict[Job, Trip] = {}
         self._decoders = Crews("decode", threads, apart=apart)
         self._finishers = Crews("finish", threads, apart=apart, patience=PATIENCE)
+        self._deliverers = Crews("publish", deliverers or threads, apart=apart, patience=PATIENCE)
         self._free_lanes = threading.Semaphore(lanes)
         self._lanes = ThreadPoolExecutor(lanes, "infer-lane") if lanes > 1 else None
         self._pulse = Pulse("infer")
@@ -154,7 +113,7 @@ class Runner:
 
     def submit(self, job: Job) -> Future[Outcome]:
         """Start `job`. The future carries its outcome, or whatever went wrong."""
-        trip = _Trip(job)
+        trip = Trip(job)
         self._trips[job] = trip
         self._decoders.submit(job, self._decode, trip)
         return trip.result
@@ -169,9 +128,10 @@ class Runner:
             self._lanes.shutdown()
         self._decoders.shutdown()
         self._finishers.shutdown()
+        self._deliverers.shutdown()
         self._on_close()
 
-    def _decode(self, trip: _Trip) -> None:
+    def _decode(self, trip: Trip) -> None:
         def reserve(pixels: int) -> None:
             trip.lap("decode")
             self._budget.take(pixels)
@@ -189,7 +149,7 @@ class Runner:
             trip.lap("decode")
             self._recall(trip)
 
-    def _recall(self, trip: _Trip) -> None:
+    def _recall(self, trip: Trip) -> None:
         """To the end where the answer is known, to the engine where it is not.
 
         The same photo may be under way: whoever comes second waits for the first one's answer.
@@ -212,7 +172,7 @@ class Runner:
             self._pass_on(trip)
             self._finishers.submit(trip.job, self._finish, trip)
 
-    def _pass_on(self, trip: _Trip) -> None:
+    def _pass_on(self, trip: Trip) -> None:
         """Tell whoever waited for `trip`: its answer, or to ask for themselves."""
         key, trip.key = trip.key, None
         if key is None:
@@ -227,12 +187,12 @@ class Runner:
                 self._finishers.submit(other.job, self._finish, other)
 
     def _infer_loop(self) -> None:
-        waiting: dict[Job, _Trip] = {}
+        waiting: dict[Job, Trip] = {}
         while self._gather(waiting):
             pass
         self._pulse.rest()
 
-    def _gather(self, waiting: dict[Job, _Trip]) -> bool:
+    def _gather(self, waiting: dict[Job, Trip]) -> bool:
         """One more trip, and what may enter the engine because of it; False after the last.
 
         No frame outlives a call of it but in `waiting`: the loop may have nothing to do for hours.
@@ -257,14 +217,14 @@ class Runner:
         return True
 
     def pulses(self) -> list[Pulse]:
-        return [self._pulse, *self._finishers.pulses()]
+        return [self._pulse, *self._finishers.pulses(), *self._deliverers.pulses()]
 
     def _patience(self) -> float:
         """How long to wait for another frame: the loop is to be heard of, although nobody waits for company."""
         deadline = self._batcher.next_deadline()
         return TICK if deadline is None else min(TICK, max(0.0, deadline - time.monotonic()))
 
-    def _enter(self, batch: list[_Trip]) -> None:
+    def _enter(self, batch: list[Trip]) -> None:
         """Infer `batch`: here where there is one lane, else in the next that is free."""
         # The engine keeps its own deadline; a worker that has to be replaced first takes longer.
         self._pulse.beat(len(batch) * self._timeout + PATIENCE)
@@ -274,7 +234,7 @@ class Runner:
         self._free_lanes.acquire()
         self._lanes.submit(self._infer, batch).add_done_callback(lambda _: self._free_lanes.release())
 
-    def _infer(self, batch: list[_Trip]) -> None:
+    def _infer(self, batch: list[Trip]) -> None:
         for trip in batch:
             trip.lap("wait_infer")
         try:
@@ -301,7 +261,7 @@ class Runner:
                 trip.lap("infer")
                 self._finishers.submit(trip.job, self._go_on, trip, alpha)
 
-    def _reduced(self, trip: _Trip) -> bool:
+    def _reduced(self, trip: Trip) -> bool:
         """Give `trip` a smaller proxy, and say so in its sidecar; False at the smallest."""
         assert trip.frame is not None
         assert trip.proxy is not None
@@ -317,7 +277,7 @@ class Runner:
         trip.frame = replace(trip.frame, warnings=(*trip.frame.warnings, words))
         return True
 
-    def _content(self, trip: _Trip, error: WatcherError) -> None:
+    def _content(self, trip: Trip, error: WatcherError) -> None:
         """A further look failed: what the engine said before is an answer, too."""
         assert trip.frame is not None
         words = f"the engine looked {len(trip.views)} time(s) at the photo; one look more failed: {error}"
@@ -325,7 +285,7 @@ class Runner:
         trip.frame = replace(trip.frame, warnings=(*trip.frame.warnings, words))
         self._finishers.submit(trip.job, self._conclude, trip)
 
-    def _go_on(self, trip: _Trip, alpha: Values) -> None:
+    def _go_on(self, trip: Trip, alpha: Values) -> None:
         """To another look, or to the end."""
         trip.lap("wait_finish")
         frame = trip.frame
@@ -343,7 +303,7 @@ class Runner:
         else:
             self._decoded.put(trip)
 
-    def _conclude(self, trip: _Trip) -> None:
+    def _conclude(self, trip: Trip) -> None:
         """Everything is said: keep it. What the engine could do only in part is not kept."""
         try:
             trip.answer = self._work.conclude(trip.views)
@@ -356,17 +316,29 @@ class Runner:
         self._pass_on(trip)
         self._finish(trip)
 
-    def _finish(self, trip: _Trip) -> None:
+    def _finish(self, trip: Trip) -> None:
         assert trip.frame is not None
         assert trip.answer is not None
         try:
-            outcome = self._work.finish(trip.frame, trip.answer, timings=trip.timings)
+            rendered = self._work.render(trip.frame, trip.answer, timings=trip.timings)
+        except BaseException as error:  # noqa: BLE001  (crosses a thread)
+            self._fail(trip, error, "finish")
+            return
+        trip.since = time.perf_counter()  # rendering says itself what it took
+        trip.let_go()
+        self._give_back(trip, keep=trip.pixels // ENCODED)
+        self._deliverers.submit(trip.job, self._deliver, trip, rendered)
+
+    def _deliver(self, trip: Trip, rendered: Any) -> None:
+        trip.lap("wait_publish")
+        try:
+            outcome = self._work.deliver(rendered, timings=trip.timings)
         except BaseException as error:  # noqa: BLE001  (crosses a thread)
             self._fail(trip, error, "finish")
         else:
             self._resolve(trip, outcome)
 
-    def _fail(self, trip: _Trip, error: BaseException, stage: str) -> None:
+    def _fail(self, trip: Trip, error: BaseException, stage: str) -> None:
         if isinstance(
             error, OSError
         ):  # no file is at fault where descriptors have run out, wherever that was
@@ -375,13 +347,17 @@ class Runner:
             error.stage = stage
         self._resolve(trip, error)
 
-    def _resolve(self, trip: _Trip, end: Outcome | BaseException) -> None:
+    def _resolve(self, trip: Trip, end: Outcome | BaseException) -> None:
         del self._trips[trip.job]
         self._pass_on(trip)
-        trip.frame = trip.proxy = trip.answer = None
-        trip.views = []
-        self._budget.give_back(trip.pixels)
+        trip.let_go()
+        self._give_back(trip, keep=0)
         if isinstance(end, BaseException):
             trip.result.set_exception(end)
         else:
             trip.result.set_result(end)
+
+    def _give_back(self, trip: Trip, *, keep: int) -> None:
+        """All pixels it holds but for `keep`."""
+        self._budget.give_back(trip.pixels - keep)
+        trip.pixels = keep

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from watcher.domain import Frame, Job, Outcome
 from watcher.pipeline.answers import Answers
 from watcher.pipeline.decode import DecodeLimits, decode, part
-from watcher.pipeline.finish import finish
+from watcher.pipeline.finish import Rendered, deliver, render
 from watcher.pipeline.looks import Answer, Canvases, Look, View, concluded, next_look
 from watcher.pipeline.pages import keep_pages
 from watcher.pipeline.readers import Reads
@@ -79,9 +79,9 @@ class FolderWork:
 
     # --- The end ---------------------------------------------------------------------------
 
-    def finish(self, frame: Frame, answer: Answer, *, timings: dict[str, float]) -> Outcome:
+    def render(self, frame: Frame, answer: Answer, *, timings: dict[str, float]) -> Rendered:
         recipe = self._recipes[frame.job.source.folder]
-        return finish(
+        return render(
             frame,
             answer.alpha,
             recipe,
@@ -89,3 +89,6 @@ class FolderWork:
             cached=answer.cached,
             timings=timings,
         )
+
+    def deliver(self, rendered: Rendered, *, timings: dict[str, float]) -> Outcome:
+        return deliver(rendered, timings=timings)
