@@ -24,6 +24,7 @@ NAMES = (
     "cuda",
     "serial",
     "throughput",
+    "slow_disk",
     "runtimes",
     "latency",
     "idle",
