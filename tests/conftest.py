@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import hypothesis
 import psutil
 import pytest
 from daemonrig import COMPILED, PATIENCE, DaemonRig
@@ -21,6 +22,9 @@ from rootless import permissions_count
 
 # Every daemon of the tests has a cache of weights of its own, and would compile its loops there anew.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(COMPILED))
+# How long an example takes says something of the machine, not of the code.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:

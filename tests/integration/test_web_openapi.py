@@ -39,7 +39,6 @@ CHECKED = SCHEMA.exclude(path="/v1/events")
 @CHECKED.parametrize()
 @settings(
     max_examples=10,
-    deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),

@@ -187,5 +187,5 @@ class JournalMachine(RuleBasedStateMachine):
         self.directory.cleanup()
 
 
-JournalMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+JournalMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 TestJournal = JournalMachine.TestCase

@@ -295,7 +295,7 @@ def test_pictures_without_anybody_do_not_differ():
     assert difference(empty, np.ones((16, 16), np.float32)) == 1.0
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.tuples(st.integers(1, 9000), st.integers(1, 9000)),
     st.tuples(st.floats(0, 0.98), st.floats(0, 0.98), st.floats(0.01, 0.5), st.floats(0.01, 0.5)),

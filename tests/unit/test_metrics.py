@@ -91,7 +91,7 @@ def slow_connectivity(predicted, truth):
 # --- Tests ------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_every_measure_agrees_with_the_second_implementation(data):
     shape = data.draw(SHAPES)

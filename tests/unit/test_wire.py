@@ -29,7 +29,7 @@ def pipe():
             pass
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(kind=st.text(min_size=1), fields=st.dictionaries(st.text().filter(lambda key: key != "kind"), values))
 def test_what_is_sent_is_received(kind, fields):
     reader, writer = os.pipe()

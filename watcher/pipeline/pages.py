@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from watcher.cores import cores
+
 # Arrays up to this size, and so much of the heap's free end: what refining 1080p takes beside the photo. It is the
 # most that the C library agrees to.
 KEPT_BYTES = 32 << 20
@@ -34,11 +36,14 @@ def keep_pages() -> None:
 
 
 class Blocks:
-    """Memory for arrays that are too large for the C library to keep. Thread-safe."""
+    """Memory for arrays that are too large for the C library to keep; `most` blocks at most while no array is in them.
 
-    def __init__(self) -> None:
+    Thread-safe.
+    """
+
+    def __init__(self, most: int) -> None:
         # Whoever lets go of an array's last view adds its block, in whatever thread, even within another call of ours.
-        self._spare: deque[mmap.mmap] = deque()
+        self._spare: deque[mmap.mmap] = deque(maxlen=most)
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """As `numpy.empty`. Raises MemoryError."""
@@ -80,4 +85,5 @@ def _fresh(size: int) -> mmap.mmap:
     return block
 
 
-BLOCKS = Blocks()
+# Each thread that renders needs one.
+BLOCKS = Blocks(max(2, cores()))
