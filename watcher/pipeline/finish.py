@@ -67,6 +67,7 @@ def finish(
             method=recipe.profile.refine,
             side=recipe.profile.refine_side,
             decontaminate=recipe.profile.decontaminate,
+            deep=any(output.depth == 16 for output in recipe.profile.outputs),
         )
     with _timed(spent, "encode"):
         suffixes = _suffixes(frame, recipe)
