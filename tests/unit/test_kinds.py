@@ -8,9 +8,10 @@ from pathlib import Path
 
 import imagecodecs
 import numpy as np
+import pillow_jxl  # noqa: F401  (Pillow reads JPEG XL by it)
 import pylibjxl
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 from pydantic import ValidationError
 
 from watcher import templates
@@ -317,6 +318,26 @@ def test_lossless_jpeg_xl_keeps_every_pixel_and_depth(kind, dtype, frame_of):
     read = imagecodecs.jpegxl_decode(content)
     assert read.dtype == (np.uint16 if kind == "matte" else dtype)
     assert np.array_equal(read, kinds.pixels_of(output, Refined(cutout), frame_of(photo)))
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+@pytest.mark.parametrize("kind", ["cutout", "matte", "composite"])
+def test_sixteen_bits_in_jpeg_xl_are_srgb_and_say_so(kind, lossless, frame_of):
+    photo, cutout = scene(np.uint16)
+    depth = 16 if kind == "matte" else "auto"
+    output = Output(kind=kind, suffix=".jxl", depth=depth, lossless=lossless, quality=95)
+    content = encode.encode(output, Refined(cutout), frame_of(photo))
+    with Image.open(io.BytesIO(content)) as read:
+        told = ImageCms.ImageCmsProfile(io.BytesIO(read.info["icc_profile"]))
+    ramp = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
+    if kind != "matte":
+        ramp = Image.merge("RGB", [ramp] * 3)
+    shown = ImageCms.profileToProfile(ramp, told, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    assert np.abs(np.asarray(shown)[..., 1].ravel() - np.arange(256.0)).max() <= 1
+    expected = kinds.pixels_of(output, Refined(cutout), frame_of(photo)).astype(float)
+    off = np.abs(imagecodecs.jpegxl_decode(content) - expected) / 65535
+    seen = cutout[..., 3] == 65535 if kind == "cutout" else np.s_[:]
+    assert off.max() == 0 if lossless else off[seen].mean() < 0.01, off[seen].mean()
 
 
 def test_sixteen_bits_with_a_profile_become_eight_in_jpeg_xl_and_the_sidecar_says_so(frame_of, make):
