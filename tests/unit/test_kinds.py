@@ -83,6 +83,21 @@ def test_a_shallow_gradient_has_no_bands(frame_of):
     assert np.abs(rows - np.linspace(0x80, 0x88, 512)).max() < 0.2
 
 
+@pytest.mark.parametrize("background", ["#136a48", "#136a48 #136a48"])
+@pytest.mark.parametrize("psd", [False, True])
+def test_a_background_behind_a_deep_photo_has_its_very_colour_in_a_wide_space(background, psd, frame_of):
+    """8 bits of Adobe RGB cannot tell this green by three levels of sRGB."""
+    photo, cutout = scene(np.uint16)
+    frame = frame_of(photo, profile=colour.adobe_rgb())
+    if psd:
+        output = Output(kind="cutout", suffix=".psd", background=background)
+        pixels = kinds.backdrop_of(output, frame, Refined(cutout))
+    else:
+        pixels = kinds.pixels_of(over(background), Refined(cutout), frame)
+    shown = colour.deep_to_srgb(np.ascontiguousarray(pixels[:1, :1]), colour.adobe_rgb(), "rgb")
+    assert np.abs(shown.ravel() / 257 - [0x13, 0x6A, 0x48]).max() < 0.5
+
+
 def test_a_flat_background_stays_flat(frame_of):
     cutout = np.zeros((40, 40, 4), np.uint8)
     assert np.unique(backdrop.under(cutout, backdrop.gradient("#336699", "#336699", None))).tolist() == [

@@ -47,7 +47,7 @@ def pixels_of(output: Output, refined: Refined, frame: Frame) -> Pixels:
     if output.kind == "foreground":
         return backdrop.extended(refined.cutout)
     if output.picture is None and output.background.startswith("#") and " " not in output.background:
-        return composite(refined.cutout, colour.from_srgb(output.background, frame.profile))
+        return composite(refined.cutout, _solid(output, frame, bits))
     return backdrop.under(refined.cutout, _field(output, frame, refined))
 
 
@@ -60,13 +60,17 @@ def _field(output: Output, frame: Frame, refined: Refined) -> backdrop.Field:
     return backdrop.gradient(top, bottom or top, frame.profile)
 
 
+def _solid(output: Output, frame: Frame, bits: int) -> tuple[int, ...]:
+    levels = colour.from_srgb(output.background, frame.profile)
+    return levels if bits == 16 else tuple((level + 128) // 257 for level in levels)
+
+
 def backdrop_of(output: Output, frame: Frame, refined: Refined) -> Pixels:
     """HxWx3: the background of `output` by itself, at its depth, or a single row of it where it is one colour."""
-    dtype = np.uint8 if bits_of(output, frame) == 8 else np.uint16
+    bits = bits_of(output, frame)
+    dtype = np.uint8 if bits == 8 else np.uint16
     if output.picture is None and output.background.startswith("#") and " " not in output.background:
-        scale = int(np.iinfo(dtype).max) // 255
-        levels = [level * scale for level in colour.from_srgb(output.background, frame.profile)]
-        return cast(Pixels, np.array(levels, dtype).reshape(1, 1, 3))
+        return cast(Pixels, np.array(_solid(output, frame, bits), dtype).reshape(1, 1, 3))
     nobody = cast(Pixels, np.zeros(refined.cutout.shape, dtype))
     return backdrop.under(nobody, _field(output, frame, refined))
 
@@ -86,11 +90,11 @@ def trimap(alpha: Pixels, band: float) -> Pixels:
     return cast(Pixels, known)
 
 
-def composite(cutout: Pixels, background: tuple[int, int, int]) -> Pixels:
-    """HxWx3: aF + (1-a)B in encoded levels; `background` in 8-bit levels of the cutout's space."""
+def composite(cutout: Pixels, background: tuple[int, ...]) -> Pixels:
+    """HxWx3: aF + (1-a)B in encoded levels; `background` in levels of the cutout's depth and space."""
     top = np.iinfo(cutout.dtype).max
     solid: Pixels = BLOCKS.empty((*cutout.shape[:2], 3), cutout.dtype)
-    over(cutout, np.array(background, np.uint32) * np.uint32(top // 255), np.uint32(top), solid)
+    over(cutout, cast(Pixels, np.array(background, cutout.dtype)), np.uint32(top), solid)
     return solid
 
 
