@@ -288,6 +288,14 @@ def test_the_resolution_of_a_tiff_is_in_its_webp(make):
     assert exif.resolution_of(travel.metadata_for(frame, "keep", "webp").exif) == (300.0, 300.0)
 
 
+def test_the_first_directory_of_a_raw_or_a_tiff_tells_a_resolution_only_with_a_unit():
+    block = exif_of_a_camera()
+    block[0x011A], block[0x011B], block[0x0128] = 300.0, 300.0, 2
+    assert exif.resolution_of(exif.of_tags(block)) == (300.0, 300.0)
+    block[0x0128] = 1
+    assert exif.of_tags(block) == exif.of_tags(exif_of_a_camera())
+
+
 def exif_of_a_camera() -> Image.Exif:
     block = Image.Exif()
     block[0x010F] = "Acme"

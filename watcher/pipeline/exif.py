@@ -10,6 +10,7 @@ import io
 import re
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 from PIL import Image
 
@@ -29,8 +30,10 @@ _WIDTHS, _HEIGHTS = (0x0100, 0xA002), (0x0101, 0xA003)
 _MOST_GPS = 4096
 # Bytes of one value of each TIFF type 1..12.
 _SIZES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8)
-# ImageDescription, Make, Model, resolution, Software, DateTime, Artist, Copyright; the Exif and GPS directories.
-_DESCRIPTIVE = (0x010E, 0x010F, 0x0110, _ACROSS, _DOWN, _UNIT, 0x0131, 0x0132, 0x013B, 0x8298)
+# ImageDescription, Make, Model, Software, DateTime, Artist, Copyright; the Exif and GPS directories.
+_DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
+_RESOLUTION = (_ACROSS, _DOWN, _UNIT)
+_INCHES, _CENTIMETRES = 2, 3
 _DIRECTORIES = (_EXIF_IFD, _GPS_IFD)
 _MAKER_NOTE = 0x927C
 # What rounding makes of pixels a metre, as PNG has them.
@@ -287,9 +290,7 @@ def of_tags(read: Image.Exif | None) -> bytes | None:
         return None
     written = Image.Exif()
     try:
-        for tag in _DESCRIPTIVE:
-            if tag in read:
-                written[tag] = read[tag]
+        written.update(_described(read))
         for directory in _DIRECTORIES:
             if inner := read.get_ifd(directory):
                 # Moved, a maker note is of no use: its offsets point nowhere.
@@ -297,6 +298,12 @@ def of_tags(read: Image.Exif | None) -> bytes | None:
         return written.tobytes().removeprefix(_PREFIX) if len(written) else None
     except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error):
         return None  # odd values that Pillow reads but cannot write
+
+
+def _described(read: Image.Exif) -> dict[int, Any]:
+    """What is about the photo, and its resolution if that has a unit."""
+    resolved = read.get(_UNIT) in (_INCHES, _CENTIMETRES)
+    return {tag: read[tag] for tag in (*_DESCRIPTIVE, *(_RESOLUTION if resolved else ())) if tag in read}
 
 
 def of_blocks(blocks: list[bytes]) -> bytes | None:
@@ -309,7 +316,7 @@ def of_blocks(blocks: list[bytes]) -> bytes | None:
             read = Image.Exif()
             read.load(block)
             if place is None:
-                written.update({tag: read[tag] for tag in _DESCRIPTIVE if tag in read})
+                written.update(_described(read))
             elif len(read):
                 written[place] = {tag: value for tag, value in read.items() if tag != _MAKER_NOTE}
         return written.tobytes().removeprefix(_PREFIX) if len(written) else None
