@@ -63,8 +63,9 @@ class Refined:
         if self.cutout.itemsize * 8 == bits:
             return self
         if bits == 8:
-            cutout: Pixels = eight_bits(self.cutout)
-            cutout[cutout[..., 3] == 0] = 0
+            levels = eight_bits(self.cutout)
+            # Zeros elsewhere; NumPy's masks take ten times as long.
+            cutout = cast(Pixels, cv2.copyTo(levels, cv2.extractChannel(levels, 3)))
         else:
             cutout = sixteen_bits(self.cutout)
             cutout[..., 3] = self.alpha_at(16)
