@@ -8,9 +8,10 @@ from pathlib import Path
 
 import imagecodecs
 import numpy as np
+import pillow_jxl  # noqa: F401  (Pillow reads JPEG XL by it)
 import pylibjxl
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 from pydantic import ValidationError
 
 from watcher import templates
@@ -22,6 +23,7 @@ from watcher.pipeline import colour, encode
 from watcher.pipeline.encode import backdrop, kinds
 from watcher.pipeline.encode.webp import encode_webp
 from watcher.pipeline.refine import Refined
+from watcher.pipeline.scale import eight_bits
 
 HEIGHT, WIDTH = 120, 90
 DEPTHS = [np.uint8, np.uint16]
@@ -79,6 +81,21 @@ def test_a_shallow_gradient_has_no_bands(frame_of):
     steps = np.abs(np.diff(rows))
     assert steps.max() < 0.5, "a band would be a step of one whole level"
     assert np.abs(rows - np.linspace(0x80, 0x88, 512)).max() < 0.2
+
+
+@pytest.mark.parametrize("background", ["#136a48", "#136a48 #136a48"])
+@pytest.mark.parametrize("psd", [False, True])
+def test_a_background_behind_a_deep_photo_has_its_very_colour_in_a_wide_space(background, psd, frame_of):
+    """8 bits of Adobe RGB cannot tell this green by three levels of sRGB."""
+    photo, cutout = scene(np.uint16)
+    frame = frame_of(photo, profile=colour.adobe_rgb())
+    if psd:
+        output = Output(kind="cutout", suffix=".psd", background=background)
+        pixels = kinds.backdrop_of(output, frame, Refined(cutout))
+    else:
+        pixels = kinds.pixels_of(over(background), Refined(cutout), frame)
+    shown = colour.deep_to_srgb(np.ascontiguousarray(pixels[:1, :1]), colour.adobe_rgb(), "rgb")
+    assert np.abs(shown.ravel() / 257 - [0x13, 0x6A, 0x48]).max() < 0.5
 
 
 def test_a_flat_background_stays_flat(frame_of):
@@ -240,6 +257,37 @@ def test_every_output_is_as_deep_as_asked(kind, depth, dtype, frame_of):
     assert content[24] == (own if depth == "auto" else depth)
 
 
+@pytest.mark.parametrize("more", [{"suffix": ".png", "depth": 8}, {"suffix": ".webp"}])
+def test_eight_bits_of_a_deep_photo_have_no_colours_where_alpha_rounds_to_none(more, frame_of):
+    photo, cutout = scene(np.uint16)
+    cutout[:40, :40] = 65535, 0, 0, 100
+    content = encode.encode(Output(kind="cutout", **more), Refined(cutout), frame_of(photo))
+    with Image.open(io.BytesIO(content)) as read:
+        found = np.asarray(read)
+    assert np.array_equal(found[..., 3], eight_bits(cutout[..., 3]))
+    assert not found[found[..., 3] == 0].any()
+    solid = found[..., 3] == 255
+    assert np.array_equal(found[solid], eight_bits(cutout)[solid])
+
+
+@pytest.mark.parametrize("more", [{"suffix": ".png", "depth": 8}, {"suffix": ".webp"}])
+def test_a_gradient_behind_a_deep_photo_has_no_bands_in_eight_bits(more, frame_of):
+    photo = np.zeros((512, 512, 3), np.uint16)
+    nobody = Refined(np.zeros((512, 512, 4), np.uint16))
+    output = Output(kind="composite", background="#808080 #888888", **more)
+    with Image.open(io.BytesIO(encode.encode(output, nobody, frame_of(photo)))) as read:
+        rows = np.asarray(read)[..., 0].mean(axis=1)
+    assert np.abs(np.diff(rows)).max() < 0.5, "a band would be a step of one whole level"
+
+
+def test_the_background_of_an_eight_bit_document_of_a_deep_photo_has_no_bands(frame_of):
+    photo = np.zeros((512, 512, 3), np.uint16)
+    output = Output(kind="cutout", suffix=".psd", depth=8, background="#808080 #888888")
+    behind = kinds.backdrop_of(output, frame_of(photo), Refined(np.zeros((512, 512, 4), np.uint16)))
+    assert behind.dtype == np.uint8
+    assert np.abs(np.diff(behind[..., 0].mean(axis=1))).max() < 0.5
+
+
 # --- WebP, AVIF, JPEG XL ---------------------------------------------------------------------
 
 
@@ -283,9 +331,28 @@ def test_lossless_jpeg_xl_keeps_every_pixel_and_depth(kind, dtype, frame_of):
     output = Output(kind=kind, suffix=".jxl", depth="auto" if kind != "matte" else 16)
     content = encode.encode(output, Refined(cutout), frame_of(photo, metadata=Metadata(xmp=b"<x/>")))
     read = imagecodecs.jpegxl_decode(content)
-    assert np.array_equal(
-        read, encode.at_depth(kinds.pixels_of(output, Refined(cutout), frame_of(photo)), output)
-    )
+    assert read.dtype == (np.uint16 if kind == "matte" else dtype)
+    assert np.array_equal(read, kinds.pixels_of(output, Refined(cutout), frame_of(photo)))
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+@pytest.mark.parametrize("kind", ["cutout", "matte", "composite"])
+def test_sixteen_bits_in_jpeg_xl_are_srgb_and_say_so(kind, lossless, frame_of):
+    photo, cutout = scene(np.uint16)
+    depth = 16 if kind == "matte" else "auto"
+    output = Output(kind=kind, suffix=".jxl", depth=depth, lossless=lossless, quality=95)
+    content = encode.encode(output, Refined(cutout), frame_of(photo))
+    with Image.open(io.BytesIO(content)) as read:
+        told = ImageCms.ImageCmsProfile(io.BytesIO(read.info["icc_profile"]))
+    ramp = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
+    if kind != "matte":
+        ramp = Image.merge("RGB", [ramp] * 3)
+    shown = ImageCms.profileToProfile(ramp, told, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    assert np.abs(np.asarray(shown)[..., 1].ravel() - np.arange(256.0)).max() <= 1
+    expected = kinds.pixels_of(output, Refined(cutout), frame_of(photo)).astype(float)
+    off = np.abs(imagecodecs.jpegxl_decode(content) - expected) / 65535
+    seen = cutout[..., 3] == 65535 if kind == "cutout" else np.s_[:]
+    assert off.max() == 0 if lossless else off[seen].mean() < 0.01, off[seen].mean()
 
 
 def test_sixteen_bits_with_a_profile_become_eight_in_jpeg_xl_and_the_sidecar_says_so(frame_of, make):

@@ -196,6 +196,18 @@ def test_an_alpha_becomes_files_and_a_sidecar_that_tells_of_them(frame_of, recip
     assert outcome.review.coverage == pytest.approx(disc.mean(), abs=1e-4)
 
 
+def test_a_matte_of_sixteen_bits_has_them_of_an_eight_bit_photo_too(frame_of, recipe, disc, photo):
+    outputs = [Output(kind="matte", suffix=".matte.png"), Output(kind="matte", suffix=".deep.png", depth=16)]
+    recipe = replace(recipe, profile=Profile(outputs=outputs))
+    finish(frame_of(photo), disc, recipe)
+    matte, deep = (
+        cv2.imread(str(recipe.folder.output / name), cv2.IMREAD_UNCHANGED)
+        for name in ("a.matte.png", "a.deep.png")
+    )
+    assert deep.dtype == np.uint16 and np.any(deep % 257), "no levels between those of 8 bits"
+    assert np.array_equal((deep.astype(int) * 2 + 257) // 514, matte)
+
+
 def test_a_sub_folder_that_refuses_us_is_told_from_the_whole_output(
     frame_of, recipe, disc, photo, permissions, monkeypatch
 ):

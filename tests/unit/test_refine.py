@@ -8,7 +8,7 @@ import pytest
 
 from watcher.pipeline import foreground
 from watcher.pipeline.refine import refine
-from watcher.pipeline.scale import sane
+from watcher.pipeline.scale import eight_bits, sane
 
 HEIGHT, WIDTH = 240, 200
 
@@ -50,6 +50,24 @@ def test_alpha_comes_back_at_full_size(dtype, method, frame_of):
     refined = refine(frame_of(pixels), small(alpha), method=method, decontaminate=True)
     error = np.abs(refined.alpha / np.iinfo(dtype).max - alpha)
     assert error.mean() < 0.004 and error.max() < 0.2
+
+
+@pytest.mark.parametrize("method", ["closed_form", "guided", "bilinear"])
+@pytest.mark.parametrize("own", [None, 200])
+def test_an_eight_bit_photo_has_an_alpha_of_sixteen_true_bits_where_it_is_asked_for(method, own, frame_of):
+    pixels, alpha, _ = scene(blur=9.0)
+    opacity = None if own is None else np.full((HEIGHT, WIDTH), own, np.uint8)
+    frame = frame_of(pixels, opacity=opacity)
+    plain = refine(frame, small(alpha), method=method, decontaminate=True)
+    refined = refine(frame, small(alpha), method=method, decontaminate=True, deep=True)
+    deep = refined.alpha_at(16)
+    assert np.array_equal(plain.cutout, refined.cutout) and plain.deep is None
+    assert len(np.unique(deep)) > 2000, "eight bits spread have 256 levels"
+    assert np.array_equal(eight_bits(deep), refined.alpha)
+    assert np.all(deep[refined.alpha == 0] == 0)
+    assert int(deep.max()) == (65535 if own is None else own * 257)
+    wide = refined.at(16).cutout
+    assert np.array_equal(wide[..., 3], deep) and np.array_equal(eight_bits(wide), refined.cutout)
 
 
 def test_the_guided_filter_finds_the_edge_again_that_the_proxy_lost(frame_of):

@@ -22,7 +22,8 @@ from psd_tools import PSDImage
 
 from watcher.domain import Frame, Job, Metadata, Source, Stamp
 from watcher.outputs import Output
-from watcher.pipeline import encode, exif, iptc, pixels, travel, xmp
+from watcher.pipeline import encode, exif, iptc, pixels, sniff, travel, xmp
+from watcher.pipeline.encode import jxl
 from watcher.pipeline.refine import Refined, refine
 
 ENDINGS = ("png", "tif", "jpg", "webp", "psd", "psb", "jxl", "avif")
@@ -238,6 +239,69 @@ def test_iptc_becomes_xmp_where_there_is_no_place_for_it(tagged, tmp_path):
     assert told["IFD0:XResolution"] == 240
 
 
+def with_exif(make, kind: str, block: bytes, **more: Any) -> bytes:
+    photo = Image.fromarray(make.original())
+    if kind == "JXL":
+        return jxl._with_boxes(pylibjxl.encode(make.original()), Metadata(exif=block))
+    return make.saved(photo, kind, exif=b"Exif\0\0" + block, **more)
+
+
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF", "WEBP", "JXL", "PNG", "JPEG"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_resolution_that_only_exif_tells_comes_along(kind, order, make):
+    block = exif.with_resolution(make.exif(1, order=order), (300.0, 300.0))
+    content = with_exif(make, kind, block)
+    assert pixels.read(content, sniff.kind_of(content)).dpi == (300.0, 300.0)
+
+
+def test_a_resolution_too_fine_for_any_printer_is_none(make):
+    content = make.with_chunk(make.saved(make.original(), "PNG"), b"pHYs", b"\xff" * 8 + b"\1")
+    assert pixels.read(content, "PNG").dpi is None
+
+
+@pytest.mark.parametrize("ending", ["webp", "avif", "jxl"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("before", [None, (72.0, 72.0)])
+def test_exif_gets_the_resolution_where_a_format_has_no_other_place(
+    ending, order, before, make, tmp_path, real_part
+):
+    real_part("exiftool", shutil.which("exiftool"), "apt install libimage-exiftool-perl")
+    block = exif.upright(make.exif(1, maker_note=b"secret of the maker", order=order))[1]
+    block = block if before is None else exif.with_resolution(block, before)
+    frame = bare_frame(make.original(), None, Metadata(exif=block, dpi=(300.0, 300.0)))
+    path = tmp_path / f"a.{ending}"
+    cutout = np.dstack([frame.pixels, frame.pixels[..., 0]])
+    path.write_bytes(encode.encode(Output(kind="cutout", suffix=f".{ending}"), Refined(cutout), frame))
+    (told,) = json.loads(exiftool("-j", "-G1", "-n", "-api", "RequestAll=3", path))
+    assert (told["IFD0:XResolution"], told["IFD0:YResolution"], told["IFD0:ResolutionUnit"]) == (300, 300, 2)
+    # Pillow takes the orientation out of an AVIF, and writes the block anew for that.
+    assert (told["IFD0:Make"], told.get("IFD0:Orientation", 1)) == ("Cam", 1)
+    written = travel.metadata_for(frame, "keep", ending).exif
+    assert written.index(b"secret of the maker") == block.index(b"secret of the maker")
+    assert ending == "avif" or path.read_bytes().count(written) == 1
+
+
+def test_the_resolution_of_a_tiff_is_in_its_webp(make):
+    content = make.saved(make.original(), "TIFF", dpi=(300, 300), exif=exif_of_a_camera())
+    frame = bare_frame(make.original(), None, pixels.read(content, "TIFF").metadata)
+    assert b"Acme" in frame.metadata.exif
+    assert exif.resolution_of(travel.metadata_for(frame, "keep", "webp").exif) == (300.0, 300.0)
+
+
+def test_the_first_directory_of_a_raw_or_a_tiff_tells_a_resolution_only_with_a_unit():
+    block = exif_of_a_camera()
+    block[0x011A], block[0x011B], block[0x0128] = 300.0, 300.0, 2
+    assert exif.resolution_of(exif.of_tags(block)) == (300.0, 300.0)
+    block[0x0128] = 1
+    assert exif.of_tags(block) == exif.of_tags(exif_of_a_camera())
+
+
+def exif_of_a_camera() -> Image.Exif:
+    block = Image.Exif()
+    block[0x010F] = "Acme"
+    return block
+
+
 # --- Damage --------------------------------------------------------------------------------
 
 
@@ -248,6 +312,8 @@ def test_a_damaged_block_is_patched_or_left_but_never_an_error(make, cut):
     exif.fitted(part, 10, 20)
     exif.without_gps(part)
     exif.upright(part)
+    exif.resolution_of(part)
+    exif.with_resolution(part, (300.0, 300.0))
 
 
 def test_a_gps_entry_that_leads_nowhere_means_no_exif_at_all():

@@ -6,6 +6,7 @@ import functools
 import io
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import cast
 
 import numpy as np
@@ -55,9 +56,12 @@ def deep_to_srgb(levels: NDArray[np.uint16], profile: bytes, space: str) -> NDAr
 
     littlecms in Pillow knows 8 bits only.
     """
+    return _deep(levels, profile, ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), space)
+
+
+def _deep(levels: NDArray[np.uint16], source: bytes, target: bytes, space: str) -> NDArray[np.uint16]:
     import imagecodecs
 
-    target = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     flags = int(imagecodecs.CMS.FLAGS.BLACKPOINTCOMPENSATION)
     if space in ("gray", "rgb"):
         # Its shortcut through a table is far off in the shadows of linear light.
@@ -65,7 +69,7 @@ def deep_to_srgb(levels: NDArray[np.uint16], profile: bytes, space: str) -> NDAr
     try:
         converted = imagecodecs.cms_transform(
             np.ascontiguousarray(levels),
-            profile,
+            source,
             target,
             colorspace=space,
             outcolorspace="rgb",
@@ -90,17 +94,20 @@ def proxy_to_srgb(proxy: NDArray[np.uint8], profile: bytes | None) -> NDArray[np
     return np.array(to_srgb(Image.fromarray(proxy), profile))
 
 
+@functools.lru_cache(maxsize=16)
 def from_srgb(colour: str, profile: bytes | None) -> tuple[int, int, int]:
-    """`#rrggbb` in sRGB as 8-bit levels in `profile`'s space, relative colorimetric."""
-    red, green, blue = bytes.fromhex(colour.removeprefix("#"))
-    if profile is None:
-        return red, green, blue
-    try:
-        pixel = Image.new("RGB", (1, 1), (red, green, blue))
-        converted = np.asarray(ImageCms.applyTransform(pixel, _transform_back(profile)))
-    except Unusable:  # a profile that only leads one way, as some cameras' do
-        return red, green, blue
-    return tuple(int(level) for level in converted[0, 0])  # type: ignore[return-value]
+    """`#rrggbb` in sRGB as 16-bit levels in `profile`'s space, relative colorimetric.
+
+    8 bits of a wide space are up to 8 levels of sRGB off.
+    """
+    levels = np.frombuffer(bytes.fromhex(colour.removeprefix("#")), np.uint8).astype(np.uint16) * 257
+    if profile is not None:
+        # A profile that only leads one way, as some cameras' do, changes nothing.
+        with suppress(*Unusable):
+            source = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+            levels = _deep(levels.reshape(1, 1, 3), source, profile, "rgb").ravel()
+    red, green, blue = (int(level) for level in levels)
+    return red, green, blue
 
 
 @functools.lru_cache(maxsize=16)

@@ -10,14 +10,16 @@ import io
 import re
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 from PIL import Image
 
-from watcher.pipeline import ifd
+from watcher.pipeline import ifd, picture
 
 _PREFIX = b"Exif\0\0"
 _ORIENTATION = 0x0112
-_SHORT, _LONG = 3, 4
+_ACROSS, _DOWN, _UNIT = 0x011A, 0x011B, 0x0128
+_SHORT, _LONG, _RATIONAL = 3, 4, 5
 _ENTRY = 12
 _EXIF_IFD, _GPS_IFD = 0x8769, 0x8825
 _SPACE, _INTEROPERABILITY = 0xA001, 0xA005
@@ -30,8 +32,12 @@ _MOST_GPS = 4096
 _SIZES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8)
 # ImageDescription, Make, Model, Software, DateTime, Artist, Copyright; the Exif and GPS directories.
 _DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
+_RESOLUTION = (_ACROSS, _DOWN, _UNIT)
+_INCHES, _CENTIMETRES = 2, 3
 _DIRECTORIES = (_EXIF_IFD, _GPS_IFD)
 _MAKER_NOTE = 0x927C
+# What rounding makes of pixels a metre, as PNG has them.
+_SAME_DPI = 0.02
 _XMP_ORIENTATION = re.compile(rb"(?<!/)(tiff:Orientation(?:\s*=\s*[\"']|\s*>\s*))[2-8]")
 
 
@@ -218,10 +224,40 @@ def _take_out(block: bytearray, order: str, start: int, entry: int) -> None:
     struct.pack_into(order + "H", block, start, count - 1)
 
 
+def resolution_of(block: bytes) -> tuple[float, float] | None:
+    """(x, y) in pixels per inch, where the block tells one that a printer could use."""
+    try:
+        return picture.dpi_in(ifd.pages(block)[0][0])
+    except (EOFError, ValueError):
+        return None
+
+
+def with_resolution(block: bytes, dpi: tuple[float, float]) -> bytes:
+    """`block` with that resolution. Its main directory is written anew behind everything else, which stays in place."""
+    told = resolution_of(block)
+    if told is not None and max(abs(told[0] - dpi[0]), abs(told[1] - dpi[1])) < _SAME_DPI:
+        return block
+    patched = bytearray(block) + bytes(len(block) % 2)
+    try:
+        order, start = _header(block)
+        found = {tag: block[entry : entry + _ENTRY] for entry, tag, _, _ in _entries(block, order, start)}
+        (count,) = struct.unpack_from(order + "H", block, start)
+        (following,) = struct.unpack_from(order + "I", block, start + 2 + count * _ENTRY)
+    except (struct.error, ValueError):
+        return block
+    for tag, value in zip((_ACROSS, _DOWN), dpi, strict=True):
+        found[tag] = struct.pack(order + "HHII", tag, _RATIONAL, 1, len(patched))
+        patched += struct.pack(order + "II", round(value * 1000), 1000)
+    found[_UNIT] = struct.pack(order + "HHIHH", _UNIT, _SHORT, 1, 2, 0)
+    struct.pack_into(order + "I", patched, 4, len(patched))
+    patched += struct.pack(order + "H", len(found)) + b"".join(found[tag] for tag in sorted(found))
+    return bytes(patched + struct.pack(order + "I", following))
+
+
 def of_resolution(dpi: tuple[float, float]) -> bytes:
     """A block that says nothing but the resolution, for formats with no other place for it."""
     values = [round(value * 1000) for value in dpi]
-    entries = [(0x011A, 5, 1, 50), (0x011B, 5, 1, 58), (0x0128, _SHORT, 1, 2)]
+    entries = [(_ACROSS, _RATIONAL, 1, 50), (_DOWN, _RATIONAL, 1, 58), (_UNIT, _SHORT, 1, 2)]
     head = b"II*\0" + struct.pack("<IH", 8, len(entries))
     head += b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
     return head + b"".join(struct.pack("<II", value, 1000) for value in values)
@@ -254,9 +290,7 @@ def of_tags(read: Image.Exif | None) -> bytes | None:
         return None
     written = Image.Exif()
     try:
-        for tag in _DESCRIPTIVE:
-            if tag in read:
-                written[tag] = read[tag]
+        written.update(_described(read))
         for directory in _DIRECTORIES:
             if inner := read.get_ifd(directory):
                 # Moved, a maker note is of no use: its offsets point nowhere.
@@ -264,6 +298,12 @@ def of_tags(read: Image.Exif | None) -> bytes | None:
         return written.tobytes().removeprefix(_PREFIX) if len(written) else None
     except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error):
         return None  # odd values that Pillow reads but cannot write
+
+
+def _described(read: Image.Exif) -> dict[int, Any]:
+    """What is about the photo, and its resolution if that has a unit."""
+    resolved = read.get(_UNIT) in (_INCHES, _CENTIMETRES)
+    return {tag: read[tag] for tag in (*_DESCRIPTIVE, *(_RESOLUTION if resolved else ())) if tag in read}
 
 
 def of_blocks(blocks: list[bytes]) -> bytes | None:
@@ -276,7 +316,7 @@ def of_blocks(blocks: list[bytes]) -> bytes | None:
             read = Image.Exif()
             read.load(block)
             if place is None:
-                written.update({tag: read[tag] for tag in _DESCRIPTIVE if tag in read})
+                written.update(_described(read))
             elif len(read):
                 written[place] = {tag: value for tag, value in read.items() if tag != _MAKER_NOTE}
         return written.tobytes().removeprefix(_PREFIX) if len(written) else None

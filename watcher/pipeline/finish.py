@@ -93,6 +93,7 @@ def render(
             method=recipe.profile.refine,
             side=recipe.profile.refine_side,
             decontaminate=recipe.profile.decontaminate,
+            deep=any(output.depth == 16 for output in recipe.profile.outputs),
         )
     with _timed(timings, "encode"):
         suffixes = _suffixes(frame, recipe)

@@ -94,7 +94,13 @@ def _profile(content: bytes) -> bytes | None:
 
 def _header(content: bytes) -> tuple[int, int, bool]:
     """Width, height, and whether all else is default: 8 bits of sRGB (18181-1, annex D)."""
-    bits = _Bits(_codestream(content)[2:])
+    bits = Bits(_codestream(content)[2:])
+    width, height = size_in(bits)
+    return width, height, bool(bits.take(1))
+
+
+def size_in(bits: Bits) -> tuple[int, int]:
+    """(width, height): the size header (18181-1, annex D.2)."""
     small = bits.take(1)
 
     def length() -> int:
@@ -107,7 +113,7 @@ def _header(content: bytes) -> tuple[int, int, bool]:
     else:
         above, below = _RATIOS[ratio - 1]
         width = height * above // below
-    return width, height, bool(bits.take(1))
+    return width, height
 
 
 def _codestream(content: bytes) -> bytes:
@@ -121,16 +127,17 @@ def _codestream(content: bytes) -> bytes:
     raise EOFError("the end of the file is missing")
 
 
-class _Bits:
-    """Least significant bit first."""
+class Bits:
+    """Least significant bit first. `taken`: how many so far."""
 
     def __init__(self, raw: bytes) -> None:
         self._rest = int.from_bytes(raw, "little")
-        self._left = 8 * len(raw)
+        self._length = 8 * len(raw)
+        self.taken = 0
 
     def take(self, count: int) -> int:
-        self._left -= count
-        if self._left < 0:
+        self.taken += count
+        if self.taken > self._length:
             raise EOFError("the end of the file is missing")
         value = self._rest & ((1 << count) - 1)
         self._rest >>= count

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from watcher.domain import Metadata, Pixels
-from watcher.pipeline import colour
+from watcher.pipeline import colour, ifd
 
 _WIDE_GREY = ("I;16", "I;16L", "I;16B", "I")
 _NO_CMYK_PROFILE = "CMYK without a usable colour profile: its colours are a guess"
 BAD_PROFILE = "its colour profile is damaged or does not fit and was ignored; taken for sRGB"
+_CENTIMETRES = 2.54
 SEVERAL = "it holds several pictures; only the first was used"
 
 
@@ -151,6 +152,16 @@ def dpi_of(image: Image.Image) -> tuple[float, float] | None:
     except (KeyError, TypeError, ValueError, ArithmeticError):
         return None
     return printable_dpi(across, down)
+
+
+def dpi_in(tags: ifd.Tags) -> tuple[float, float] | None:
+    """From XResolution, YResolution and their unit, of a TIFF or an EXIF block."""
+    unit = tags.get(296, (2,))[0]
+    across, down = tags.get(282, (0, 1)), tags.get(283, (0, 1))
+    if unit not in (2, 3) or len(across) != 2 or len(down) != 2 or not (across[1] and down[1]):
+        return None
+    factor = _CENTIMETRES if unit == 3 else 1.0
+    return printable_dpi(across[0] / across[1] * factor, down[0] / down[1] * factor)
 
 
 def printable_dpi(across: float, down: float) -> tuple[float, float] | None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from watcher.domain import Pixels
 from watcher.pipeline import deep, exif, iptc, jxl, openers, png, psd, raw, spaces, tiff
-from watcher.pipeline.picture import BAD_PROFILE, SEVERAL, Picture, coloured, dpi_of, of_image
+from watcher.pipeline.picture import BAD_PROFILE, SEVERAL, Picture, coloured, dpi_of, of_image, printable_dpi
 
 # Their remarks about a stranger's file would fill the log; the exception says enough.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -49,6 +49,9 @@ def _stand_up(picture: Picture) -> None:
             picture.orientation = found
         if picture.exif is None:
             picture.warnings.append("its EXIF block is damaged and was dropped")
+        elif picture.dpi is None:
+            # HEIC, AVIF, WebP and JPEG XL have no other place for it.
+            picture.dpi = exif.resolution_of(picture.exif)
     if picture.xmp is not None:
         picture.xmp = exif.upright_xmp(picture.xmp)
     picture.pixels = turned(picture.pixels, picture.orientation or 1)
@@ -176,8 +179,7 @@ def _by_libpng(content: bytes) -> Pixels:
 def _png_dpi(body: bytes | None) -> tuple[float, float] | None:
     if body is None or len(body) != 9 or body[8] != 1:
         return None
-    across, down = int.from_bytes(body[:4]) * 0.0254, int.from_bytes(body[4:8]) * 0.0254
-    return (across, down) if across > 0 and down > 0 else None
+    return printable_dpi(int.from_bytes(body[:4]) * 0.0254, int.from_bytes(body[4:8]) * 0.0254)
 
 
 def _by_opencv(content: bytes) -> Pixels:

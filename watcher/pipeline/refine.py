@@ -13,7 +13,7 @@ from watcher.domain import Frame, Pixels
 from watcher.pipeline import closed_form, foreground
 from watcher.pipeline.compiled import compiled
 from watcher.pipeline.pages import BLOCKS
-from watcher.pipeline.scale import resized, sane, unit
+from watcher.pipeline.scale import eight_bits, resized, sane, sixteen_bits, unit
 from watcher.pipeline.shrink import shrunk
 
 Field = NDArray[np.float32]
@@ -40,13 +40,36 @@ class Refined:
     """`cutout`: HxWx4 RGB and straight alpha, in the frame's depth and colour space.
 
     Where alpha is full the colours are the source's own, bit for bit; where it is 0 they are 0.
+    `deep`: HxW, the alpha of an 8-bit frame at 16 bits, if it was asked for.
     """
 
     cutout: Pixels
+    deep: NDArray[np.uint16] | None = None
 
     @property
     def alpha(self) -> Pixels:
         return self.cutout[..., 3]
+
+    def alpha_at(self, bits: int) -> Pixels:
+        """HxW at 8 or 16 bits, contiguous."""
+        if bits == 8:
+            return eight_bits(self.alpha)
+        if self.deep is not None:
+            return self.deep
+        return cast(Pixels, np.ascontiguousarray(sixteen_bits(self.alpha)))
+
+    def at(self, bits: int) -> Refined:
+        """The same at 8 or 16 bits. What rounds to no alpha has no colours either."""
+        if self.cutout.itemsize * 8 == bits:
+            return self
+        if bits == 8:
+            levels = eight_bits(self.cutout)
+            # Zeros elsewhere; NumPy's masks take ten times as long.
+            cutout = cast(Pixels, cv2.copyTo(levels, cv2.extractChannel(levels, 3)))
+        else:
+            cutout = sixteen_bits(self.cutout)
+            cutout[..., 3] = self.alpha_at(16)
+        return Refined(cutout)
 
 
 def refine(
@@ -56,12 +79,14 @@ def refine(
     method: Literal["closed_form", "guided", "bilinear"],
     decontaminate: bool,
     side: int = 1024,
+    deep: bool = False,
 ) -> Refined:
     """The cutout of `frame`, given `alpha` (hxw, 0..1, the proxy's size).
 
     `closed_form` redraws the contour on a grid whose short side is `side` before the guided
     filter brings it to full size. A source's own alpha limits the result: the smaller of both
-    counts, since their edges coincide and a product would thin them twice.
+    counts, since their edges coincide and a product would thin them twice. `deep`: with alpha at
+    16 bits, whatever the frame has.
     Peak: the cutout (4 or 8 bytes a pixel) on top of the frame, and about 150 bytes for each
     pixel of the proxy or the grid.
     """
@@ -80,6 +105,7 @@ def refine(
     cutout: Pixels = BLOCKS.empty((frame.height, frame.width, 4), frame.pixels.dtype)
     cv2.cvtColor(frame.pixels, cv2.COLOR_RGB2RGBA, cutout)
     opaque = cast(Pixels, np.empty((0, 0), frame.pixels.dtype))
+    finer = np.empty(cutout.shape[:2] if deep and cutout.dtype == np.uint8 else (0, 0), np.uint16)
     paint(
         frame.pixels,
         slope,
@@ -88,8 +114,9 @@ def refine(
         opaque if frame.opacity is None else frame.opacity,
         decontaminate,
         cutout,
+        finer,
     )
-    return Refined(cutout)
+    return Refined(cutout, finer if finer.size else None)
 
 
 def _grid(frame: Frame, alpha: Field, side: int) -> tuple[int, int]:
@@ -113,8 +140,8 @@ def warm_up() -> None:
     for dtype in (np.uint8, np.uint16):
         pixels = np.zeros((2, 2, 3), dtype)
         field, colours = np.zeros((2, 2), np.float32), np.zeros((1, 1, 6), np.float32)
-        empty = np.zeros((0, 0), dtype)
-        paint(pixels, field, field, colours, empty, True, np.empty((2, 2, 4), dtype))  # type: ignore[arg-type]
+        empty, finer = np.zeros((0, 0), dtype), np.zeros((0, 0), np.uint16)
+        paint(pixels, field, field, colours, empty, True, np.empty((2, 2, 4), dtype), finer)  # type: ignore[arg-type]
     field = sane(np.zeros((2, 2), np.float32))
     _guided(np.zeros((2, 2, 3), np.float32), field)
     foreground.estimate(np.zeros((2, 2, 3), np.float32), field)
@@ -244,8 +271,12 @@ def paint(
     opacity: Pixels,
     decontaminate: bool,
     out: Pixels,
+    deep: NDArray[np.uint16],
 ) -> None:
     """Everything at full size in one pass: alpha, foreground, rounding. `out`, HxWx4, comes as the photo, opaque.
+
+    `deep`, HxW, gets the alpha of an 8-bit photo at 16 bits, which round to those of `out`; none and full
+    stay that, for colours depend on it. Empty: nobody asks.
 
     `colours` HxWx6 is the smooth estimate of F and B. What they lack, I - aF - (1-a)B, is shared as
     least squares asks: a / (a^2 + (1-a)^2) of it goes to F. A share of a, as in M. Forte's "Approximate
@@ -277,6 +308,8 @@ def paint(
                 stop = beyond[ends[i] + 1]
                 if row_offset[i] < half:
                     out[y, x:stop] = 0
+                if deep.size:
+                    deep[y, x:stop] = 0 if row_offset[i] < half else 65535
                 x = stop - 1
                 continue
             red, green, blue = pixels[y, x, 0], pixels[y, x, 1], pixels[y, x, 2]
@@ -290,6 +323,9 @@ def paint(
             if opacity.size:
                 own = int(opacity[y, x])
                 level = min(level, own)
+            if deep.size:
+                finer = min(int(a * np.float32(65535) + half), level * 257 + 128, own * 257)
+                deep[y, x] = 0 if level == 0 else 65535 if level == top else max(finer, level * 257 - 128)
             out[y, x, 3] = level
             if level == 0:
                 out[y, x, 0] = out[y, x, 1] = out[y, x, 2] = 0

@@ -57,6 +57,13 @@ def eight_bits(levels: Pixels) -> NDArray[np.uint8]:
     return cast(_Bytes, levels)
 
 
+def sixteen_bits(levels: Pixels) -> NDArray[np.uint16]:
+    """0..255 to 0..65535; 16-bit levels as they are."""
+    if levels.dtype == np.uint16:
+        return cast(NDArray[np.uint16], levels)
+    return np.multiply(levels, 257, dtype=np.uint16)
+
+
 @compiled
 def sane(alpha: NDArray[np.float32]) -> NDArray[np.float32]:
     """A copy of `alpha`, contiguous, within 0..1; 0 where it is no number."""

@@ -21,7 +21,6 @@ _WHITE_IS_ZERO, _GREY, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB, _ICC_LAB = 0, 1, 2, 
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _OLD_JPEG, _JPEG = 6, 7
 _XMP, _ICC = 700, 34675
-_CENTIMETRES = 2.54
 
 
 def read(content: bytes, kind: str) -> Picture:
@@ -36,20 +35,10 @@ def read(content: bytes, kind: str) -> Picture:
         found.orientation = tags.get(274, (1,))[0]
     found.exif = exif.of_tags(exif.tags_of(content))
     found.xmp = bytes(tags[_XMP]) if _XMP in tags else None
-    found.dpi = dpi(tags)
+    found.dpi = picture.dpi_in(tags)
     if sum(not page.get(254, (0,))[0] & ifd.REDUCED for page in chain) > 1:
         found.warnings.append(picture.SEVERAL)
     return found
-
-
-def dpi(tags: ifd.Tags) -> tuple[float, float] | None:
-    """From XResolution, YResolution and their unit."""
-    unit = tags.get(296, (2,))[0]
-    across, down = tags.get(282, (0, 1)), tags.get(283, (0, 1))
-    if unit not in (2, 3) or len(across) != 2 or len(down) != 2 or not (across[1] and down[1]):
-        return None
-    factor = _CENTIMETRES if unit == 3 else 1.0
-    return picture.printable_dpi(across[0] / across[1] * factor, down[0] / down[1] * factor)
 
 
 def _refuse(tags: ifd.Tags) -> None:

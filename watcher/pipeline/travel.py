@@ -34,6 +34,9 @@ def metadata_for(frame: Frame, policy: Policy, format_: str) -> Metadata:
 def _folded(told: Metadata) -> Metadata:
     if told.xmp is None and told.iptc is not None:
         told = replace(told, xmp=xmp.of_iptc(iptc.fields_in(told.iptc)))
-    if told.exif is None and told.dpi is not None:
-        told = replace(told, exif=exif.of_resolution(told.dpi))
+    if told.dpi is not None:
+        block = (
+            exif.of_resolution(told.dpi) if told.exif is None else exif.with_resolution(told.exif, told.dpi)
+        )
+        told = replace(told, exif=block)
     return told

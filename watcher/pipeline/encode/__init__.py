@@ -5,18 +5,12 @@ Pure but for the picture that a composite may lie on. Same input, same bytes.
 
 from __future__ import annotations
 
-from typing import Literal, cast
-
-import numpy as np
-
 from watcher.domain import Frame, Metadata, Pixels
 from watcher.outputs import Output
 from watcher.pipeline import iptc, png, travel
 from watcher.pipeline.encode import jpeg, jxl, kinds, packbits, psd, tiff, webp
 from watcher.pipeline.refine import Refined
-from watcher.pipeline.scale import eight_bits
-
-_COVERAGE = ("matte", "trimap")
+from watcher.pipeline.scale import eight_bits, sixteen_bits
 
 
 def encode(output: Output, refined: Refined, frame: Frame) -> bytes:
@@ -27,20 +21,21 @@ def encode(output: Output, refined: Refined, frame: Frame) -> bytes:
     picture that cannot be read.
     """
     if output.format in ("psd", "psb"):
+        bits = kinds.bits_of(output, frame)
         layered = psd.Document(
-            frame.pixels,
-            cast(Pixels, np.ascontiguousarray(refined.alpha)),
+            eight_bits(frame.pixels) if bits == 8 else sixteen_bits(frame.pixels),
+            refined.alpha_at(bits),
             kinds.backdrop_of(output, frame, refined),
         )
         return psd.encode(
-            _deep(layered, output.depth),
+            layered,
             big=output.format == "psb",
             level=output.compression,
             profile=frame.profile,
             metadata=travel.metadata_for(frame, output.metadata, output.format),
         )
-    image = at_depth(kinds.pixels_of(output, refined, frame), output)
-    if output.kind in _COVERAGE:
+    image = kinds.pixels_of(output, refined, frame)
+    if output.kind in kinds.COVERAGE:
         return _written(image, output, None, Metadata(dpi=frame.metadata.dpi), light=False)
     metadata = travel.metadata_for(frame, output.metadata, output.format)
     return _written(image, output, frame.profile, metadata, light=True)
@@ -48,7 +43,7 @@ def encode(output: Output, refined: Refined, frame: Frame) -> bytes:
 
 def losses(output: Output, frame: Frame) -> list[str]:
     """What `output` cannot keep of this photo, in words for the sidecar."""
-    if output.kind in _COVERAGE:
+    if output.kind in kinds.COVERAGE:
         return []
     name = output.shown.removeprefix("NAME")
     lost = []
@@ -60,31 +55,6 @@ def losses(output: Output, frame: Frame) -> list[str]:
     if output.format == "jxl" and jxl.narrowed(frame, output):
         lost.append(f"{name}: JPEG XL holds this photo's colour profile at 8 bits a channel only")
     return lost
-
-
-def at_depth(image: Pixels, output: Output) -> Pixels:
-    """`image` at the depth that `output` asks for; a matte is 8 bits deep unless it says 16."""
-    if output.depth != "auto":
-        return _as_deep(image, output.depth)
-    return eight_bits(image) if output.kind in _COVERAGE else image
-
-
-def _as_deep(image: Pixels, depth: int) -> Pixels:
-    if depth == 8:
-        return eight_bits(image)
-    if image.dtype == np.uint16:
-        return image
-    return cast(Pixels, np.multiply(image, 257, dtype=np.uint16))
-
-
-def _deep(document: psd.Document, depth: Literal["auto", 8, 16]) -> psd.Document:
-    if depth == "auto":
-        return document
-    return psd.Document(
-        _as_deep(document.pixels, depth),
-        _as_deep(document.alpha, depth),
-        _as_deep(document.backdrop, depth),
-    )
 
 
 def _written(
@@ -111,11 +81,11 @@ def _written(
                 metadata=metadata,
             )
         case "jpeg":
-            return jpeg.encode(eight_bits(image), output.quality, profile, metadata)
+            return jpeg.encode(image, output.quality, profile, metadata)
         case "webp":
-            return webp.encode_webp(eight_bits(image), output, profile, metadata)
+            return webp.encode_webp(image, output, profile, metadata)
         case "avif":
-            return webp.encode_avif(eight_bits(image), output, profile, metadata)
+            return webp.encode_avif(image, output, profile, metadata)
     return jxl.encode(image, output, profile, metadata)
 
 

@@ -35,7 +35,7 @@ _CLEAR = np.float32(0.05)
 def gradient(first: str, last: str, profile: bytes | None) -> Field:
     """From colour `first` (#rrggbb, sRGB) at the top to `last`, straight in encoded levels."""
     top, bottom = (np.array(colour.from_srgb(one, profile), np.float64) for one in (first, last))
-    ramp = np.linspace(top, bottom, _GRADIENT_ROWS) * 257
+    ramp = np.linspace(top, bottom, _GRADIENT_ROWS)
     return np.asarray(np.rint(ramp), np.uint16).reshape(_GRADIENT_ROWS, 1, 3)
 
 

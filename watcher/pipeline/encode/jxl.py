@@ -1,7 +1,7 @@
 """JPEG XL. Two libraries, of the extra `codecs`, since neither does it all.
 
-pylibjxl writes colour profiles, and turns 16 bits into 8; imagecodecs keeps 16 bits, and takes
-no profile. EXIF and XMP are put around the codestream here.
+pylibjxl writes colour profiles, and turns 16 bits into 8; imagecodecs keeps 16 bits, takes no
+profile, and takes them for linear light, which is put right here. EXIF and XMP are put around the codestream here.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 
 from watcher.domain import Frame, Metadata, Pixels
 from watcher.outputs import Output
+from watcher.pipeline.encode import jxl_header
 from watcher.pipeline.scale import eight_bits
 
 # libjxl's effort for our compression 0..3.
@@ -34,13 +35,15 @@ def encode(image: Pixels, output: Output, profile: bytes | None, metadata: Metad
         import imagecodecs  # of an extra
 
         content = imagecodecs.jpegxl_encode(
-            np.ascontiguousarray(image),
+            # Without loss levels are kept as they are; with it, it is colours that are.
+            np.ascontiguousarray(image if output.lossless else _linear(image)),
             distance=distance,
             lossless=output.lossless,
             effort=effort,
             usecontainer=False,
             numthreads=1,
         )
+        content = jxl_header.as_srgb(bytes(content))
     else:
         import pylibjxl  # of an extra
 
@@ -53,6 +56,16 @@ def encode(image: Pixels, output: Output, profile: bytes | None, metadata: Metad
             icc=profile,
         )
     return _with_boxes(bytes(content), metadata)
+
+
+def _linear(image: Pixels) -> Pixels:
+    """16-bit levels of sRGB (IEC 61966-2-1) as linear light; alpha, a second or fourth channel, as it is."""
+    levels = np.arange(65536) / 65535
+    light = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
+    linear: Pixels = np.rint(light * 65535).astype(np.uint16)[image]
+    if image.ndim == 3 and image.shape[2] in (2, 4):
+        linear[..., -1] = image[..., -1]
+    return linear
 
 
 def distance_of(quality: int) -> float:

@@ -1,4 +1,4 @@
-"""The pixels of each kind of output, at the frame's depth and in its colour space. Pure."""
+"""The pixels of each kind of output, at its depth and in the frame's colour space. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from watcher.domain import Frame, Pixels
-from watcher.outputs import Output
+from watcher.outputs import EIGHT_BITS, Output
 from watcher.pipeline import colour
 from watcher.pipeline.compiled import compiled
 from watcher.pipeline.encode import backdrop
@@ -18,21 +18,36 @@ from watcher.pipeline.scale import eight_bits
 
 # Outside of these an alpha counts as known; refinement and rounding move it by about as much.
 _SURE = 5
+COVERAGE = ("matte", "trimap")
+
+
+def bits_of(output: Output, frame: Frame) -> int:
+    """How many bits a channel `output` has; a matte has 8 unless it says 16."""
+    if output.format in EIGHT_BITS:
+        return 8
+    if output.kind in COVERAGE:
+        return 16 if output.depth == 16 else 8
+    own = frame.pixels.itemsize * 8 if output.depth == "auto" else output.depth
+    return 8 if output.format == "jxl" and frame.profile is not None else own
 
 
 def pixels_of(output: Output, refined: Refined, frame: Frame) -> Pixels:
-    """HxW, HxWx3 or HxWx4 as the kind of `output` has it."""
-    match output.kind:
-        case "cutout":
-            return refined.cutout
-        case "matte":
-            return refined.alpha
-        case "trimap":
-            return trimap(refined.alpha, output.band)
-        case "foreground":
-            return backdrop.extended(refined.cutout)
+    """HxW, HxWx3 or HxWx4 as the kind of `output` has it, at its depth.
+
+    The cutout is brought to that depth first: what is dithered must be so in the levels it ends in.
+    """
+    bits = bits_of(output, frame)
+    if output.kind == "matte":
+        return refined.alpha_at(bits)
+    if output.kind == "trimap":
+        return trimap(refined.alpha, output.band)
+    refined = refined.at(bits)
+    if output.kind == "cutout":
+        return refined.cutout
+    if output.kind == "foreground":
+        return backdrop.extended(refined.cutout)
     if output.picture is None and output.background.startswith("#") and " " not in output.background:
-        return composite(refined.cutout, colour.from_srgb(output.background, frame.profile))
+        return composite(refined.cutout, _solid(output, frame, bits))
     return backdrop.under(refined.cutout, _field(output, frame, refined))
 
 
@@ -45,13 +60,18 @@ def _field(output: Output, frame: Frame, refined: Refined) -> backdrop.Field:
     return backdrop.gradient(top, bottom or top, frame.profile)
 
 
+def _solid(output: Output, frame: Frame, bits: int) -> tuple[int, ...]:
+    levels = colour.from_srgb(output.background, frame.profile)
+    return levels if bits == 16 else tuple((level + 128) // 257 for level in levels)
+
+
 def backdrop_of(output: Output, frame: Frame, refined: Refined) -> Pixels:
-    """HxWx3: the background of `output` by itself, or a single row of it where it is one colour."""
+    """HxWx3: the background of `output` by itself, at its depth, or a single row of it where it is one colour."""
+    bits = bits_of(output, frame)
+    dtype = np.uint8 if bits == 8 else np.uint16
     if output.picture is None and output.background.startswith("#") and " " not in output.background:
-        scale = int(np.iinfo(frame.pixels.dtype).max) // 255
-        levels = [level * scale for level in colour.from_srgb(output.background, frame.profile)]
-        return cast(Pixels, np.array(levels, frame.pixels.dtype).reshape(1, 1, 3))
-    nobody = np.zeros_like(refined.cutout)
+        return cast(Pixels, np.array(_solid(output, frame, bits), dtype).reshape(1, 1, 3))
+    nobody = cast(Pixels, np.zeros(refined.cutout.shape, dtype))
     return backdrop.under(nobody, _field(output, frame, refined))
 
 
@@ -70,11 +90,11 @@ def trimap(alpha: Pixels, band: float) -> Pixels:
     return cast(Pixels, known)
 
 
-def composite(cutout: Pixels, background: tuple[int, int, int]) -> Pixels:
-    """HxWx3: aF + (1-a)B in encoded levels; `background` in 8-bit levels of the cutout's space."""
+def composite(cutout: Pixels, background: tuple[int, ...]) -> Pixels:
+    """HxWx3: aF + (1-a)B in encoded levels; `background` in levels of the cutout's depth and space."""
     top = np.iinfo(cutout.dtype).max
     solid: Pixels = BLOCKS.empty((*cutout.shape[:2], 3), cutout.dtype)
-    over(cutout, np.array(background, np.uint32) * np.uint32(top // 255), np.uint32(top), solid)
+    over(cutout, cast(Pixels, np.array(background, cutout.dtype)), np.uint32(top), solid)
     return solid
 
 
