@@ -105,7 +105,7 @@ def refine(
     cutout: Pixels = BLOCKS.empty((frame.height, frame.width, 4), frame.pixels.dtype)
     cv2.cvtColor(frame.pixels, cv2.COLOR_RGB2RGBA, cutout)
     opaque = cast(Pixels, np.empty((0, 0), frame.pixels.dtype))
-    finer = np.empty(cutout.shape[:2] if deep and cutout.dtype == np.uint8 else (0, 0), np.uint16)
+    finer = BLOCKS.empty(cutout.shape[:2] if deep and cutout.dtype == np.uint8 else (0, 0), np.uint16)
     paint(
         frame.pixels,
         slope,
