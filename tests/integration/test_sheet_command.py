@@ -37,3 +37,13 @@ def test_a_sheet_is_written_by_hand_without_a_daemon(rig, tmp_path):
     wrong = daemon.hotmatte("sheet", "nowhere")
     assert wrong.returncode == 78
     assert "no hot folder is called 'nowhere'" in wrong.stderr
+
+
+def test_who_names_no_folder_of_several_or_no_day_is_told_what_to_write(rig):
+    daemon = rig(folders={"in": {}, "other": {}})
+    which = daemon.hotmatte("sheet")
+    assert which.returncode == 78
+    assert "Say which by its name, such as `hotmatte sheet in`." in which.stderr
+    wrong = daemon.hotmatte("sheet", "in", "--day", "2026-13-25")
+    assert wrong.returncode == 64
+    assert "'2026-13-25' is no day; write it as 2026-11-25" in wrong.stderr
