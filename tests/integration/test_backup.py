@@ -159,6 +159,16 @@ def test_a_second_restore_keeps_what_the_first_one_put_aside(rig: Callable[..., 
     assert _jobs(Path(f"{aside}.4")) == 2
 
 
+def test_a_name_that_is_no_utf8_is_taken_and_told_escaped(rig: Callable[..., DaemonRig]) -> None:
+    daemon = rig()
+    daemon.start()
+    assert daemon.stop() == 0
+    odd = daemon.root / os.fsdecode(b"c\xff.sqlite")
+    said = daemon.hotmatte("backup", str(odd))
+    assert (said.returncode, said.stdout.split(": ")[0]) == (0, f"{daemon.root}/c\\xff.sqlite")
+    assert odd.exists()
+
+
 def _jobs(journal: Path) -> int:
     with contextlib.closing(sqlite3.connect(journal)) as db:
         return int(db.execute("SELECT count(*) FROM job").fetchone()[0])

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from watcher.commands.shared import known_folder
 from watcher.config import Settings
+from watcher.domain import printable
 from watcher.exits import OK, SOME_FAILED
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         print(f"hotmatte sheet: {scope.title} has no results of {day} in {scope.output}", file=sys.stderr)
         return SOME_FAILED
     for path in pages:
-        print(path)
+        print(printable(str(path)))
     return OK
 
 
