@@ -6,6 +6,7 @@ By SQLite's own backup, page by page: a copy of the file alone would lack what i
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sqlite3
 from pathlib import Path
@@ -92,10 +93,11 @@ def restore(copy: Path, journal: Path) -> int:
         owner = journal.parent.stat()
         if os.geteuid() == 0:
             os.chown(temporary, owner.st_uid, owner.st_gid)
+        aside = _aside(journal)
         for companion in COMPANIONS:
             old = Path(f"{journal}{companion}")
             if old.exists():
-                old.replace(f"{journal}{REPLACED}{companion}")
+                old.replace(f"{aside}{companion}")
         temporary.replace(journal)
         _sync(journal.parent)
     except (OSError, sqlite3.OperationalError) as error:
@@ -104,6 +106,16 @@ def restore(copy: Path, journal: Path) -> int:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
     return jobs
+
+
+def _aside(journal: Path) -> Path:
+    """Where nothing lies yet, no log either: beside another journal SQLite would take it for that one's."""
+    taken = {path.name for path in journal.parent.glob(f"{journal.name}{REPLACED}*")}
+    for number in itertools.count(1):
+        name = f"{journal.name}{REPLACED}" + (f".{number}" if number > 1 else "")
+        if not taken & {f"{name}{companion}" for companion in COMPANIONS}:
+            return journal.with_name(name)
+    raise AssertionError("count() has no end")
 
 
 def _copy(source: sqlite3.Connection, target: Path) -> None:

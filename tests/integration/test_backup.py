@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
 import stat
 from collections.abc import Callable
+from pathlib import Path
 
 from daemonrig import DaemonRig, drop, jpeg
 
@@ -131,3 +133,42 @@ def test_a_copy_replaces_an_older_copy_and_nothing_else(rig: Callable[..., Daemo
         said = daemon.hotmatte("backup", str(copy))
         assert said.returncode == 0, said.stderr
     assert daemon.stop() == 0
+
+
+def test_a_second_restore_keeps_what_the_first_one_put_aside(rig: Callable[..., DaemonRig]) -> None:
+    daemon = rig()
+    daemon.start()
+    drop(daemon.hot() / "a.jpg", jpeg(1))
+    daemon.wait_done("a.jpg")
+    copy = daemon.root / "copy.sqlite"
+    assert daemon.hotmatte("backup", str(copy)).returncode == 0
+    drop(daemon.hot() / "b.jpg", jpeg(2))
+    daemon.wait_done("b.jpg")
+    assert daemon.stop() == 0
+    aside = daemon.state / f"{JOURNAL}.replaced"
+
+    for source in (copy, copy, aside):
+        assert daemon.hotmatte("restore", str(source)).returncode == 0
+    kept = [_jobs(path) for path in (aside, Path(f"{aside}.2"), Path(f"{aside}.3"))]
+    assert (kept, _jobs(daemon.state / JOURNAL)) == ([2, 1, 1], 2)
+
+    # SQLite would take the log for that of whichever journal lies under the name.
+    aside.rename(f"{aside}-wal")
+    assert daemon.hotmatte("restore", str(copy)).returncode == 0
+    assert not aside.exists()
+    assert _jobs(Path(f"{aside}.4")) == 2
+
+
+def test_a_name_that_is_no_utf8_is_taken_and_told_escaped(rig: Callable[..., DaemonRig]) -> None:
+    daemon = rig()
+    daemon.start()
+    assert daemon.stop() == 0
+    odd = daemon.root / os.fsdecode(b"c\xff.sqlite")
+    said = daemon.hotmatte("backup", str(odd))
+    assert (said.returncode, said.stdout.split(": ")[0]) == (0, f"{daemon.root}/c\\xff.sqlite")
+    assert odd.exists()
+
+
+def _jobs(journal: Path) -> int:
+    with contextlib.closing(sqlite3.connect(journal)) as db:
+        return int(db.execute("SELECT count(*) FROM job").fetchone()[0])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import cv2
 import numpy as np
@@ -103,3 +104,23 @@ def test_what_is_missing_or_broken_is_said_and_the_rest_compared(folders, capsys
     assert "a " in said.out
     assert "not a picture" in said.err
     assert "c: there is no c.matte.png" in said.err
+
+
+def test_a_name_that_cannot_be_printed_is_escaped_and_takes_one_line(folders, capsys):
+    predicted, truth = folders
+    name = os.fsdecode(b"x\xff\ny")
+    for place, suffix in ((predicted, ".matte.png"), (truth, ".png")):
+        (place / f"{name}{suffix}").write_bytes((truth / "a.png").read_bytes())
+    (truth / f"{name} alone.png").write_bytes((truth / "a.png").read_bytes())
+    assert cli.main(["evaluate", *map(str, folders)]) == 65
+    said = capsys.readouterr()
+    assert len([line for line in said.out.splitlines() if line.startswith("x\\xff\\ny  ")]) == 2
+    assert len(said.err.splitlines()) == 1
+    assert "there is no x\\xff\\ny alone.matte.png" in said.err
+    assert cli.main(["evaluate", *map(str, folders), "--json"]) == 65
+    assert "x\\xff\\ny" in json.loads(capsys.readouterr().out)["images"]
+
+
+def test_a_folder_of_mattes_that_is_not_there_is_said_once(folders, capsys):
+    assert cli.main(["evaluate", "nowhere", str(folders[1])]) == 65
+    assert capsys.readouterr().err == "hotmatte evaluate: nowhere: there is no such file or folder\n"

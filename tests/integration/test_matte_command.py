@@ -185,3 +185,10 @@ def test_a_url_inside_this_network_is_refused(run, site):
     status, said = run("-i", f"{site}/a.jpg", "-d", "out")
     assert status == 65
     assert "inside this network" in said
+
+
+def test_a_device_that_there_is_not_is_wrong_usage(run, capfd):
+    with pytest.raises(SystemExit) as left:
+        run("a.jpg", "--device", "gpu")
+    assert left.value.code == 64
+    assert "'gpu' is not auto, cpu, cuda or cuda:N" in capfd.readouterr().err

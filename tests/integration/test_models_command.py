@@ -15,7 +15,7 @@ import yaml
 
 from watcher.commands import models
 from watcher.config import Settings
-from watcher.errors import ConfigError
+from watcher.errors import ConfigError, InputRejected
 
 ROOT = Path(__file__).parents[2]
 
@@ -131,6 +131,15 @@ def test_the_configuration_may_be_named_behind_the_action(words):
 def test_a_name_nobody_knows_is_a_configuration_error(hotmatte):
     with pytest.raises(ConfigError, match="no model card 'nope'"):
         hotmatte("pull", "nope")
+
+
+def test_a_photo_to_compare_on_that_cannot_be_read_is_named(hotmatte, tmp_path):
+    with pytest.raises(InputRejected, match=r"nowhere\.jpg: there is no such file"):
+        hotmatte("convert", "modnet", "--photos", str(tmp_path / "nowhere.jpg"))
+    letter = tmp_path / "letter.jpg"
+    letter.write_text("Dear Sirs")
+    with pytest.raises(InputRejected, match=r"letter\.jpg: this is a text file"):
+        hotmatte("convert", "modnet", "--photos", str(letter))
 
 
 PULL = """

@@ -141,8 +141,9 @@ def test_without_a_setting_the_users_own_cards_lie_in_his_configuration(tmp_path
 
 
 def test_an_unknown_card_names_those_there_are():
-    with pytest.raises(ConfigError, match=r"no model card 'modnte' .*modnet, "):
+    with pytest.raises(ConfigError, match=r"no model card 'modnte' .*modnet, ") as refused:
         load_card("modnte", SHIPPED)
+    assert "hotmatte models list" in refused.value.remedy, "also of a name that was typed, not configured"
 
 
 @pytest.mark.parametrize(

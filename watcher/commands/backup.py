@@ -11,6 +11,7 @@ from pathlib import Path
 
 from watcher.commands.shared import is_there
 from watcher.config import Settings
+from watcher.domain import printable
 from watcher.errors import ConfigError
 from watcher.exits import OK
 from watcher.health import JOURNAL
@@ -30,5 +31,5 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
             [f"there is no journal in {settings.state_dir}"], remedy="Nothing was ever done there."
         )
     jobs = save(journal, args.file)
-    print(f"{args.file}: {jobs} jobs, {args.file.stat().st_size / 1e3:.0f} kB")
+    print(f"{printable(str(args.file))}: {jobs} jobs, {args.file.stat().st_size / 1e3:.0f} kB")
     return OK

@@ -15,7 +15,6 @@ import json
 import math
 import os
 import platform
-import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from watcher import __version__, log
-from watcher.commands import bench_photos
+from watcher.commands import bench_photos, shared
 from watcher.commands.bench_engines import Effort, Measured, Missing, devices_of, measure, obstacles
 from watcher.commands.doctor_engines import graphics_cards
 from watcher.config import Settings
@@ -66,7 +65,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     default = Effort()
     parser.add_argument("--cards", nargs="+", metavar="NAME", help="only these models; default: every one")
     parser.add_argument(
-        "--device", type=_device, metavar="DEVICE", help="auto, cpu, cuda or cuda:N; default: each kind"
+        "--device", type=shared.device, metavar="DEVICE", help="auto, cpu, cuda or cuda:N; default: each kind"
     )
     parser.add_argument(
         "--runs", type=_count, default=default.runs, metavar="N", help=f"that count ({default.runs})"
@@ -82,12 +81,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--photo", type=Path, metavar="FILE", help="cropped to both sizes; default: a drawing"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object")
-
-
-def _device(word: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,2})?", word):
-        raise argparse.ArgumentTypeError(f"{word!r} is not auto, cpu, cuda or cuda:N")
-    return word
 
 
 def _count(word: str) -> int:

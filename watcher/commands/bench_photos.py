@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from watcher.domain import Frame, Job, Source, Stamp
 from watcher.engine.card import Card, proxy_size
+from watcher.errors import InputRejected
 from watcher.pipeline.decode import DecodeLimits, decode
 from watcher.pipeline.scale import eight_bits
 
@@ -48,9 +49,9 @@ def _whole(path: Path) -> Frame:
 
 def read_as(path: Path, size: Callable[[int, int], tuple[int, int]]) -> Frame:
     """The frame of `path`, its proxy of the `size` that is made of its own (width, height)."""
-    # A file that is not there has no stamp; decoding says what is wrong with it.
-    stamp = Stamp.of(path.stat()) if path.exists() else Stamp(0, 0)
-    job = Job(1, Source("bench", path.name, stamp), attempts=1, fence=1)
+    if not path.is_file():
+        raise InputRejected("there is no such file", remedy="Name a photo that is there.")
+    job = Job(1, Source("bench", path.name, Stamp.of(path.stat())), attempts=1, fence=1)
     return decode(job, path, proxy_size=size, limits=DecodeLimits(), reserve=lambda _: None)
 
 

@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from watcher.domain import printable
 from watcher.endings import ENDINGS
 from watcher.errors import InputRejected
 from watcher.exits import OK, SOME_FAILED
@@ -46,9 +47,10 @@ def run(args: argparse.Namespace) -> int:
     measured: dict[str, dict[str, Scores]] = {}
     for name, predicted, truth in pairs:
         try:
-            measured[name] = _measure(predicted, truth, _trimap(args.trimap, name, args.truth))
+            measured[printable(name)] = _measure(predicted, truth, _trimap(args.trimap, name, args.truth))
         except (InputRejected, ValueError) as error:
             problems.append(f"{name}: {error}")
+    problems = [printable(problem) for problem in problems]
     if args.json:
         print(json.dumps(_record(measured, problems), indent=2, ensure_ascii=False))
     elif measured:
@@ -60,8 +62,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _pairs(predicted: Path, truth: Path) -> tuple[list[tuple[str, Path, Path]], list[str]]:
     """(name, predicted, truth) for each true alpha, and what has no counterpart."""
-    if not truth.exists():
-        return [], [f"{truth}: there is no such file or folder"]
+    lacking = [path for path in (predicted, truth) if not path.exists()]
+    if lacking:
+        return [], [f"{path}: there is no such file or folder" for path in lacking]
     if not truth.is_dir() and not predicted.is_dir():
         return [(truth.stem, predicted, truth)], []
     found, problems = [], []

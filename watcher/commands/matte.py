@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from watcher import log
 from watcher.cache_settings import opened
+from watcher.commands.shared import device
 from watcher.config import Folder, Profile, Settings
 from watcher.domain import Job, Outcome, Source, Stamp, printable
 from watcher.download import download, is_url
@@ -63,7 +64,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--profile", metavar="NAME", help="a recipe of the configuration; default: the first")
     parser.add_argument("--model", metavar="NAME", help="another model than the profile's")
-    parser.add_argument("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--device", type=device, metavar="DEVICE", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--no-recursive", action="store_true", help="not the sub-folders of a folder")
     parser.add_argument("--fresh", action="store_true", help="compute also what the cache knows")
     parser.add_argument("--quiet", action="store_true", help="say only what failed")

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from watcher.commands.bench_photos import read_as
 from watcher.commands.models import OK, UNAVAILABLE, explain
 from watcher.config import Settings
+from watcher.domain import printable
 from watcher.engine import adopt, parity, weights
 from watcher.engine.card import Card, card_folders, list_cards, load_card, own_cards, sizes_of
 from watcher.engine.convert import convert, origin_of, target_of
 from watcher.engine.halve import half_card, halve
 from watcher.engine.provenance import Provenance
-from watcher.errors import ConfigError, EngineUnavailable
+from watcher.errors import ConfigError, EngineUnavailable, InputError, InputRejected
 
 # Eileen Collins, by NASA: in the public domain, and she has hair.
 PORTRAIT = Path(__file__).with_name("portrait.jpg")
@@ -68,7 +69,10 @@ def _pictures(card: Card, photos: list[Path]) -> list[NDArray[np.uint8]]:
 
 
 def _proxies(card: Card, photo: Path) -> Iterator[NDArray[np.uint8]]:
-    whole = read_as(photo, lambda width, height: (width, height))
+    try:
+        whole = read_as(photo, lambda width, height: (width, height))
+    except InputError as error:
+        raise InputRejected(f"{printable(str(photo))}: {error}", remedy=error.remedy) from error
     height, width = whole.pixels.shape[:2]
     for size in sizes_of(width, height, card)[:3]:
         if size is not None:

@@ -1,8 +1,8 @@
 """Put a copy that `hotmatte backup` made in the place of the journal. The daemon must not run.
 
-The journal that is there now is kept beside it (journal.sqlite.replaced). What was done since the
-copy was made is done again where photos were left in place: with the same results, under the
-same names. Nothing is deleted.
+The journal that is there now is kept beside it (journal.sqlite.replaced, the next one
+journal.sqlite.replaced.2, and so on). What was done since the copy was made is done again where
+photos were left in place: with the same results, under the same names. Nothing is deleted.
 """
 
 from __future__ import annotations

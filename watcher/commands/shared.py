@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -14,16 +16,23 @@ from watcher.health import JOURNAL
 from watcher.journal import Journal, Record
 
 
-def known_folder(settings: Settings, name: str | None) -> str:
-    """`name` if there is such a hot folder; the only one there is if None."""
+def known_folder(settings: Settings, name: str | None, *, by: str = "with --folder") -> str:
+    """`name` if there is such a hot folder; the only one there is if None. `by`: how the command is told which."""
     if name is None and len(settings.folders) == 1:
         return next(iter(settings.folders))
     known = ", ".join(settings.folders)
     if name is None:
-        raise ConfigError([f"there are several hot folders ({known})"], remedy="Say which with --folder.")
+        raise ConfigError([f"there are several hot folders ({known})"], remedy=f"Say which {by}.")
     if name not in settings.folders:
         raise ConfigError([f"no hot folder is called {name!r}"], remedy=f"There are: {known}.")
     return name
+
+
+def device(word: str) -> str:
+    """A device of the command line, as profiles may name it. Raises ArgumentTypeError."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,2})?", word):
+        raise argparse.ArgumentTypeError(f"{word!r} is not auto, cpu, cuda or cuda:N")
+    return word
 
 
 def open_journal(settings: Settings) -> Journal | None:

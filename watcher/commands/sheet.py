@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from watcher.commands.shared import known_folder
 from watcher.config import Settings
+from watcher.domain import printable
 from watcher.exits import OK, SOME_FAILED
 
 if TYPE_CHECKING:
@@ -28,8 +29,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folder", nargs="?", metavar="FOLDER", help="a hot folder by name, or a folder of results"
     )
-    parser.add_argument("--day", type=date.fromisoformat, metavar="YYYY-MM-DD", help="default: today")
+    parser.add_argument("--day", type=_day, metavar="YYYY-MM-DD", help="default: today")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: in the output folder")
+
+
+def _day(word: str) -> date:
+    try:
+        return date.fromisoformat(word)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{word!r} is no day; write it as 2026-11-25") from error
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
@@ -43,7 +51,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         print(f"hotmatte sheet: {scope.title} has no results of {day} in {scope.output}", file=sys.stderr)
         return SOME_FAILED
     for path in pages:
-        print(path)
+        print(printable(str(path)))
     return OK
 
 
@@ -52,5 +60,7 @@ def _scope(named: str | None, settings: Settings) -> Scope:
 
     if named is not None and named not in settings.folders and Path(named).is_dir():
         return Scope(Path(named).absolute().name or named, None, Path(named).absolute())
-    name = known_folder(settings, named)
+    name = known_folder(
+        settings, named, by=f"by its name, such as `hotmatte sheet {next(iter(settings.folders))}`"
+    )
     return Scope.of(name, settings.folders[name])

@@ -155,7 +155,7 @@ def _fleet(fleet: dict[str, Any]) -> list[str]:
         lines[0] += f", {fleet['resent']} sent again"
     if fleet["broker_lost"]:
         lines.append(
-            f"  BROKER LOST: {fleet['broker_lost']}. Photos are still taken in; it goes on by itself"
+            f"  BROKER LOST: {fleet['broker_lost'].rstrip('.')}. Photos are still taken in; it goes on by itself"
         )
     if not fleet["nodes"]:
         lines.append("  NO NODE is there: start `hotmatte node` on another host")

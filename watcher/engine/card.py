@@ -307,7 +307,8 @@ def load_card(name: str, folders: list[Path]) -> Card:
     paths = _card_paths(folders)
     if name not in paths:
         known = ", ".join(sorted(paths)) or "none"
-        raise ConfigError([f"there is no model card {name!r} (there are: {known})"])
+        words = f"there is no model card {name!r} (there are: {known})"
+        raise ConfigError([words], remedy="`hotmatte models list` shows what each is for.")
     return _read(paths[name])
 
 
