@@ -1,6 +1,7 @@
-"""A folder full of photos at once on a disk that takes little: how near `run` comes to what the disk alone lets through.
+"""A folder full of photos at once on a disk that takes little, or answers late.
 
-The kernel slows the disk for a control group, which takes root and the controller of block devices.
+The kernel slows the disk for a control group, which takes root and the controller of block devices. It answers late
+because the daemon sleeps before each flush: nothing else in it knows.
 """
 
 from __future__ import annotations
@@ -16,14 +17,28 @@ from benchmarks.setting import Setting
 from benchmarks.table import Cell, Table
 from benchmarks.throughput import DISK, QUIET_S, flood
 
-TITLE = "A slow disk"
+TITLE = "A disk that takes little"
 MODEL = "benchfigure"
 SPEEDS_MB = (10, 20, 40)
+FLUSHES_MS = (0, 10, 30, 100)
 WARM = 8
+_LATE = """
+import os, sys, time
+if "watcher" in sys.orig_argv:
+    flush = os.fsync
+    def late(place):
+        time.sleep({seconds})
+        return flush(place)
+    os.fsync = late
+"""
 _GROUPS = Path("/sys/fs/cgroup")
 
 
 def run(setting: Setting) -> list[Table]:
+    return [*_little(setting), _later(setting)]
+
+
+def _little(setting: Setting) -> list[Table]:
     rows: list[tuple[Cell, ...]] = []
     count = WARM + setting.count(150, quick=8)
     with setting.folder("slow-disk") as folder:
@@ -54,6 +69,53 @@ def run(setting: Setting) -> list[Table]:
         DISK,
     )
     return [Table(TITLE, columns, tuple(rows), notes)]
+
+
+def _later(setting: Setting) -> Table:
+    rows: list[tuple[Cell, ...]] = []
+    count = WARM + setting.count(100, quick=8)
+    with setting.folder("late-disk") as folder:
+        made = photos.make(setting.photos, folder / "photos", count=count)
+        for flush in FLUSHES_MS:
+            place = folder / str(flush)
+            place.mkdir()
+            with (
+                _late(place / "late", flush / 1000),
+                running(write_config(place, model=MODEL, quiet_s=QUIET_S)) as service,
+            ):
+                flood(made[:WARM], service)
+                flooded = flood(made[WARM:], service, before=WARM)
+            made = [service.hot / path.name for path in made]
+            pace = flooded.count / flooded.wall_s
+            rows.append((flush, pace, flooded.used * pace / 1000))
+    notes = (
+        (
+            f"{count - WARM} JPEGs of 1080p at once, as above, on a disk that answers each flush so much later, as a share does. A photo takes"
+            " seven: cutout, matte, sidecar, and their folder four times."
+        ),
+    )
+    return Table(
+        "A disk that answers late",
+        ("each flush later by, ms", "photos a second", "cores busy"),
+        tuple(rows),
+        notes,
+    )
+
+
+@contextmanager
+def _late(place: Path, seconds: float) -> Iterator[None]:
+    """What starts meanwhile finds a module that Python imports by itself."""
+    place.mkdir()
+    (place / "sitecustomize.py").write_text(_LATE.format(seconds=seconds), encoding="utf-8")
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(place), before]))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 def _row(made: list[Path], service: Service, speed: float) -> tuple[Cell, ...]:
