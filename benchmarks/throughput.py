@@ -195,7 +195,8 @@ _stages: list[_Stages] = []  # of a process of that pool; they end with it
 
 
 def _begin(warm: Path, folder: Path) -> None:
-    _stages.append(_Stages(warm, folder))
+    # Each with results of its own: all begin with the same photo.
+    _stages.append(_Stages(warm, folder / str(os.getpid())))
 
 
 def _next(path: Path) -> Least:
