@@ -54,7 +54,8 @@ def test_a_copy_made_while_the_daemon_works_makes_a_lost_state_folder_good(
     assert daemon.leftovers() == []
 
 
-def test_restore_keeps_the_journal_that_was_there_and_its_owner(rig: Callable[..., DaemonRig]) -> None:
+def one_photo_later(rig: Callable[..., DaemonRig]) -> tuple[DaemonRig, Path]:
+    """A stopped daemon that has done two photos, and a copy of its journal from between them."""
     daemon = rig()
     daemon.start()
     drop(daemon.hot() / "a.jpg", jpeg(1))
@@ -64,6 +65,11 @@ def test_restore_keeps_the_journal_that_was_there_and_its_owner(rig: Callable[..
     drop(daemon.hot() / "b.jpg", jpeg(2))
     daemon.wait_done("b.jpg")
     assert daemon.stop() == 0
+    return daemon, copy
+
+
+def test_restore_keeps_the_journal_that_was_there_and_its_owner(rig: Callable[..., DaemonRig]) -> None:
+    daemon, copy = one_photo_later(rig)
     if os.geteuid() == 0:
         os.chown(daemon.state, 1234, 1234)
     assert daemon.hotmatte("restore", str(copy)).returncode == 0
@@ -136,15 +142,7 @@ def test_a_copy_replaces_an_older_copy_and_nothing_else(rig: Callable[..., Daemo
 
 
 def test_a_second_restore_keeps_what_the_first_one_put_aside(rig: Callable[..., DaemonRig]) -> None:
-    daemon = rig()
-    daemon.start()
-    drop(daemon.hot() / "a.jpg", jpeg(1))
-    daemon.wait_done("a.jpg")
-    copy = daemon.root / "copy.sqlite"
-    assert daemon.hotmatte("backup", str(copy)).returncode == 0
-    drop(daemon.hot() / "b.jpg", jpeg(2))
-    daemon.wait_done("b.jpg")
-    assert daemon.stop() == 0
+    daemon, copy = one_photo_later(rig)
     aside = daemon.state / f"{JOURNAL}.replaced"
 
     for source in (copy, copy, aside):

@@ -15,6 +15,8 @@ from watcher.pipeline.looks import Answer, Look, View
 
 
 class Trip:
+    """What is known of the job so far, and what it holds in memory."""
+
     __slots__ = (
         "answer",
         "frame",
