@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -10,7 +9,8 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks import photos
+from benchmarks import cores, photos
+from benchmarks.cores import Least
 from benchmarks.gpu import PROXY, through
 from benchmarks.service import REAL, running, write_config
 from benchmarks.setting import Setting
@@ -29,6 +29,8 @@ WAYS = ((1, 1), (1, 2), (1, 3), (4, 2), (8, 1), (8, 2))
 FLOODS = ((REAL, 1, 1), (REAL, 1, 2), (REAL, 8, 1), (HALF, 1, 1))
 # Of the photos of a flood, the share that goes before it: for each shape of picture a worker prepares once.
 FIRST = 5
+# Photos whose alphas are computed before, and how often each core takes the next of them.
+TOLD, TURNS = 48, 4
 # Batches that wait or are under way, for each worker.
 DEEP = 3
 
@@ -129,23 +131,26 @@ def _way(setting: Setting, gpu: str, models: list[Model]) -> Table:
 
 def _stages(setting: Setting, gpu: str, models: list[Model]) -> Table:
     rows: list[tuple[Cell, ...]] = []
-    count, cores = setting.count(500, quick=20), len(os.sched_getaffinity(0))
+    count = setting.count(500, quick=20)
     by_name = {model.card.name: model for model in models}
     with setting.folder("cuda") as folder:
         made = photos.make(setting.photos, folder / "photos", count=count)
+        rest = _rest(made[: setting.count(TOLD, quick=4)], folder, setting.count(TURNS, quick=1))
         for name, batch, workers in FLOODS:
             if name not in by_name:
                 continue
             place = folder / f"{name}-{batch}-{workers}"
-            first, rest = made[::FIRST], [path for number, path in enumerate(made) if number % FIRST]
+            first, others = made[::FIRST], [path for number, path in enumerate(made) if number % FIRST]
             with running(_config(place, name, batch, workers)) as service:
                 began = flood(first, service)
                 used = GpuUse()
-                flooded = flood(rest, service, before=len(first))
+                flooded = flood(others, service, before=len(first))
                 busy = used.stop()
             made = [service.hot / path.name for path in made]
             pace = began.count / began.wall_s
-            rows.append((name, batch, workers, pace, *_row(flooded, by_name[name].ceilings[batch], busy)))
+            rows.append(
+                (name, batch, workers, pace, *_row(flooded, rest, by_name[name].ceilings[batch], busy))
+            )
     columns = (
         "model",
         "in batches of",
@@ -154,33 +159,54 @@ def _stages(setting: Setting, gpu: str, models: list[Model]) -> Table:
         "the rest",
         "the model's own ceiling",
         "GPU busy, %",
+        "bound of the cores",
+        "% of that",
         "cores busy",
         "CPU ms a photo",
         "CPU ms outside the engine",
+        "least outside it",
+        "with one core",
         "written, MB a second",
         "disk alone, photos a second",
         "daemon, peak MB",
         "all processes, peak MB",
     )
     notes = (
-        f"{gpu}; {cores} cores; {count} JPEGs of 1080p renamed into the hot folder at once, cutout and matte, default settings.",
+        f"{gpu}; {cores.count()} cores; {count} JPEGs of 1080p renamed into the hot folder at once, cutout and matte, default settings.",
         f"The first are a {FIRST}th of them: for these each worker prepares itself once for each shape of picture.",
         f"The clock runs from the end of the quiet period ({QUIET_S:g} s) until the last sidecar.",
         "The model's own ceiling: looks of one size, one a photo. Photos in doubt are looked at again.",
+        (
+            "Least outside the engine: photos one after the other on each core, all cores at one time, each by itself, with"
+            " alphas that lie there. Bound of the cores: that, and what the engine takes of them. With one core: the same with"
+            " nothing on the others; what a photo then takes less, cores take from each other (a core may be half of one)."
+        ),
         DISK,
     )
     return Table("Throughput of run with a GPU", columns, tuple(rows), notes)
 
 
-def _row(flooded: Flood, ceiling: float, busy: float) -> tuple[Cell, ...]:
+def _rest(made: list[Path], folder: Path, turns: int) -> tuple[float, float]:
+    """CPU milliseconds outside the engine: all cores at one time, and one core by itself."""
+    told = cores.tell(made, folder)
+    beside = cores.beside(made * turns, folder / "beside", told=told)
+    alone = cores.alone(made[::4], folder / "alone", told=told)
+    return Least.of(beside).rest, Least.of(alone).rest
+
+
+def _row(flooded: Flood, rest: tuple[float, float], ceiling: float, busy: float) -> tuple[Cell, ...]:
     pace = flooded.count / flooded.wall_s
+    bound = 1000 * cores.count() / (flooded.inside + rest[0])
     return (
         pace,
         1000 / ceiling,
         busy,
+        bound,
+        100 * pace / bound,
         flooded.used * pace / 1000,
         flooded.used,
         flooded.used - flooded.inside,
+        *rest,
         flooded.disk.photo_mb * pace,
         flooded.disk.pace,
         flooded.daemon_mb,

@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-from statistics import mean
 
 import yaml
 
-from benchmarks import disk, photos
+from benchmarks import cores, disk, photos
+from benchmarks.cores import Least
 from benchmarks.service import REAL, Service, running, write_config
 from benchmarks.setting import Setting
 from benchmarks.table import Cell, Table
 from benchmarks.usage import Peak, children, cpu_seconds, peak_mb, reads_photos, tree_cpu_seconds
-from watcher.config import Folder, Profile
-from watcher.domain import EngineAbout, Job, Source, Stamp
-from watcher.engine import weights
-from watcher.engine.card import card_folders, load_card, proxy_size, sizes_of
-from watcher.engine.client import EngineClient
-from watcher.engine.launch import prepare
-from watcher.pipeline.decode import DecodeLimits
-from watcher.pipeline.looks import Canvases, Look, View
-from watcher.pipeline.naming import Names
-from watcher.pipeline.readers import Readers
-from watcher.pipeline.recipe import Recipe
-from watcher.pipeline.work import FolderWork
+from watcher.engine.card import card_folders
 
 TITLE = "Throughput of run"
 DISK = (
@@ -40,23 +25,6 @@ DISK = (
 QUIET_S = 0.5
 LOOK_AT_MEMORY_S = 5.0
 DISK_S = 4.0
-ABOUT = EngineAbout("modnet", "onnx", "onnxruntime", "cpu", None)
-
-
-@dataclass(frozen=True, slots=True)
-class Least:
-    """CPU milliseconds of one photo: in the engine, and in all the rest."""
-
-    engine: float
-    rest: float
-
-    @classmethod
-    def of(cls, photos: list[Least]) -> Least:
-        return cls(mean(photo.engine for photo in photos), mean(photo.rest for photo in photos))
-
-    @property
-    def sum(self) -> float:
-        return self.engine + self.rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +65,7 @@ class Flood:
 
 def _bound(least: Least) -> float:
     """Photos a second on all cores."""
-    return 1000 * len(os.sched_getaffinity(0)) / least.sum
+    return 1000 * cores.count() / least.sum
 
 
 def run(setting: Setting) -> list[Table]:
@@ -105,14 +73,13 @@ def run(setting: Setting) -> list[Table]:
         ("1080p", photos.FULL_HD, setting.count(200, quick=6), 1),
         ("24 MP", photos.LARGE, setting.count(40, quick=4), setting.count(3, quick=1)),
     )
-    cores = len(os.sched_getaffinity(0))
     rows: list[tuple[Cell, ...]] = []
     for name, size, count, times in loads:
         with setting.folder("throughput") as folder:
             made = photos.make(setting.photos, folder / "photos", count=count, size=size)
-            before = _alone(made[::2], folder / "alone")
+            before = cores.alone(made[::2], folder / "alone")
             made, floods = _floods(made, folder, times)
-            alone = Least.of([*before, *_alone(made[1::2], folder / "alone")])
+            alone = Least.of([*before, *cores.alone(made[1::2], folder / "alone")])
             floods.sort(key=lambda found: found[0].share(found[1]))
             flooded, beside = floods[len(floods) // 2]
             shares = ", ".join(f"{one.share(least):.1f}" for one, least in floods)
@@ -146,7 +113,7 @@ def run(setting: Setting) -> list[Table]:
         (
             "Least: the same photos one after the other on each core, each core by itself: a worker with one thread,"
             " a process that reads, no daemon, as many looks as the daemon takes; CPU time of all processes. Bound:"
-            f" {cores} cores through that. Half of the photos right before a flood and half right after, since machines"
+            f" {cores.count()} cores through that. Half of the photos right before a flood and half right after, since machines"
             " change their pace. Of several floods the row is the one in the middle."
         ),
         (
@@ -158,7 +125,7 @@ def run(setting: Setting) -> list[Table]:
             f" ({QUIET_S:g} s) until the last sidecar."
         ),
         (
-            f"Cores busy below {cores} with photos waiting: somebody else had them, or they were left idle. CPU time"
+            f"Cores busy below {cores.count()} with photos waiting: somebody else had them, or they were left idle. CPU time"
             " a photo above the least: work that running side by side adds."
         ),
         DISK,
@@ -170,37 +137,16 @@ def run(setting: Setting) -> list[Table]:
 
 def _floods(made: list[Path], folder: Path, times: int) -> tuple[list[Path], list[tuple[Flood, Least]]]:
     """Where `made` lie in the end, and so many floods, each with what the photos took right before and after it."""
-    beside, floods = [_beside(made[::2], folder / "alone")], []
+    beside, floods = [cores.beside(made[::2], folder / "alone")], []
     for number in range(times):
         place = folder / f"flood-{number}"
         place.mkdir()
         with running(write_config(place, model=REAL, quiet_s=QUIET_S)) as service:
             floods.append(flood(made, service))
         made = [service.hot / path.name for path in made]
-        beside.append(_beside(made[1 - number % 2 :: 2], folder / "alone"))
+        beside.append(cores.beside(made[1 - number % 2 :: 2], folder / "alone"))
     pairs = zip(floods, itertools.pairwise(beside), strict=True)
     return made, [(one, Least.of([*before, *after])) for one, (before, after) in pairs]
-
-
-def _beside(made: list[Path], folder: Path) -> list[Least]:
-    """`_alone` on every core at one time, until the last photo: each core takes the next one when it is free."""
-    cores = min(len(os.sched_getaffinity(0)), len(made))
-    with ProcessPoolExecutor(
-        cores, get_context("spawn"), initializer=_begin, initargs=(made[0], folder)
-    ) as pool:
-        return list(pool.map(_next, made))
-
-
-_stages: list[_Stages] = []  # of a process of that pool; they end with it
-
-
-def _begin(warm: Path, folder: Path) -> None:
-    # Each with results of its own: all begin with the same photo.
-    _stages.append(_Stages(warm, folder / str(os.getpid())))
-
-
-def _next(path: Path) -> Least:
-    return _stages[0].took(path)
 
 
 def _one_worker(folder: Path) -> Path:
@@ -210,60 +156,6 @@ def _one_worker(folder: Path) -> Path:
     card = yaml.safe_load((card_folders(None)[0] / f"{REAL}.yaml").read_text(encoding="utf-8"))
     (cards / f"{REAL}.yaml").write_text(yaml.safe_dump(card | {"workers_cpu": 1}), encoding="utf-8")
     return write_config(folder, model=REAL, cards=cards, quiet_s=QUIET_S)
-
-
-def _alone(made: list[Path], folder: Path) -> list[Least]:
-    """Each of them with nothing beside it."""
-    stages = _Stages(made[0], folder)
-    try:
-        return [stages.took(path) for path in made]
-    finally:
-        stages.close()
-
-
-class _Stages:
-    """All stages of one photo after the other, with a worker of one thread and a process that reads. `warm` is done once."""
-
-    def __init__(self, warm: Path, folder: Path) -> None:
-        card = load_card(REAL, card_folders(None))
-        launch = prepare(card, weights.ensure(card, weights.cache_folder(None)), device="cpu", threads=1)
-        self._client = EngineClient(launch.python, launch.engine_file, arena_bytes=launch.arena_bytes)
-        self._readers = Readers(timeout=120.0)
-        hot = Folder(path=warm.parent, output=folder)
-        self._work = FolderWork(
-            {"hot": Recipe("hot", hot, "portrait", Profile(), lambda: ABOUT, Names())},
-            proxy_size=partial(proxy_size, card=card),
-            canvases=lambda width, height: Canvases((width, height), *sizes_of(width, height, card)),
-            limits=DecodeLimits(),
-            reads=self._readers,
-        )
-        self._client.boot(launch.hello, timeout=launch.boot_timeout)
-        self._pass(warm)
-
-    def took(self, path: Path) -> Least:
-        engine, all_ = cpu_seconds(self._client.pid), tree_cpu_seconds(os.getpid())
-        self._pass(path)
-        inside = cpu_seconds(self._client.pid) - engine
-        # The processes that read photos are below this one, too.
-        return Least(1000 * inside, 1000 * (tree_cpu_seconds(os.getpid()) - all_ - inside))
-
-    def close(self) -> None:
-        self._client.close()
-        self._readers.close()
-
-    def _pass(self, path: Path) -> None:
-        """With as many looks as the daemon takes."""
-        job = Job(1, Source("hot", path.name, Stamp.of(path.stat())), attempts=1, fence=1)
-        frame = self._work.decode(job, reserve=lambda _: None)
-        look, proxy, views = None, frame.proxy, []
-        while True:
-            (alpha,) = self._client.infer([proxy], timeout=120.0)
-            views.append(View(look or Look.whole((alpha.shape[1], alpha.shape[0])), alpha))
-            look = self._work.next_look(frame, views)
-            if look is None:
-                break
-            proxy = self._work.show(frame, look)
-        self._work.deliver(self._work.render(frame, self._work.conclude(views), timings={}), timings={})
 
 
 def flood(made: list[Path], service: Service, *, before: int = 0) -> Flood:

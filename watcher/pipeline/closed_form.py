@@ -7,25 +7,16 @@ smallest doubt of an engine over whole bodies, and people in groups turn to glas
 
 from __future__ import annotations
 
-from typing import cast
-
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from watcher.pipeline.band import SOFT, band
 from watcher.pipeline.compiled import compiled
-from watcher.pipeline.scale import resized
+from watcher.pipeline.fields import enlarged, halved
 
 Field = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-# Of the short side, to each side of the contour, sure pixels and all ...
-_BAND = 0.01
-_CLOSEST = 2.0  # pixels
-# ... and soft ones only, for curls reach further than contours err: those that have a sure pixel of both
-# kinds within twice that. Hair has; a body that an engine only half believes in has not, and is held.
-_BAND_SOFT = 0.04
-_SOFT, _SURE = np.float32(0.03), np.float32(0.05)
 # For colours in 0..1; between 1e-8 and 3e-6 it hardly matters. 1e-5 halves what the method gains.
 _EPSILON = 1e-6
 # How much the engine's word counts, against one row of the Laplacian, where it is in doubt and where not.
@@ -38,7 +29,6 @@ _SMALL = 96
 _COARSE_FROM = 640
 # Neighbours of a pixel that share a 3x3 window with it lie within this distance.
 _REACH = 2
-_NONE: Field = np.empty((0, 0), np.float32)
 
 
 def solve(image: Field, alpha: Field) -> Field:
@@ -47,18 +37,33 @@ def solve(image: Field, alpha: Field) -> Field:
     Pixels further from that contour than 1 % of the short side keep their value, soft ones those
     beyond 4 %. About 25 bytes for each pixel, and 120 for each of the band.
     """
+    # Another layout would be another signature to compile.
+    return solved(np.ascontiguousarray(image), np.ascontiguousarray(alpha))
+
+
+@compiled
+def solved(image: Field, alpha: Field) -> Field:
+    """`solve` in one call: forty would each let go of the GIL and want it back."""
     height, width = alpha.shape
-    if min(height, width) < 3:
+    if min(height, width) <= _REACH or alpha.max() <= np.float32(0.5) or alpha.min() > np.float32(0.5):
         return alpha
-    half = (width // 2, height // 2)
-    small = resized(alpha, half) if min(height, width) >= 2 * _SMALL else None
-    if (free := band(alpha, small if min(height, width) >= _COARSE_FROM else None)) is None:
-        return alpha
-    alpha, image = np.ascontiguousarray(alpha), np.ascontiguousarray(image)
-    change, steps = _NONE, _STEPS_SMALL
-    if small is not None:
-        change, steps = _enlarged(solve(resized(image, half), small) - small, (width, height)), _STEPS
-    return redrawn(image, alpha, free, change, steps)
+    images, alphas = [image], [alpha]
+    while min(alphas[-1].shape) >= 2 * _SMALL:
+        images.append(halved(images[-1]))
+        large = alphas[-1]
+        small = halved(large.reshape((*large.shape, 1)))
+        alphas.append(small.reshape(small.shape[:2]))
+    found = alphas[-1]
+    for level in range(len(alphas) - 1, -1, -1):
+        given = alphas[level]
+        change, steps, seen, halvings = np.empty((0, 0), np.float32), _STEPS_SMALL, given, 0
+        if level + 1 < len(alphas):
+            change, steps = enlarged(found - alphas[level + 1], given.shape[0], given.shape[1]), _STEPS
+            if min(given.shape) >= _COARSE_FROM:
+                seen, halvings = alphas[level + 1], 1
+        free, crossed = band(given, seen, halvings)
+        found = redrawn(images[level], given, free, change, steps) if crossed else given
+    return found
 
 
 def warm_up() -> None:
@@ -68,133 +73,41 @@ def warm_up() -> None:
     solve(np.zeros((8, 8, 3), np.float32), alpha)
 
 
-def _enlarged(field: Field, size: tuple[int, int]) -> Field:
-    return cast(Field, cv2.resize(field, size, interpolation=cv2.INTER_LINEAR))
-
-
-def band(alpha: Field, coarse: Field | None = None) -> Mask | None:
-    """The pixels near the contour at 0.5, and the soft ones not far from it; None where there is no contour.
-
-    Distances are those of `coarse`, where there is one: `alpha` at half its size, for a quarter of the time.
-    """
-    alpha = np.ascontiguousarray(alpha)
-    seen, halved = (alpha, 0) if coarse is None else (np.ascontiguousarray(coarse), 1)
-    masks, counts = sides(seen)
-    if not (counts[0] and counts[1]):
-        return None
-    short = min(seen.shape)
-    near, reach = np.float32(max(_CLOSEST, _BAND * short)), np.float32(_BAND_SOFT * short)
-    free, soft, count = around(alpha, _distance(masks[0]), _distance(masks[1]), near, reach, halved)
-    if count and counts[2] and counts[3]:
-        join(free, soft, _distance(masks[2]), _distance(masks[3]), 2 * reach, halved)
-    return free
-
-
-def _distance(elsewhere: NDArray[np.uint8]) -> Field:
-    """From each pixel to the nearest that is 0."""
-    return cast(Field, cv2.distanceTransform(elsewhere, cv2.DIST_L2, 3))
-
-
-# One pass for what NumPy does in ten: short calls that each let go of the GIL and want it back are what
-# threads on many cores wait for.
-
-
-@compiled
-def sides(alpha: Field) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """4xHxW, 0 for what lies inside the contour, outside, is surely 0, is surely 1, else 1; how many of each."""
-    height, width = alpha.shape
-    masks = np.empty((4, height, width), np.uint8)
-    counts = np.zeros(4, np.int64)
-    for y in range(height):
-        for x in range(width):
-            a = alpha[y, x]
-            inside = a > np.float32(0.5)
-            low, high = a < _SURE, a > np.float32(1) - _SURE
-            masks[0, y, x] = not inside
-            masks[1, y, x] = inside
-            masks[2, y, x] = not low
-            masks[3, y, x] = not high
-            counts[0] += inside
-            counts[2] += low
-            counts[3] += high
-    counts[1] = height * width - counts[0]
-    return masks, counts
-
-
-@compiled
-def around(
-    alpha: Field, inside: Field, outside: Field, near: np.float32, reach: np.float32, halved: int
-) -> tuple[Mask, Mask, int]:
-    """Pixels within `near` of the contour; further ones within `reach` that are soft, and how many these are.
-
-    `inside`, `outside`: the distances to the nearest pixel there, `halved` so many times. One of them is 0 everywhere.
-    """
-    height, width = alpha.shape
-    free, soft = np.empty((height, width), np.bool_), np.empty((height, width), np.bool_)
-    count = 0
-    for y in range(height):
-        v = min(y >> halved, len(inside) - 1)
-        for x in range(width):
-            u = min(x >> halved, inside.shape[1] - 1)
-            a, away = alpha[y, x], inside[v, u] + outside[v, u]
-            free[y, x] = away <= near
-            wanted = away > near and away <= reach and a > _SOFT and a < np.float32(1) - _SOFT
-            soft[y, x] = wanted
-            count += wanted
-    return free, soft, count
-
-
-@compiled
-def join(free: Mask, soft: Mask, clear: Field, full: Field, reach: np.float32, halved: int) -> None:
-    """Add to `free` the `soft` pixels that have a sure one of both kinds within `reach`."""
-    height, width = free.shape
-    for y in range(height):
-        v = min(y >> halved, len(clear) - 1)
-        for x in range(width):
-            u = min(x >> halved, clear.shape[1] - 1)
-            if soft[y, x] and clear[v, u] <= reach and full[v, u] <= reach:
-                free[y, x] = True
-
-
 @compiled
 def redrawn(image: Field, alpha: Field, free: Mask, change: Field, steps: int) -> Field:
     """`alpha` with its `free` pixels solved for, from where `change`, which may be empty, has brought them."""
-    number, places, padded, begin = framed(free, alpha, change)
+    number, places, padded = framed(free, alpha)
+    start = np.empty(places.size, np.float32)
+    for i in range(places.size):
+        y, x = places[i] // padded.shape[1] - _REACH, places[i] % padded.shape[1] - _REACH
+        start[i] = alpha[y, x] + change[y, x] if change.size else alpha[y, x]
     rows = laplacian_rows(image, number, places.size, _EPSILON)
-    return descend(rows, places, padded, begin, steps)
+    return descend(rows, places, padded, start, steps)
 
 
 @compiled
-def framed(
-    free: Mask, alpha: Field, change: Field
-) -> tuple[NDArray[np.int32], NDArray[np.int64], Field, Field]:
-    """Number of each free pixel, -1 elsewhere; where these lie; `alpha`; and that with `change`, which may be empty.
-
-    All of it with a margin of 2, of 0.
-    """
+def framed(free: Mask, alpha: Field) -> tuple[NDArray[np.int32], NDArray[np.int64], Field]:
+    """Number of each free pixel, -1 elsewhere; where these lie; `alpha`. All with a margin of 2, of 0."""
     height, width = alpha.shape
     wide = width + 2 * _REACH
     number = np.full((height + 2 * _REACH, wide), np.int32(-1), np.int32)
     padded = np.zeros((height + 2 * _REACH, wide), np.float32)
-    begin = np.zeros((height + 2 * _REACH, wide), np.float32)
     places = np.empty(height * width, np.int64)
     count = 0
     for y in range(height):
+        padded[y + _REACH, _REACH : _REACH + width] = alpha[y]
         for x in range(width):
-            v, u = y + _REACH, x + _REACH
-            padded[v, u] = alpha[y, x]
-            begin[v, u] = alpha[y, x] + change[y, x] if change.size else alpha[y, x]
             if free[y, x]:
-                number[v, u] = count
-                places[count] = v * wide + u
+                number[y + _REACH, x + _REACH] = count
+                places[count] = (y + _REACH) * wide + x + _REACH
                 count += 1
-    return number, places[:count].copy(), padded, begin
+    return number, places[:count].copy(), padded
 
 
 @compiled
 def trust(alpha: np.float32) -> np.float32:
     """How much of an `alpha` stays: more where it is nearly 0 or 1."""
-    return _TRUST if alpha > _SOFT and alpha < np.float32(1) - _SOFT else _TRUST_SURE
+    return _TRUST if alpha > SOFT and alpha < np.float32(1) - SOFT else _TRUST_SURE
 
 
 @compiled
@@ -211,14 +124,16 @@ def laplacian_rows(image: Field, number: NDArray[np.int32], count: int, epsilon:
     within = np.empty(9, np.int32)
     pixel = np.empty((9, 3))
     spread = np.empty((9, 3))
+    near = np.empty(number.shape[1], np.bool_)
     for y in range(1, height - 1):
+        for u in range(near.size):
+            # -1 is the only negative number.
+            near[u] = (number[y + 1, u] & number[y + 2, u] & number[y + 3, u]) != -1
         for x in range(1, width - 1):
-            touched = False
+            if not (near[x + 1] or near[x + 2] or near[x + 3]):
+                continue
             for j in range(9):
                 within[j] = number[y + j // 3 + 1, x + j % 3 + 1]
-                touched |= within[j] >= 0
-            if not touched:
-                continue
             m0 = m1 = m2 = 0.0
             for j in range(9):
                 v, u = y + j // 3 - 1, x + j % 3 - 1
@@ -264,19 +179,18 @@ def laplacian_rows(image: Field, number: NDArray[np.int32], count: int, epsilon:
 def descend(rows: Field, places: NDArray[np.int64], alpha: Field, start: Field, steps: int) -> Field:
     """`steps` of conjugate gradients from `start` towards (L + t) x = t alpha, t the trust.
 
-    Jacobi's preconditioner. Only `places` move; what lies around them is a known value. `alpha` and `start`
-    have a margin of 2, what is returned has none, and lies within 0..1.
+    Jacobi's preconditioner. Only `places` move; what lies around them is a known value. `start` has one value for each of
+    these, `alpha` a margin of 2; what is returned has none, and lies within 0..1.
     """
     count, width = places.size, alpha.shape[1]
     found = alpha.copy()
     x, held, direction = found.ravel(), alpha.ravel(), np.zeros(alpha.size, np.float32)
-    begin = start.ravel()
     trusted = np.empty(count, np.float32)
     inverse = np.empty(count, np.float32)
     residual = np.empty(count, np.float32)
     image_of = np.empty(count, np.float32)
     for i in range(count):
-        x[places[i]] = begin[places[i]]
+        x[places[i]] = start[i]
         trusted[i] = trust(held[places[i]])
         inverse[i] = 1 / (rows[i, 12] + trusted[i])
     energy = 0.0

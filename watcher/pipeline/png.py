@@ -28,7 +28,7 @@ _RAW = b"Raw profile type "
 _RAW_BODY = re.compile(rb"\n[^\n]*\n\s*(\d+)\n([0-9a-fA-F\s]+)")
 _COLOUR_TYPE = {1: 0, 3: 2, 4: 6}
 _UP_FILTER = 2
-_STRIP_BYTES = 1 << 20
+_STRIP_BYTES = 1 << 22
 
 
 class Truncated(ValueError):

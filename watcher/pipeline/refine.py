@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from watcher.domain import Frame, Pixels
 from watcher.pipeline import closed_form, foreground
 from watcher.pipeline.compiled import compiled
+from watcher.pipeline.fields import taps
 from watcher.pipeline.pages import BLOCKS
 from watcher.pipeline.scale import eight_bits, resized, sane, sixteen_bits, unit
 from watcher.pipeline.shrink import shrunk
@@ -234,20 +235,6 @@ def _colours(image: Field, alpha: Field) -> Field:
     share = _COLOURS / min(alpha.shape)
     size = max(1, int(alpha.shape[1] * share)), max(1, int(alpha.shape[0] * share))
     return foreground.estimate(resized(image, size), resized(alpha, size))
-
-
-@compiled
-def taps(wanted: int, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Field]:
-    """Bilinear interpolation from `length` samples to `wanted`: left index, right index, right weight."""
-    left = np.empty(wanted, np.int64)
-    right = np.empty(wanted, np.int64)
-    weight = np.empty(wanted, np.float32)
-    for i in range(wanted):
-        place = min(max((i + 0.5) * length / wanted - 0.5, 0.0), length - 1.0)
-        left[i] = int(place)
-        right[i] = min(length - 1, left[i] + 1)
-        weight[i] = place - left[i]
-    return left, right, weight
 
 
 @compiled

@@ -18,8 +18,8 @@ from watcher.domain import Frame, Pixels
 from watcher.errors import HostError, WatcherError
 from watcher.pipeline import colour, pixels, sniff
 from watcher.pipeline.compiled import compiled
+from watcher.pipeline.fields import taps
 from watcher.pipeline.pages import BLOCKS
-from watcher.pipeline.refine import taps
 from watcher.pipeline.scale import eight_bits, resized, unit
 
 Field = NDArray[np.uint16]
