@@ -93,8 +93,8 @@ def refine(
     """
     alpha = sane(np.ascontiguousarray(alpha, np.float32))
     closed = method == "closed_form" and min(alpha.shape) <= _BEYOND * side
-    if closed:
-        alpha = sane(resized(alpha, _grid(frame, alpha, side)))
+    if closed and (grid := _grid(frame, alpha, side)) != (alpha.shape[1], alpha.shape[0]):
+        alpha = sane(resized(alpha, grid))
     height, width = alpha.shape
     reduced = unit(_reduced(frame, width, height))
     if closed:
