@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from watcher.engine.card import card_folders, load_card, sizes_of
-from watcher.pipeline.looks import Canvases, Look, View, chosen, difference, disagree, next_look
-from watcher.pipeline.review import uncertainty
+from watcher.pipeline.amounts import difference
+from watcher.pipeline.looks import Canvases, Look, View, concluded, next_look
 
 PHOTO = (1600, 1200)
 CANVASES = Canvases(PHOTO, (672, 512), (512, 384), (1024, 768))
@@ -29,6 +29,14 @@ def person(canvas, *, box=(0.3, 0.2, 0.7, 1.0), soft=0.02, level=1.0):
     doubtful = alpha[part]
     doubtful[: max(1, int(soft * doubtful.shape[0]))] *= 0.5
     return alpha
+
+
+def chosen(views):
+    return concluded(views).alpha
+
+
+def disagree(views):
+    return concluded(views).disagree
 
 
 def whole(alpha):
@@ -186,7 +194,7 @@ def test_the_surest_answer_counts_unless_it_misses_somebody():
     both = whole(person(CANVASES.larger, box=(0.1, 0.2, 0.9, 1.0), soft=0.02))
     half = whole(person(CANVASES.usual, box=(0.1, 0.2, 0.5, 1.0), soft=0.019))
     fog = whole(person(CANVASES.smaller, box=(0.0, 0.0, 1.0, 1.0), soft=0.3))
-    assert uncertainty(half.alpha) < uncertainty(both.alpha) * 1.25
+    assert half.amounts.uncertain < both.amounts.uncertain * 1.25
     assert chosen([half, both, fog]) is both.alpha
     assert chosen([fog, both]) is both.alpha
 

@@ -13,7 +13,6 @@ from watcher.pipeline.review import (
     MOSTLY_UNCERTAIN,
     NOTHING_FOUND,
     TOUCHES_EVERY_BORDER,
-    amounts,
     is_noise,
     review,
 )
@@ -65,18 +64,6 @@ def test_a_close_up_cut_by_three_borders_is_fine():
 def test_looks_that_disagree_are_a_reason_only_where_something_was_found():
     assert review(portrait(), disagree=True).flags == (LOOKS_DISAGREE,)
     assert review(np.zeros((8, 8), np.float32), disagree=True).flags == (NOTHING_FOUND,)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (37, 41), (512, 910)])
-def test_coverage_and_uncertainty_are_means_to_the_eighth_digit(shape):
-    chance = np.random.default_rng(1)
-    alpha = np.clip(chance.normal(0.5, 0.6, shape), 0, 1).astype(np.float32)
-    exact = alpha.astype(np.float64)
-    fog = (exact * (1 - exact)).mean() / exact.mean()
-    assert amounts(alpha) == pytest.approx((exact.mean(), fog), abs=1e-8)
-    assert amounts(np.zeros(shape, np.float32)) == (0, 0)
-    hard = amounts((alpha > 0.5).astype(np.float32))[1]
-    assert 0 <= hard < 1e-12
 
 
 def test_one_pixel_can_be_reviewed():

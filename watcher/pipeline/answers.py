@@ -21,7 +21,7 @@ from isal import isal_zlib
 import watcher.worker
 from watcher.cache import Cache
 from watcher.domain import EngineAbout, Frame, as_json
-from watcher.pipeline import looks, review, scale, shrink
+from watcher.pipeline import amounts, looks, review, scale, shrink
 from watcher.pipeline.looks import Answer
 
 # Of what an entry holds. Whatever else changes an answer counts by itself: see `code_of`.
@@ -43,7 +43,7 @@ class Tally:
 def code_of(engine_file: Path) -> str:
     """A digest of the code that answers depend on: no upgrade has to think of the cache."""
     island = Path(watcher.worker.__file__).parent.glob("*.py")
-    ours = [Path(str(module.__file__)) for module in (looks, review, scale, shrink)]
+    ours = [Path(str(module.__file__)) for module in (amounts, looks, review, scale, shrink)]
     digest = hashlib.sha256()
     for path in [engine_file, *sorted(island), *ours]:
         digest.update(hashlib.sha256(path.read_bytes()).digest())

@@ -18,6 +18,7 @@ from watcher.log import event
 
 _Kernel = TypeVar("_Kernel", bound=Callable[..., object])
 _waiting: list[Callable[..., object]] = []
+_in_any_order: set[Callable[..., object]] = set()
 _made: dict[Any, Any] = {}
 _kernels: list[Any] = []
 _turn = threading.Lock()
@@ -57,6 +58,12 @@ def compiled(kernel: _Kernel) -> _Kernel:
     return cast(_Kernel, first_call)
 
 
+def summing(kernel: _Kernel) -> _Kernel:
+    """`compiled`, where sums may be added up in any order: that is several terms at a time, and differs by rounding."""
+    _in_any_order.add(kernel)
+    return compiled(kernel)
+
+
 def _make_all() -> None:
     import numba
 
@@ -64,11 +71,12 @@ def _make_all() -> None:
         fresh, made = list(_waiting), dict(_made)
         kept: list[Any] = []
         for kernel in fresh:
+            order = {"reassoc"} if kernel in _in_any_order else False
             try:
-                made[kernel] = numba.njit(nogil=True, cache=True)(kernel)
+                made[kernel] = numba.njit(nogil=True, fastmath=order, cache=True)(kernel)
                 kept.append(made[kernel])
             except RuntimeError:  # numba: "no locator available", no place to write to
-                made[kernel] = numba.njit(nogil=True)(kernel)
+                made[kernel] = numba.njit(nogil=True, fastmath=order)(kernel)
         # Only now: after an error, such as too few files that may be open, whoever calls next tries again.
         del _waiting[: len(fresh)]
         _kernels.extend(kept)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from watcher.pipeline.review import NOTHING_BELOW, UNCERTAIN_ABOVE, uncertainty
+from watcher.pipeline.amounts import Amounts, differ, differences, measured, mended, side_of
+from watcher.pipeline.review import NOTHING_BELOW, UNCERTAIN_ABOVE
 from watcher.pipeline.scale import resized
 
 Field = NDArray[np.float32]
@@ -41,11 +42,9 @@ _CONTRADICTS, _PATCH = 0.35, 0.01
 # between two, is this share of its size; so is the larger one, where an answer is this many times as unsure as doubt begins,
 # which most often needs three looks. Measured: as good, on groups better.
 _WITNESS, _VERY_UNSURE, _SPARED = 5 / 6, 1.5, 0.91
-# A subject whose box is this small a share of the picture is looked at by itself ...
+# A subject whose box is this small a share of the picture is looked at by itself, and so is the hint of one, where
+# nothing was found.
 _TINY = 0.06
-# ... and so is the hint of one, where nothing was found.
-_HINT = 0.5
-_FAINT = 0.1
 # Of the box, to each side: a model wants to see what a person stands before.
 _ROOM_TINY, _ROOM = 0.6, 0.06
 # A strip of the picture this wide, beside a subject, may hold somebody else.
@@ -90,12 +89,25 @@ class Look:
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class View:
-    """What the engine said of a look, hxw, 0..1; smaller than asked for where it ran out of memory."""
+    """What the engine said of a look, hxw, 0..1; smaller than asked for where it ran out of memory.
+
+    Nobody writes into `alpha`: what is said of it below is found out once, when it is asked for.
+    """
 
     look: Look
     alpha: Field
+
+    @cached_property
+    def whole(self) -> Field:
+        """As an alpha of the whole photo; there is nothing outside a box."""
+        return _pasted(self.alpha, self.look)
+
+    @cached_property
+    def amounts(self) -> Amounts:
+        """Of the whole photo."""
+        return measured(self.whole)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,8 +140,8 @@ class Canvases:
 
 def next_look(views: Sequence[View], canvases: Canvases, policy: Policy) -> Look | None:
     """What to ask after what was said so far (the first view is the usual one); None: that is enough."""
-    first, seen = views[0].alpha, [view.look.canvas for view in views[1:]]
-    doubt = uncertainty(first) / _DOUBT
+    first, seen = views[0].amounts, [view.look.canvas for view in views[1:]]
+    doubt = first.uncertain / _DOUBT
     if policy == "all":
         canvases = _spared(canvases, very_unsure=doubt >= _VERY_UNSURE)
     if policy == "one" or canvases.smaller is None or canvases.larger is None:
@@ -144,48 +156,50 @@ def next_look(views: Sequence[View], canvases: Canvases, policy: Policy) -> Look
         return _larger(first, canvases) if policy == "all" else None
     if len(seen) > 1 or seen[0] not in (canvases.smaller, canvases.larger):
         return None
-    differ = _differ(first, _pasted(views[1]))
+    apart = _differ(views[0].whole, views[1].whole)
     if seen[0] == canvases.larger:
-        return _smaller(views, canvases) if differ else None
-    if differ:
+        return _smaller(views, canvases) if apart else None
+    if apart:
         return Look.whole(canvases.larger)
     return _larger(first, canvases) if policy == "all" else None
 
 
 def concluded(views: Sequence[View]) -> Answer:
     """What counts once nothing is left to ask."""
-    # Of one there is nothing to choose.
-    return Answer(chosen(views) if len(views) > 1 else _pasted(views[0]), disagree(views))
+    if len(views) == 1:  # of one there is nothing to choose
+        return Answer(views[0].whole, disagree=False)
+    apart = differences(*(view.whole for view in views)) if len(views) == 3 else ()
+    return Answer(_chosen(views, apart), _confused(apart))
 
 
-def chosen(views: Sequence[View]) -> Field:
-    """The answer that counts, as an alpha of the whole photo."""
-    wholes = [_pasted(view) for view in views]
-    sure = [uncertainty(whole) for whole in wholes]
-    area = [float(whole.mean(dtype=np.float64)) for whole in wholes]
+def _chosen(views: Sequence[View], apart: Sequence[float]) -> Field:
+    """The answer that counts, as an alpha of the whole photo. `apart`: see `amounts.differences`; none where not three."""
+    sure = [view.amounts.uncertain for view in views]
+    area = [view.amounts.coverage for view in views]
     if area[0] < NOTHING_BELOW:
         # Nothing was found at first: what a closer look saw must be certain, or it is noise.
         found = [i for i in range(1, len(views)) if area[i] > 0 and sure[i] <= UNCERTAIN_ABOVE]
-        return wholes[max(found, key=area.__getitem__, default=0)]
-    heard = _heard(wholes)
+        return views[max(found, key=area.__getitem__, default=0)].whole
+    heard = _heard(apart) if apart else range(len(views))
     surest = min(sure[i] for i in heard)
     kept = [i for i in heard if sure[i] <= _ALIKE_SURE * surest]
     largest = max(area[i] for i in kept)
     best = min((i for i in kept if area[i] >= _ALIKE_LARGE * largest), key=sure.__getitem__)
-    return _mended(wholes[best], [whole for i, whole in enumerate(wholes) if i != best])
+    return _mended([view.whole for view in views], best, apart) if apart else views[best].whole
 
 
-def disagree(views: Sequence[View]) -> bool:
+def _confused(apart: Sequence[float]) -> bool:
     """Did the engine say something else at each of three sizes?"""
-    return len(views) == 3 and _confused([_pasted(view) for view in views])
+    return len(apart) == 3 and min(apart) > _CONFUSED
 
 
-def _confused(three: Sequence[Field]) -> bool:
-    return all(difference(three[i], three[j]) > _CONFUSED for i, j in ((0, 1), (0, 2), (1, 2)))
+def _between(apart: Sequence[float], i: int, j: int) -> float:
+    """Of the first and the second, the first and the third, the second and the third answer."""
+    return apart[i + j - 1]
 
 
-def _mended(best: Field, others: Sequence[Field]) -> Field:
-    """`best`, but where two others say that a whole patch of it is wrong, what they say.
+def _mended(wholes: Sequence[Field], best: int, apart: Sequence[float]) -> Field:
+    """The best of three, but where the others say that a whole patch of it is wrong, what they say.
 
     Somebody they both see is taken over wherever it is: what an engine misses is far more often at
     fault than what it adds. What they both miss goes only if they agree about all of the photo.
@@ -193,94 +207,58 @@ def _mended(best: Field, others: Sequence[Field]) -> Field:
     sees counts, unless it is fog. A patch, not a strand: what only the finest answer sees of hair is why
     it was chosen.
     """
-    if len(others) != 2:
-        return best
-    height, width = best.shape
-    one, two = (resized(other, (width, height)) for other in others)
-    if _confused((best, *others)):
-        seen = np.maximum.reduce([best, *(o for o in (one, two) if uncertainty(o) <= UNCERTAIN_ABOVE)])
-        wrong = _patches(seen - best > _CONTRADICTS)
-    else:
-        seen = (one + two) / 2
-        wrong = _patches((one - best > _CONTRADICTS) & (two - best > _CONTRADICTS))
-        if difference(*others) <= _DISAGREE:
-            wrong |= _patches((best - one > _CONTRADICTS) & (best - two > _CONTRADICTS))
-    return np.where(wrong, seen, best).astype(np.float32) if wrong.any() else best
+    i, j = (other for other in range(3) if other != best)
+    height, width = wholes[best].shape
+    result = mended(
+        np.ascontiguousarray(wholes[best]),
+        resized(wholes[i], (width, height)),
+        resized(wholes[j], (width, height)),
+        _confused(apart),
+        _between(apart, i, j) <= _DISAGREE,
+        np.float32(_CONTRADICTS),
+        UNCERTAIN_ABOVE,
+        side_of(_PATCH, height, width),
+    )
+    return result if result.size else wholes[best]
 
 
-def _patches(alone: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Where as much as a square of `_PATCH` of the short side hangs together, and a little around it."""
-    side = 2 * round(_PATCH * min(alone.shape) / 2) + 1
-    square = np.ones((side, side), np.uint8)
-    patches = cv2.morphologyEx(alone.astype(np.uint8), cv2.MORPH_OPEN, square)
-    return cv2.dilate(patches, square) > 0
-
-
-def _heard(wholes: Sequence[Field]) -> list[int]:
-    """The answers less the one that contradicts two others which agree."""
-    everyone = list(range(len(wholes)))
-    if len(wholes) != 3:
-        return everyone
-    apart = {(i, j): difference(wholes[i], wholes[j]) > _DISAGREE for i in range(3) for j in range(3)}
-    for i in everyone:
-        j, k = (other for other in everyone if other != i)
-        if apart[i, j] and apart[i, k] and not apart[j, k]:
-            return [j, k]
-    return everyone
+def _heard(apart: Sequence[float]) -> Sequence[int]:
+    """Of three answers all, or those two which agree and which the third contradicts."""
+    for i in range(3):
+        j, k = (other for other in range(3) if other != i)
+        if min(_between(apart, i, j), _between(apart, i, k)) > _DISAGREE >= _between(apart, j, k):
+            return j, k
+    return range(3)
 
 
 def _differ(one: Field, other: Field) -> bool:
     """Are two answers apart, by their areas or by a whole patch (an arm, a face)?"""
-    if difference(one, other) > _DISAGREE:
-        return True
-    height, width = min(one.shape[0], other.shape[0]), min(one.shape[1], other.shape[1])
-    apart = np.abs(resized(one, (width, height)) - resized(other, (width, height))) > _CONTRADICTS
-    return bool(_patches(apart).any())
+    return differ(one, other, by=_DISAGREE, contradicts=_CONTRADICTS, patch=_PATCH)
 
 
-def difference(one: Field, other: Field) -> float:
-    """Mean difference as a share of the larger one's area, at the smaller one's size."""
-    height, width = min(one.shape[0], other.shape[0]), min(one.shape[1], other.shape[1])
-    small = [resized(alpha, (width, height)) for alpha in (one, other)]
-    area = max(float(alpha.mean()) for alpha in small)
-    return float(np.abs(small[0] - small[1]).mean()) / area if area > 0 else 0.0
-
-
-def _pasted(view: View) -> Field:
-    """The view as an alpha of the whole photo; there is nothing outside a box."""
-    (width, height), box = view.look.canvas, view.look.box
-    if view.look.size == (width, height):
-        return view.alpha
+def _pasted(alpha: Field, look: Look) -> Field:
+    (width, height), box = look.canvas, look.box
+    if look.size == (width, height):
+        return alpha
     scale = min(1.0, _LARGEST / min(width, height))
     whole = np.zeros((max(1, round(height * scale)), max(1, round(width * scale))), np.float32)
     left, top, right, bottom = (round(side * scale) for side in box)
     inside = whole[top : max(top + 1, bottom), left : max(left + 1, right)]
-    inside[:] = resized(view.alpha, (inside.shape[1], inside.shape[0]))
+    inside[:] = alpha if inside.shape == alpha.shape else resized(alpha, (inside.shape[1], inside.shape[0]))
     return whole
 
 
-def _tiny(alpha: Field) -> Fractions | None:
+def _tiny(first: Amounts) -> Fractions | None:
     """The box around a subject that is small in the picture, or around a hint of one."""
-    found = float(alpha.mean(dtype=np.float64)) >= NOTHING_BELOW
-    box = _box(alpha, _FAINT if found else _HINT)
+    box = first.faint if first.coverage >= NOTHING_BELOW else first.half
     if box is None or (box[2] - box[0]) * (box[3] - box[1]) > _TINY:
         return None
     return box
 
 
-def _box(alpha: Field, above: float) -> Fractions | None:
-    """Left, top, right, bottom as shares of the picture."""
-    seen = alpha > above
-    columns, rows = np.flatnonzero(seen.any(0)), np.flatnonzero(seen.any(1))
-    if not columns.size:
-        return None
-    height, width = alpha.shape
-    return columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height
-
-
-def _beside(alpha: Field) -> bool:
+def _beside(first: Amounts) -> bool:
     """Is there room for somebody who was missed, beside the subject or where nothing was seen?"""
-    box = _box(alpha, _FAINT)
+    box = first.faint
     return box is None or max(box[0], 1 - box[2]) > _BESIDE
 
 
@@ -312,9 +290,9 @@ def _around(box: Fractions, canvas: Size, size: Size) -> Box:
     return left, top, left + size[0], top + size[1]
 
 
-def _larger(alpha: Field, canvases: Canvases) -> Look | None:
+def _larger(first: Amounts, canvases: Canvases) -> Look | None:
     """The subject at the larger size; what lies beside it costs time and adds only doubt."""
-    box = _box(alpha, _FAINT)
+    box = first.faint
     if box is None or canvases.larger is None:
         return None
     box = box[0] - _ROOM, box[1] - _ROOM, box[2] + _ROOM, box[3] + _ROOM
@@ -328,7 +306,7 @@ def _smaller(views: Sequence[View], canvases: Canvases) -> Look | None:
     """
     if canvases.smaller is None:
         return None
-    boxes = [box for view in views if (box := _box(_pasted(view), _FAINT)) is not None]
+    boxes = [view.amounts.faint for view in views if view.amounts.faint is not None]
     if not boxes:
         return Look.whole(canvases.smaller)
     left, top = (min(box[side] for box in boxes) - _ROOM for side in (0, 1))
