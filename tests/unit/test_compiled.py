@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -85,3 +87,33 @@ def test_who_stops_waits_for_no_compiler_and_no_photo_is_to_blame():
     thread.join(60)
     assert not compilers_at_work()
     wait_for_compilers()  # nobody is kept from anything any more
+
+
+LOOKED_AT = """
+import numpy as np
+from watcher.pipeline import compiled, edges, finish
+from watcher.pipeline.looks import Canvases, Look, View, concluded, next_look
+from watcher.pipeline.review import review
+
+finish.warm_up()
+before = {kernel.__name__: len(kernel.signatures) for kernel in compiled._kernels}
+canvases = Canvases((160, 120), (64, 48), (48, 36), (96, 72))
+views = []
+for (width, height), left in (((64, 48), 10), ((48, 36), 22), ((96, 72), 60)):
+    alpha = np.zeros((height, width), np.float32)
+    alpha[10:, left : left + 12] = 0.8
+    views.append(View(Look.whole((width, height)), alpha))
+    for policy in ("one", "doubt", "all"):
+        next_look(views, canvases, policy)
+    concluded(views)
+    alpha[:2, :2] = 0.06
+    for laid in (alpha, np.asfortranarray(alpha), alpha[::2, ::2]):
+        review(edges.islands(laid))
+print([kernel.__name__ for kernel in compiled._kernels if len(kernel.signatures) > before[kernel.__name__]], len(before))
+"""
+
+
+def test_a_photo_that_is_looked_at_three_times_waits_for_no_compiler():
+    done = subprocess.run([sys.executable, "-c", LOOKED_AT], capture_output=True, text=True, check=True)
+    found, count = done.stdout.rsplit(maxsplit=1)
+    assert found == "[]" and int(count) > 20

@@ -88,5 +88,55 @@ def test_islands_only_takes_away_and_never_the_largest(alpha):
         assert cleaned.max() > 0.05
 
 
+def by_opencv(alpha):
+    """`islands` by its definition: OpenCV's labels and distances, NumPy's sums."""
+    count, labels = cv2.connectedComponents((alpha > 0.05).astype(np.uint8))
+    weighed = np.where(alpha > 0.5, alpha, alpha * np.float32(0.2))
+    weights = np.bincount(labels.ravel(), weighed.ravel(), count)
+    weights[0] = 0
+    kept = weights >= 0.002 * weights.max()
+    kept[0] = True
+    land = kept[labels] & (labels > 0)
+    if land.any():
+        shore = cv2.distanceTransform((~land).astype(np.uint8), cv2.DIST_L2, 3)
+        kept[np.unique(labels[shore <= 0.02 * min(alpha.shape)])] = True
+    return np.where(kept[labels], alpha, np.float32(0))
+
+
+@given(ALPHAS)
+def test_islands_are_those_of_opencv(alpha):
+    np.testing.assert_array_equal(edges.islands(alpha), by_opencv(alpha))
+
+
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([(120, 200), (200, 133), (1, 900), (900, 1), (64, 64)]),
+    st.sampled_from([0, 3, 40, 400]),
+)
+def test_specks_around_somebody_are_those_of_opencv(seed, shape, specks):
+    chance = np.random.default_rng(seed)
+    height, width = shape
+    alpha = np.zeros(shape, np.float32)
+    cv2.ellipse(alpha, (width // 2, height), (width // 5, height // 2), 0, 0, 360, 1.0, -1)
+    for _ in range(specks):
+        y, x, side = chance.integers(height), chance.integers(width), chance.integers(1, 4)
+        alpha[y : y + side, x : x + side] = chance.choice([0.04, 0.06, 0.3, 0.7])
+    for laid in (alpha, np.asfortranarray(alpha), alpha[::-1, ::2]):
+        np.testing.assert_array_equal(edges.islands(laid), by_opencv(laid))
+
+
+def test_lone_pixels_in_every_place_are_many_islands():
+    alpha = np.zeros((41, 67), np.float32)
+    alpha[::2, ::2] = 1.0
+    assert np.array_equal(edges.islands(alpha), alpha)
+    alpha[20:, :] = 1.0  # so heavy that those above are specks; the nearest touches it
+    np.testing.assert_array_equal(edges.islands(alpha), by_opencv(alpha))
+
+
+def test_what_nothing_has_to_go_from_is_given_back_itself():
+    alpha = disc(200, 60)
+    assert edges.islands(alpha) is alpha
+
+
 def test_every_step_a_profile_may_name_exists():
     assert Profile(edges=tuple(edges.STEPS)).edges == tuple(edges.STEPS)

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from watcher.pipeline.specks import without_specks
+
 Field = NDArray[np.float32]
 
 # 3x3 "ellipse" is a cross: the pixel and its four neighbours.
@@ -57,20 +59,9 @@ def reconstruct(alpha: Field) -> Field:
 
 def islands(alpha: Field) -> Field:
     """Without specks: whatever hangs together, weighs less than 0.2 % of the largest and is near nobody."""
-    count, labels = cv2.connectedComponents((alpha > _FAINT).view(np.uint8))
-    if count < 3:  # nothing, or one island
-        return alpha
-    weighed = np.where(alpha > _DOUBTFUL, alpha, alpha * np.float32(_DOUBT_WEIGHS))
-    weights = np.bincount(labels.ravel(), weighed.ravel(), count)
-    weights[0] = 0.0  # the sea
-    kept = weights >= _SPECK * weights.max()
-    kept[0] = True
-    if kept.all():
-        return alpha
-    shore = cv2.distanceTransform((~kept[labels] | (labels == 0)).astype(np.uint8), cv2.DIST_L2, 3)
-    near = shore <= _NEAR * min(alpha.shape)
-    kept[np.unique(labels[near])] = True
-    return np.where(kept[labels], alpha, np.float32(0))
+    return without_specks(
+        alpha, faint=_FAINT, speck=_SPECK, doubtful=_DOUBTFUL, weighs=_DOUBT_WEIGHS, near=_NEAR
+    )
 
 
 STEPS: dict[str, Callable[[Field], Field]] = {"close": close, "reconstruct": reconstruct, "islands": islands}

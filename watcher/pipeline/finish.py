@@ -19,7 +19,7 @@ from watcher import templates
 from watcher.domain import Failure, Frame, Job, Outcome, Published, Review, Source, Stamp
 from watcher.errors import HostError, InputChanged, InputRejected, SubfolderClosed
 from watcher.outputs import Output
-from watcher.pipeline import amounts, decode, edges, encode, naming, publish, refine, shrink, sidecar
+from watcher.pipeline import amounts, decode, edges, encode, naming, publish, refine, shrink, sidecar, specks
 from watcher.pipeline.compiled import compile_all, compile_aside
 from watcher.pipeline.naming import Owner, Place
 from watcher.pipeline.recipe import Recipe
@@ -145,6 +145,7 @@ def warm_up_aside(cache: Path) -> threading.Thread:
 def _call_each_kernel() -> None:
     amounts.warm_up()
     shrink.warm_up()
+    specks.warm_up()
     refine.warm_up()
     encode.warm_up()
 
