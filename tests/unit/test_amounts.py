@@ -169,3 +169,12 @@ def test_what_is_mended_is_what_the_others_say_in_patches(seed, confused, agree,
     found = mended(best, one, two, confused, agree, np.float32(0.35), certain, side)
     true = by_numpy(best, one, two, confused, agree, np.float32(0.35), certain, side)
     np.testing.assert_array_equal(found if found.size else best, true)
+
+
+@pytest.mark.parametrize("foggy", [0, 1])
+def test_of_confused_others_a_fog_is_not_heard(foggy):
+    others = [np.zeros((20, 20), np.float32) for _ in range(2)]
+    others[foggy][:8, :8] = 0.5
+    others[1 - foggy][12:, 12:] = 1.0
+    found = mended(np.zeros((20, 20), np.float32), *others, True, False, np.float32(0.35), 0.06, 3)
+    np.testing.assert_array_equal(found, others[1 - foggy])
