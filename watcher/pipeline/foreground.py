@@ -158,10 +158,8 @@ def mixed(image: Field, alpha: Field, colours: Field) -> NDArray[np.int32]:
         # Branches keep a loop from being eight pixels wide, and this is about every pixel there is.
         row, above, below = alpha[y], alpha[max(0, y - 1)], alpha[min(height - 1, y + 1)]
         for x in range(width):
-            a, b, c = row[x], above[x], below[x]
-            least, most = a if a < b else b, b if a < b else a
-            low[x] = least if least < c else c
-            high[x] = c if most < c else most
+            low[x] = min(row[x], above[x], below[x])
+            high[x] = max(row[x], above[x], below[x])
         for x in range(width):
             left, right = row[max(0, x - 1)], row[min(width - 1, x + 1)]
             least, most = min(low[x], left, right), max(high[x], left, right)
