@@ -27,6 +27,7 @@ PACKAGES = (
     "numpy",
     "opencv-python-headless",
     "onnxruntime",
+    "onnxruntime-gpu",
     "mnn",
     "openvino",
     "numba",
