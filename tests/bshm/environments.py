@@ -94,7 +94,9 @@ def _python37() -> Path:
 
 def _environment(name: str, python: Path, wanted: Sequence[str]) -> Path:
     """The Python of a venv with `wanted`; another list or another Python is another venv."""
-    recipe = hashlib.sha256("\n".join([str(python.resolve()), *wanted]).encode()).hexdigest()[:8]
+    # Of a list of constraints what it says, not where this checkout has it: or each checkout would make its own.
+    said = [Path(word).read_text() if Path(word).is_file() else word for word in wanted]
+    recipe = hashlib.sha256("\n".join([str(python.resolve()), *said]).encode()).hexdigest()[:8]
     folder = CACHE / f"{name}-{recipe}"
     made = folder / "bin" / "python"
     CACHE.mkdir(parents=True, exist_ok=True)
