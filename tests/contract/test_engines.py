@@ -91,7 +91,7 @@ class Bench:
         return self.client.infer(list(proxies), timeout=60)
 
 
-@pytest.fixture(params=MODELS)
+@pytest.fixture(scope="module", params=MODELS)
 def bench(request):
     bench = Bench(request.param)
     yield bench
