@@ -19,6 +19,7 @@ import psutil
 import pytest
 from daemonrig import COMPILED, PATIENCE, DaemonRig
 from rootless import permissions_count
+from xdist.scheduler import LoadFileScheduling
 
 # Every daemon of the tests has a cache of weights of its own, and would compile its loops there anew.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(COMPILED))
@@ -32,6 +33,24 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput") and not Path(os.environ["NUMBA_CACHE_DIR"]).is_dir():
         command = "from watcher.pipeline.finish import warm_up; warm_up()"
         subprocess.run([sys.executable, "-c", command], check=True, cwd=Path(__file__).parents[1])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those of the booted machine first: they wait more than any others, and others fill the time."""
+    items.sort(key=lambda item: item.path.parent.name != "systemd")
+
+
+class _Together(LoadFileScheduling):
+    """A file stays in one process, and the folder of those that share a booted machine, too."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = str(super()._split_scope(nodeid))
+        return file.rpartition("/")[0] if file.startswith("tests/systemd/") else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Together | None:
+    return _Together(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +85,16 @@ def eventually() -> Callable[..., object]:
         return value
 
     return wait
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_is_killed_is_not_counted(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Coverage: who is killed cannot say which lines it ran, and counting takes a quarter of its time."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.parent.name in ("faults", "soak"):
+            for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
+                patch.delenv(name, raising=False)
+        yield
 
 
 @pytest.fixture(autouse=True)
