@@ -65,6 +65,8 @@ def opened(browser: Browser, web: WebRig, complaints: list[str]) -> Iterator[Cal
 
     def watched(page: Page) -> Page:
         page.set_default_timeout(10_000)
+        # A photo that is done anew takes its time beside other tests.
+        expect.set_options(timeout=20_000)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
             "console",
