@@ -87,11 +87,17 @@ def eventually() -> Callable[..., object]:
     return wait
 
 
+_DO_AS_OTHERS = {"test_backup", "test_bad_input", "test_same_photo_again", "test_web_restarts"}
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _what_is_killed_is_not_counted(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Coverage: who is killed cannot say which lines it ran, and counting takes a quarter of its time."""
+    """Coverage: who is killed cannot say which lines it ran, and counting takes a quarter of its time.
+
+    Nor do daemons count that are started again and again to do what those of other files do.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        if request.path.parent.name in ("faults", "soak"):
+        if request.path.parent.name in ("faults", "soak") or request.path.stem in _DO_AS_OTHERS:
             for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
                 patch.delenv(name, raising=False)
         yield
