@@ -17,6 +17,7 @@ from watcher.engine.card import Card, card_folders, load_card
 from watcher.errors import EngineUnavailable, HostError
 
 CONTENT = os.urandom(300_000)
+DAMAGED = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
 LICENCE = {"weights": "x", "code": "x", "attribution": "x", "commercial": True, "url": "https://example.org"}
 
 
@@ -217,7 +218,7 @@ def test_offline_nothing_is_asked_for(tmp_path, shop):
 def test_damaged_weights_are_never_returned(tmp_path, shop):
     mine = card(url(shop))
     path = weights.ensure(mine, tmp_path)
-    path.write_bytes(CONTENT[:-1] + b"?")
+    path.write_bytes(DAMAGED)
     assert weights.state(mine, tmp_path) is weights.State.DAMAGED
     with pytest.raises(EngineUnavailable, match="sha256 is wrong"):
         weights.ensure(mine, tmp_path, offline=True)
@@ -242,7 +243,7 @@ def test_cards_with_the_same_weights_share_one_file(tmp_path, shop):
     assert weights.looked_up(other, tmp_path) == (weights.State.OK, path)
     assert weights.ensure(other, tmp_path, offline=True) == path
     assert len(shop.asked) == 1
-    path.write_bytes(CONTENT[:-1] + b"?")
+    path.write_bytes(DAMAGED)
     assert weights.ensure(other, tmp_path) == tmp_path / "by-another-engine" / "w.onnx"
     assert weights.state(mine, tmp_path) is weights.State.OK  # the other one's copy is as good
 
