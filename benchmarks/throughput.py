@@ -15,7 +15,9 @@ from benchmarks.service import REAL, Service, running, write_config
 from benchmarks.setting import Setting
 from benchmarks.table import Cell, Table
 from benchmarks.usage import Peak, children, cpu_seconds, peak_mb, reads_photos, tree_cpu_seconds
+from watcher.engine import weights
 from watcher.engine.card import card_folders
+from watcher.pipeline.finish import warm_up
 
 TITLE = "Throughput of run"
 DISK = (
@@ -73,6 +75,7 @@ def run(setting: Setting) -> list[Table]:
         ("1080p", photos.FULL_HD, setting.count(200, quick=6), 1),
         ("24 MP", photos.LARGE, setting.count(40, quick=4), setting.count(3, quick=1)),
     )
+    warm_up(weights.cache_folder(None))  # or the first daemon compiles its loops in the middle of a flood
     rows: list[tuple[Cell, ...]] = []
     for name, size, count, times in loads:
         with setting.folder("throughput") as folder:

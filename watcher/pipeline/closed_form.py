@@ -95,8 +95,8 @@ def framed(free: Mask, alpha: Field) -> tuple[NDArray[np.int32], NDArray[np.int6
     places = np.empty(height * width, np.int64)
     count = 0
     for y in range(height):
-        padded[y + _REACH, _REACH : _REACH + width] = alpha[y]
         for x in range(width):
+            padded[y + _REACH, x + _REACH] = alpha[y, x]
             if free[y, x]:
                 number[y + _REACH, x + _REACH] = count
                 places[count] = (y + _REACH) * wide + x + _REACH

@@ -82,7 +82,9 @@ def runs_of(alpha: Field, faint: np.float32) -> Runs:
     for y in range(height):
         if len(runs) < count + width // 2 + 1:
             more = np.empty((2 * len(runs) + width, 3), np.int32)
-            more[:count] = runs[:count]
+            # One by one: NumPy's way, with all it may say of shapes that differ, takes seconds to compile.
+            for i in range(count):
+                more[i, 0], more[i, 1], more[i, 2] = runs[i, 0], runs[i, 1], runs[i, 2]
             runs = more
         for x in range(width):
             marks[x] = alpha[y, x] > faint
