@@ -79,7 +79,7 @@ def beside(made: list[Path], folder: Path, *, told: Path | None = None) -> list[
 
 
 def tell(made: list[Path], folder: Path) -> Path:
-    """`made` in a folder below `folder`, each with the alphas of all its looks, computed on all cores."""
+    """A folder below `folder` with the alphas of all looks at `made`; one photo after the other, on all cores."""
     told = folder / "told"
     told.mkdir(parents=True)
     client = _engine(threads=0)

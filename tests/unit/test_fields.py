@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from watcher.pipeline import band
+from watcher.pipeline.distance import PIXEL
 from watcher.pipeline.fields import enlarged, halved
 
 SHAPES = [(2, 2), (3, 2), (3, 5), (64, 48), (65, 48), (64, 47), (191, 193)]
@@ -45,11 +46,11 @@ def test_distances_are_those_of_opencv(shape):
     away, crossed = band.to_other_side(alpha)
     assert crossed == (inside.any() and not inside.all())
     if crossed:
-        assert np.abs(away - (to_inside + to_outside)).max() < 0.02
+        assert np.abs(away / PIXEL - (to_inside + to_outside)).max() < 1e-3
     for full, there in ((True, alpha > 0.95), (False, alpha < 0.05)):
         if there.any():
             wanted = cv2.distanceTransform((~there).astype(np.uint8), cv2.DIST_L2, 3)
-            assert np.abs(band.to_sure(alpha, full) - wanted).max() < 0.02
+            assert np.abs(band.to_sure(alpha, full) / PIXEL - wanted).max() < 1e-3
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])

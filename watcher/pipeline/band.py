@@ -6,9 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watcher.pipeline.compiled import compiled
+from watcher.pipeline.distance import ACROSS, FAR, PIXEL, STRAIGHT, spread
 
 Field = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+Steps = NDArray[np.int32]
 
 # Of the short side, to each side of the contour, sure pixels and all ...
 _BAND = 0.01
@@ -17,10 +19,6 @@ _CLOSEST = 2.0  # pixels
 # kinds within twice that. Hair has; a body that an engine only half believes in has not, and is held.
 _BAND_SOFT = 0.04
 SOFT, _SURE = np.float32(0.03), np.float32(0.05)
-# Of a step to a neighbour, and to a diagonal one: G. Borgefors, "Distance transformations in digital images", 1986, as
-# OpenCV's DIST_L2 has them for masks of 3x3; at most 4 % off.
-_STEP, _DIAGONAL = np.float32(0.955), np.float32(1.3693)
-_FAR = np.float32(1e9)
 
 
 @compiled
@@ -35,7 +33,8 @@ def band(alpha: Field, seen: Field, halvings: int) -> tuple[Mask, bool]:
     if not crossed:
         return free, False
     short = min(seen.shape)
-    near, reach = np.float32(max(_CLOSEST, _BAND * short)), np.float32(_BAND_SOFT * short)
+    rows = int(2 * _BAND_SOFT * short) + 2
+    near, reach = int(max(_CLOSEST, _BAND * short) * PIXEL), int(_BAND_SOFT * short * PIXEL)
     columns = np.minimum(np.arange(width) >> halvings, seen.shape[1] - 1)
     soft = np.zeros((height, width), np.bool_)
     first, last = len(seen), -1
@@ -52,8 +51,8 @@ def band(alpha: Field, seen: Field, halvings: int) -> tuple[Mask, bool]:
                 first, last = min(first, v), v
     if last < 0:
         return free, True
-    top = max(0, first - int(2 * reach) - 1)
-    part = seen[top : last + int(2 * reach) + 2]
+    top = max(0, first - rows)
+    part = seen[top : last + rows + 1]
     clear, full = to_sure(part, False), to_sure(part, True)
     for y in range(height):
         v = min(y >> halvings, len(seen) - 1)
@@ -67,27 +66,27 @@ def band(alpha: Field, seen: Field, halvings: int) -> tuple[Mask, bool]:
 
 
 @compiled
-def to_other_side(alpha: Field) -> tuple[Field, bool]:
-    """How far each pixel is from the nearest beyond the contour at 0.5; whether there are any."""
+def to_other_side(alpha: Field) -> tuple[Steps, bool]:
+    """How far each pixel is from the nearest beyond the contour at 0.5, as `distance` counts; whether there are any."""
     height, width = alpha.shape
     inside = alpha > np.float32(0.5)
-    away = np.full((height, width), _FAR, np.float32)
+    away = np.full((height, width), FAR, np.int32)
     crossed = False
     for y in range(height):
         for x in range(width - 1):
             if inside[y, x] != inside[y, x + 1]:
-                away[y, x] = away[y, x + 1] = _STEP
+                away[y, x] = away[y, x + 1] = STRAIGHT
                 crossed = True
     for y in range(height - 1):
         for x in range(width):
             if inside[y, x] != inside[y + 1, x]:
-                away[y, x] = away[y + 1, x] = _STEP
+                away[y, x] = away[y + 1, x] = STRAIGHT
                 crossed = True
         for x in range(width - 1):
             for left, right in ((x, x + 1), (x + 1, x)):
                 if inside[y, left] != inside[y + 1, right]:
-                    away[y, left] = min(away[y, left], _DIAGONAL)
-                    away[y + 1, right] = min(away[y + 1, right], _DIAGONAL)
+                    away[y, left] = min(away[y, left], ACROSS)
+                    away[y + 1, right] = min(away[y + 1, right], ACROSS)
     # What lies on the other side is a step away: no way there through it is shorter.
     if crossed:
         spread(away)
@@ -95,51 +94,13 @@ def to_other_side(alpha: Field) -> tuple[Field, bool]:
 
 
 @compiled
-def to_sure(alpha: Field, full: bool) -> Field:
+def to_sure(alpha: Field, full: bool) -> Steps:
     """How far each pixel is from the nearest that is surely 1, or surely 0."""
     height, width = alpha.shape
-    away = np.empty((height, width), np.float32)
+    away = np.empty((height, width), np.int32)
     for y in range(height):
         for x in range(width):
             there = alpha[y, x] > np.float32(1) - _SURE if full else alpha[y, x] < _SURE
-            away[y, x] = np.float32(0) if there else _FAR
+            away[y, x] = np.int32(0) if there else FAR
     spread(away)
     return away
-
-
-@compiled
-def spread(away: Field) -> None:
-    """Distances from the pixels whose distance is known to all others, in place: once down, and once up."""
-    height, width = away.shape
-    for y in range(height):
-        if y > 0:
-            for x in range(width):
-                best = away[y, x]
-                over = away[y - 1, x] + _STEP
-                best = min(best, over)
-                if x > 0:
-                    over = away[y - 1, x - 1] + _DIAGONAL
-                    best = min(best, over)
-                if x + 1 < width:
-                    over = away[y - 1, x + 1] + _DIAGONAL
-                    best = min(best, over)
-                away[y, x] = best
-        for x in range(1, width):
-            over = away[y, x - 1] + _STEP
-            away[y, x] = min(away[y, x], over)
-    for y in range(height - 1, -1, -1):
-        if y + 1 < height:
-            for x in range(width):
-                best = away[y, x]
-                under = away[y + 1, x] + _STEP
-                best = min(best, under)
-                if x > 0:
-                    under = away[y + 1, x - 1] + _DIAGONAL
-                    best = min(best, under)
-                if x + 1 < width:
-                    under = away[y + 1, x + 1] + _DIAGONAL
-                    best = min(best, under)
-                away[y, x] = best
-        for x in range(width - 2, -1, -1):
-            under = away[y, x + 1] + _STEP
-            away[y, x] = min(away[y, x], under)

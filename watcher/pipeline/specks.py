@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watcher.pipeline.compiled import compiled
+from watcher.pipeline.distance import FAR, PIXEL, spread
 
 Field = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -14,10 +15,6 @@ Runs = NDArray[np.int32]
 
 # A pixel is looked at by itself only where not all of eight neighbours are alike: eight marks are one number.
 _EIGHT, _NONE, _ALL = 8, np.uint64(0), np.uint64(0x0101010101010101)
-# The distances of OpenCV's 3x3 DIST_L2, in 1/65536 of a pixel: one step aside or up, and one across.
-_STRAIGHT, _ACROSS = np.int32(round(0.955 * 65536)), np.int32(round(1.3693 * 65536))
-_UNIT = 1 / 65536
-_FAR = np.int32(2**30)
 
 
 def without_specks(
@@ -175,37 +172,17 @@ def spare(shape: tuple[int, int], runs: Runs, islands: Steps, kept: Flags, close
         if not kept[islands[i]]:
             first, last = min(first, runs[i, 0]), max(last, runs[i, 0] + 1)
     first, last = max(0, first - reach), min(height, last + reach)
-    away = np.full((last - first, width), _FAR, np.int32)
+    away = np.full((last - first, width), FAR, np.int32)
     for i in range(len(runs)):
         if kept[islands[i]] and first <= runs[i, 0] < last:
             away[runs[i, 0] - first, runs[i, 1] : runs[i, 2]] = 0
-    step(away[0], away[0])
-    for y in range(1, last - first):
-        step(away[y - 1], away[y])
-    for y in range(last - first - 2, -1, -1):
-        step(away[y + 1], away[y])
+    spread(away)
     add = np.zeros(len(kept), np.bool_)
     for i in range(len(runs)):
         if not kept[islands[i]] and not add[islands[i]]:
             for x in range(runs[i, 1], runs[i, 2]):
-                if np.float32(away[runs[i, 0] - first, x] * _UNIT) <= closest:
+                if np.float32(away[runs[i, 0] - first, x] / PIXEL) <= closest:
                     add[islands[i]] = True
                     break
     for island in range(len(kept)):
         kept[island] |= add[island]
-
-
-@compiled
-def step(before: Steps, row: Steps) -> None:
-    """Let `row` know how far it is to what `before`, beside it, knows of; then each of it what its neighbours know."""
-    width = len(row)
-    for x in range(width):
-        row[x] = min(row[x], before[x] + _STRAIGHT)
-    for x in range(1, width):
-        row[x] = min(row[x], before[x - 1] + _ACROSS)
-    for x in range(width - 1):
-        row[x] = min(row[x], before[x + 1] + _ACROSS)
-    for x in range(1, width):
-        row[x] = min(row[x], row[x - 1] + _STRAIGHT)
-    for x in range(width - 2, -1, -1):
-        row[x] = min(row[x], row[x + 1] + _STRAIGHT)
