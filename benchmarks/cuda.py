@@ -26,7 +26,14 @@ DEVICE = "cuda"
 HALF = f"{REAL}-fp16"
 # (photos in a batch, workers)
 WAYS = ((1, 1), (1, 2), (1, 3), (4, 2), (8, 1), (8, 2))
-FLOODS = ((REAL, 1, 1), (REAL, 1, 2), (REAL, 8, 1), (HALF, 1, 1))
+# ... and who renders.
+FLOODS = (
+    (REAL, 1, 2, "threads"),
+    (REAL, 1, 2, "processes"),
+    (REAL, 1, 1, "processes"),
+    (REAL, 8, 1, "processes"),
+    (HALF, 1, 1, "processes"),
+)
 # Of the photos of a flood, the share that goes before it: for each shape of picture a worker prepares once.
 FIRST = 5
 # Photos whose alphas are computed before, and how often each core takes the next of them.
@@ -136,12 +143,12 @@ def _stages(setting: Setting, gpu: str, models: list[Model]) -> Table:
     with setting.folder("cuda") as folder:
         made = photos.make(setting.photos, folder / "photos", count=count)
         rest = _rest(made[: setting.count(TOLD, quick=4)], folder, setting.count(TURNS, quick=1))
-        for name, batch, workers in FLOODS:
+        for name, batch, workers, rendering in FLOODS:
             if name not in by_name:
                 continue
-            place = folder / f"{name}-{batch}-{workers}"
+            place = folder / f"{name}-{batch}-{workers}-{rendering}"
             first, others = made[::FIRST], [path for number, path in enumerate(made) if number % FIRST]
-            with running(_config(place, name, batch, workers)) as service:
+            with running(_config(place, name, batch, workers, rendering)) as service:
                 began = flood(first, service)
                 used = GpuUse()
                 flooded = flood(others, service, before=len(first))
@@ -149,12 +156,20 @@ def _stages(setting: Setting, gpu: str, models: list[Model]) -> Table:
             made = [service.hot / path.name for path in made]
             pace = began.count / began.wall_s
             rows.append(
-                (name, batch, workers, pace, *_row(flooded, rest, by_name[name].ceilings[batch], busy))
+                (
+                    name,
+                    batch,
+                    workers,
+                    rendering,
+                    pace,
+                    *_row(flooded, rest, by_name[name].ceilings[batch], busy),
+                )
             )
     columns = (
         "model",
         "in batches of",
         "workers",
+        "rendering in",
         "photos a second, the first",
         "the rest",
         "the model's own ceiling",
@@ -214,10 +229,11 @@ def _row(flooded: Flood, rest: tuple[float, float], ceiling: float, busy: float)
     )
 
 
-def _config(folder: Path, name: str, batch: int, workers: int) -> Path:
+def _config(folder: Path, name: str, batch: int, workers: int, rendering: str) -> Path:
     cards = folder / "cards"
     cards.mkdir(parents=True)
     card = yaml.safe_load((card_folders(None)[0] / f"{name}.yaml").read_text(encoding="utf-8"))
     changed = card | {"max_batch": batch, "workers": workers}
     (cards / f"{name}.yaml").write_text(yaml.safe_dump(changed), encoding="utf-8")
-    return write_config(folder, model=name, cards=cards, profile={"device": DEVICE}, quiet_s=QUIET_S)
+    profile, limits = {"device": DEVICE}, {"rendering": rendering}
+    return write_config(folder, model=name, cards=cards, profile=profile, limits=limits, quiet_s=QUIET_S)

@@ -56,9 +56,10 @@ def write_config(
     profile: dict[str, Any] | None = None,
     cards: Path = CARDS,
     cache: Path | None = None,
+    limits: dict[str, Any] | None = None,
     **hot: Any,
 ) -> Path:
-    """A configuration with one hot folder `hot` in `folder`; `hot` and `profile` are settings of theirs.
+    """A configuration with one hot folder `hot` in `folder`; `hot`, `profile` and `limits` are settings of theirs.
 
     `cache`: answers are kept there, as by default; None: the same photos come again and again, and each is
     to be computed.
@@ -68,6 +69,7 @@ def write_config(
         "folders": {"hot": {"path": "hot", "output": "mattes", "create": True} | hot},
         "profiles": {"portrait": {"model": model, "device": "cpu"} | (profile or {})},
         "models": {"cards": str(cards)} | ({"cache": str(cache)} if cache else {}),
+        "limits": limits or {},
         "cache": {} if cache else {"size_mb": 0},
         "log": {"format": "text", "level": "info"},
     }

@@ -73,8 +73,9 @@ def children(pid: int) -> list[int]:
 
 
 def reads_photos(pid: int) -> bool:
-    """Whether `pid` is one of the daemon's processes that decode photos, not its engine."""
-    return b"watcher.pipeline.reader" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    """Whether `pid` is one of the daemon's processes that decode or render photos, not its engine."""
+    command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b"watcher.pipeline.reader" in command or b"watcher.pipeline.renderer" in command
 
 
 def _number(path: Path, key: str) -> int:

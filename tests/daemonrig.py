@@ -202,11 +202,16 @@ class DaemonRig:
 
     def workers(self) -> list[psutil.Process]:
         """The engine processes of the running daemon."""
-        return [child for child in self._children() if child not in self.readers()]
+        others = {*self.readers(), *self.renderers()}
+        return [child for child in self._children() if child not in others]
 
     def readers(self) -> list[psutil.Process]:
         """The processes of the running daemon that decode photos."""
         return [child for child in self._children() if "watcher.pipeline.reader" in _command(child)]
+
+    def renderers(self) -> list[psutil.Process]:
+        """The processes of the running daemon that render photos."""
+        return [child for child in self._children() if "watcher.pipeline.renderer" in _command(child)]
 
     def _children(self) -> list[psutil.Process]:
         try:

@@ -17,6 +17,9 @@ from watcher.pipeline.budget import PixelBudget
 EACH_MP, LEAST_MP = 30.0, 120.0
 # Fewer would leave a network between two photos without work.
 LEAST_DELIVERERS = 4
+# Threads wait for Python's lock, the more of them the longer; fewer than these do not wait long enough for processes to be
+# worth their memory. What one of those takes besides its photo (1080p, two cores).
+LEAST_RENDERERS, RENDERER_MB = 8, 185.0
 # Bytes that a pixel in work takes at most (docs/benchmarks.md), and the share of what is free that photos may have.
 BYTES_A_PIXEL, SHARE = 10.0, 0.25
 
@@ -58,6 +61,24 @@ def batch_of(card: Card, supervisor: Crew) -> int:
 
 def stage_threads(settings: Settings) -> int:
     return settings.limits.threads or cores()
+
+
+def renderers(
+    settings: Settings, supervisor: Crew, *, available: Callable[[], float | None] = available_mb
+) -> int:
+    """How many processes may render; 0: threads of the daemon do.
+
+    Unless it is set: one for each thread where a GPU leaves many cores to rendering, and there is memory for so many.
+    """
+    chosen, threads = settings.limits.rendering, stage_threads(settings)
+    if chosen == "threads":
+        return 0
+    if chosen == "processes":
+        return threads
+    if supervisor.about is None or supervisor.about.device == "cpu" or threads < LEAST_RENDERERS:
+        return 0
+    free = available()
+    return threads if free is None or free >= 2 * threads * RENDERER_MB else 0
 
 
 def deliverers(settings: Settings) -> int:

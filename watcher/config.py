@@ -168,6 +168,11 @@ class Limits(Strict):
     decode_timeout_s: Positive = Field(
         120.0, description="a photo that takes longer to decode is given up and its reader killed"
     )
+    rendering: Literal["auto", "threads", "processes"] = Field(
+        "auto",
+        description="who refines and encodes: threads of the daemon, or processes; auto: these where a GPU computes"
+        " and there are 8 cores or more",
+    )
     drain_timeout_s: Seconds = Field(30.0, description="time to finish running photos when asked to stop")
 
 

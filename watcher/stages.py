@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from watcher.bounds import batch_of, deliverers, stage_threads
+from watcher.bounds import batch_of, deliverers, renderers, stage_threads
 from watcher.cache import Cache
 from watcher.config import Settings
 from watcher.domain import EngineAbout
+from watcher.engine import weights
 from watcher.engine.card import Card, engine_file, proxy_size, sizes_of
 from watcher.engine.crew import Crew
 from watcher.pipeline.answers import Answers, Tally, code_of
@@ -19,6 +20,7 @@ from watcher.pipeline.looks import Canvases
 from watcher.pipeline.pages import BLOCKS
 from watcher.pipeline.readers import Readers
 from watcher.pipeline.recipe import Recipe
+from watcher.pipeline.renderers import HERE, Renderers, Renders
 from watcher.pipeline.runner import Runner
 from watcher.pipeline.scale import step_down
 from watcher.pipeline.work import FolderWork
@@ -52,6 +54,8 @@ def build_runner(
     """
     limits = settings.limits
     readers = Readers(timeout=limits.decode_timeout_s)
+    count = renderers(settings, supervisor)
+    renders = Renderers(most=count, cache=weights.cache_folder(settings.models.cache)) if count else HERE
     work = FolderWork(
         recipes,
         proxy_size=partial(proxy_size, card=card),
@@ -61,6 +65,7 @@ def build_runner(
         limits=DecodeLimits(limits.max_image_mp, limits.max_file_mb),
         reads=readers,
         answers=answers,
+        renders=renders,
     )
     return Runner(
         work,
@@ -72,7 +77,12 @@ def build_runner(
         timeout=card.timeout_s,
         apart=apart,
         step_down=partial(step_down, multiple=card.input.multiple),
-        on_close=readers.close,
+        on_close=partial(_close, readers, renders),
         on_rest=BLOCKS.forget,
         lanes=supervisor.most,
     )
+
+
+def _close(readers: Readers, renders: Renders) -> None:
+    readers.close()
+    renders.close()

@@ -237,9 +237,9 @@ def test_a_reader_that_left_for_want_of_work_is_replaced_without_a_word(pool):
     read(pool, jpeg())
     # As if its idle time had run out.
     gone = only_child()
-    process = pool.borrow()
+    process = pool._aides.borrow()
     process.close()
-    pool.give_back(process)
+    pool._aides.give_back(process)
     assert not gone.is_running()
     assert read(pool, jpeg()).pixels.shape == (48, 64, 3)
 
@@ -315,6 +315,9 @@ def test_nonsense_from_a_reader_is_noticed(tmp_path):
         {"pixels": {"at": 0, "shape": [6, 6, 3], "dtype": "uint8"}},
         {"pixels": {"at": 0, "shape": [6, 6], "dtype": "uint8"}},
         {"pixels": {"at": 0, "shape": [2, 2, 3], "dtype": "float64"}},
+        {"pixels": {"at": 0, "shape": [2, 2, 3], "dtype": "float32"}},
+        {"pixels": {"at": -16, "shape": [2, 2, 3], "dtype": "uint8"}},
+        {"pixels": {"there": 0, "shape": [2, 2, 3], "dtype": "uint8"}},
         {"pixels": {"at": 0, "shape": [2, 2, 3], "dtype": "uint8"}, "surprise": 1},
         {},
     ):

@@ -19,9 +19,11 @@ from watcher.domain import EngineAbout, Failure
 from watcher.errors import HostError, InputChanged, InputRejected, SubfolderClosed
 from watcher.ground import Ground
 from watcher.pipeline import publish
-from watcher.pipeline.finish import deliver, finish, render, report
+from watcher.pipeline.finish import deliver, finish, report, style_of
+from watcher.pipeline.looks import Answer
 from watcher.pipeline.naming import Names
 from watcher.pipeline.recipe import Recipe
+from watcher.pipeline.render import render
 
 OUTPUTS = [(".cutout.png", b"cutout" * 100), (".matte.png", b"matte" * 100)]
 ABOUT = EngineAbout("modnet", "onnx", "onnxruntime", "cpu", None)
@@ -359,12 +361,12 @@ def test_the_same_photo_gives_the_same_bytes(frame_of, recipe, disc, photo):
 def test_what_waits_for_the_disk_holds_no_pixels(frame_of, photo, disc, recipe):
     pixels = photo.copy()
     gone, spent = weakref.ref(pixels), {"infer": 0.25}
-    rendered = render(frame_of(pixels, name="a.jpg"), disc, recipe, timings=spent)
+    rendered = render(frame_of(pixels, name="a.jpg"), Answer(disc, False), style_of(recipe), timings=spent)
     del pixels
     assert gone() is None
     assert (rendered.frame.height, rendered.frame.width) == photo.shape[:2]
     assert rendered.frame.proxy.size == 0
-    outcome = deliver(rendered, timings=spent)
+    outcome = deliver(rendered, recipe, timings=spent)
     same = finish(frame_of(photo, name="b.jpg"), disc, recipe)
     assert [one.sha256 for one in outcome.files] == [one.sha256 for one in same.files]
     assert list(outcome.timings) == ["infer", "refine", "encode", "publish"]

@@ -8,13 +8,15 @@ import weakref
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
-from watcher.bounds import in_flight, pixels_in_flight
+from watcher.bounds import in_flight, pixels_in_flight, renderers
 from watcher.config import Settings
-from watcher.domain import Frame, Job, Metadata, Outcome, Review, Source, Stamp
+from watcher.domain import EngineAbout, Frame, Job, Metadata, Outcome, Review, Source, Stamp
 from watcher.engine.card import card_folders, load_card
 from watcher.engine.crew import Crew
 from watcher.engine.launch import prepare
@@ -336,6 +338,23 @@ def test_pixels_in_flight_follow_threads_and_memory_where_they_are_left_open():
     assert megapixels(8_000, threads=16) == 200, "no more than a quarter of what is free"
     assert megapixels(1_000, threads=2) == 120, "fewer would leave cores idle"
     assert megapixels(64_000, threads=16, max_in_flight_mp=50) == 50
+
+
+def test_photos_are_rendered_in_processes_where_a_gpu_leaves_many_cores_to_it():
+    def count(device, *, free_mb=64_000, **limits):
+        folders = {"in": {"path": "/hot", "output": "/mattes"}}
+        settings = Settings.model_validate({"folders": folders, "limits": limits})
+        about = device and EngineAbout("m", "onnx", "onnxruntime", device, None)
+        crew = cast(Crew, SimpleNamespace(about=about))
+        return renderers(settings, crew, available=lambda: free_mb)
+
+    assert count("cuda:0", threads=16) == 16
+    assert count("cuda:0", threads=16, free_mb=None) == 16
+    assert count("cuda:0", threads=16, free_mb=5_000) == 0, "they would take half of what is free and more"
+    assert count("cuda:0", threads=4) == 0, "so few do not wait long for each other"
+    assert count("cpu", threads=16) == count(None, threads=16) == 0, "the engine needs the cores"
+    assert count("cpu", threads=3, rendering="processes", free_mb=100) == 3, "who asks for it gets it"
+    assert count("cuda:0", threads=16, rendering="threads") == 0
 
 
 # --- The same photo again ------------------------------------------------------------------

@@ -2,50 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from watcher import templates
-from watcher.domain import Failure, Frame, Job, Outcome, Published, Review, Source, Stamp
+from watcher.domain import Failure, Frame, Job, Outcome, Published, Source, Stamp
 from watcher.errors import HostError, InputChanged, InputRejected, SubfolderClosed
-from watcher.outputs import Output
-from watcher.pipeline import amounts, decode, edges, encode, naming, publish, refine, shrink, sidecar, specks
+from watcher.pipeline import amounts, decode, encode, naming, publish, refine, shrink, sidecar, specks
 from watcher.pipeline.compiled import compile_all, compile_aside
+from watcher.pipeline.looks import Answer
 from watcher.pipeline.naming import Owner, Place
 from watcher.pipeline.recipe import Recipe
-from watcher.pipeline.review import is_noise, review
-from watcher.pipeline.scale import resized, sane, unit
-
-
-@dataclass(frozen=True, slots=True)
-class _Content:
-    """What will be one file: base name + `suffix`."""
-
-    output: Output
-    suffix: str
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """What a photo has become, before it is on a disk. `frame` has its size still, but no pixels; `lost`: see `encode.losses`."""
-
-    frame: Frame
-    recipe: Recipe
-    contents: tuple[_Content, ...]
-    review: Review
-    cached: bool
-    lost: tuple[str, ...]
+from watcher.pipeline.render import Content, Rendered, Style, render, timed, varied
 
 
 def finish(
@@ -68,54 +45,16 @@ def finish(
     InputRejected or HostError.
     """
     spent = dict(timings or {})
-    rendered = render(frame, alpha, recipe, disagree=disagree, cached=cached, timings=spent)
-    return deliver(rendered, timings=spent, clock=clock)
-
-
-def render(
-    frame: Frame,
-    alpha: NDArray[np.float32],
-    recipe: Recipe,
-    *,
-    disagree: bool = False,
-    cached: bool = False,
-    timings: dict[str, float],
-) -> Rendered:
-    """The first half of `finish`: all that takes a core. What it took is added to `timings`."""
-    with _timed(timings, "refine"):
-        alpha = edges.clean(np.ascontiguousarray(alpha, np.float32), recipe.profile.edges)
-        found = review(_limited(alpha, frame), disagree=disagree)
-        if is_noise(found):
-            alpha = np.zeros_like(alpha)
-        refined = refine.refine(
-            frame,
-            alpha,
-            method=recipe.profile.refine,
-            side=recipe.profile.refine_side,
-            decontaminate=recipe.profile.decontaminate,
-            deep=any(output.depth == 16 for output in recipe.profile.outputs),
-        )
-    with _timed(timings, "encode"):
-        suffixes = _suffixes(frame, recipe)
-        contents = tuple(
-            _Content(output, suffix, encode.encode(output, refined, frame))
-            for output, suffix in zip(recipe.profile.outputs, suffixes, strict=True)
-        )
-        lost = tuple(words for output in recipe.profile.outputs for words in encode.losses(output, frame))
-    return Rendered(_without_pixels(frame), recipe, contents, found, cached, lost)
-
-
-def _without_pixels(frame: Frame) -> Frame:
-    # As wide and high as before, in no memory.
-    nothing = np.broadcast_to(np.zeros(1, frame.pixels.dtype), frame.pixels.shape)
-    return replace(frame, pixels=nothing, opacity=None, proxy=np.empty((0, 0, 3), np.uint8))
+    answer = Answer(np.ascontiguousarray(alpha, np.float32), disagree, cached)
+    rendered = render(frame, answer, style_of(recipe), timings=spent)
+    return deliver(rendered, recipe, timings=spent, clock=clock)
 
 
 def deliver(
-    rendered: Rendered, *, timings: dict[str, float], clock: Callable[[], float] = time.time
+    rendered: Rendered, recipe: Recipe, *, timings: dict[str, float], clock: Callable[[], float] = time.time
 ) -> Outcome:
     """The second half of `finish`: names, the source once more, and publishing. `timings`: see `render`."""
-    frame, recipe, found = rendered.frame, rendered.recipe, rendered.review
+    frame, found = rendered.frame, rendered.review
     owner = Owner(recipe.folder_name, frame.job.source.relpath)
     with place_for(owner, recipe, tuple(content.suffix for content in rendered.contents)) as place:
         spent = dict(timings)
@@ -126,7 +65,7 @@ def deliver(
         check_source(frame.path, frame.job)
         outcome = replace(outcome, warnings=(*frame.warnings, *rendered.lost))
         outcome = _described(rendered.contents, place, recipe, outcome, (frame.width, frame.height))
-        with _timed(spent, "publish"):
+        with timed(spent, "publish"):
             _publish(frame, rendered.contents, outcome, place, recipe, now=clock())
         withdraw_report(owner, place, recipe)
     return outcome
@@ -172,63 +111,17 @@ def _held(recipe: Recipe, path: Path, owner: Owner) -> Iterator[None]:
         recipe.names.release([path])
 
 
-@contextmanager
-def _timed(spent: dict[str, float], stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    spent[stage] = time.perf_counter() - start
-
-
-def _limited(alpha: NDArray[np.float32], frame: Frame) -> NDArray[np.float32]:
-    """The engine's alpha within the source's own, for counting."""
-    alpha = sane(np.ascontiguousarray(alpha))
-    if frame.opacity is None:
-        return alpha
-    return np.minimum(alpha, unit(resized(frame.opacity, (alpha.shape[1], alpha.shape[0]))))
-
-
-def _suffixes(frame: Frame, recipe: Recipe) -> tuple[str, ...]:
-    """What each output of this photo adds to its base name. Raises InputRejected."""
-    if not names_vary(recipe):
-        return tuple(output.suffix for output in recipe.profile.outputs)
-    source = frame.job.source
-    values = {
-        "folder": recipe.folder_name,
-        "profile": recipe.profile_name,
-        "model": recipe.profile.model,
-        "width": str(frame.width),
-        "height": str(frame.height),
-        "ext": PurePosixPath(source.relpath).suffix.removeprefix(".").lower()[:8],
-    }
-    taken = templates.taken_at(frame.metadata.exif, source.stamp.mtime_ns / 1e9)
-    found = []
-    for output in recipe.profile.outputs:
-        try:
-            name = output.name
-            filled = name and templates.suffix(name, {**values, "kind": output.kind}, taken)
-        except ValueError as error:
-            raise InputRejected(str(error), remedy="Shorten `name` in the profile's outputs.") from error
-        found.append(filled or output.suffix)
-    if len({suffix.casefold() for suffix in found}) < len(found):
-        raise InputRejected(
-            f"two of its outputs would both be called NAME{_twice(found)}",
-            remedy="Make the names of the profile's outputs differ for every photo.",
-        )
-    return tuple(found)
-
-
-def _twice(suffixes: list[str]) -> str:
-    folded = [suffix.casefold() for suffix in suffixes]
-    return next(suffix for suffix in suffixes if folded.count(suffix.casefold()) > 1)
-
-
 def _reserved_suffixes(recipe: Recipe) -> tuple[str, ...]:
     """As long as suffixes can get: a long name must be cut alike for every version of a photo."""
     return tuple(output.suffix or "x" * templates.MOST_BYTES for output in recipe.profile.outputs)
 
 
 def names_vary(recipe: Recipe) -> bool:
-    return any(output.name is not None for output in recipe.profile.outputs)
+    return varied(recipe.profile.outputs)
+
+
+def style_of(recipe: Recipe) -> Style:
+    return Style(recipe.folder_name, recipe.profile_name, recipe.profile)
 
 
 @contextmanager
@@ -298,20 +191,19 @@ def check_source(path: Path, job: Job) -> None:
 
 
 def _described(
-    contents: Sequence[_Content], place: Place, recipe: Recipe, outcome: Outcome, size: tuple[int, int]
+    contents: Sequence[Content], place: Place, recipe: Recipe, outcome: Outcome, size: tuple[int, int]
 ) -> Outcome:
     files = []
     folder = place.folder.relative_to(recipe.folder.output)
     for content in contents:
         path = str(folder / (place.base + content.suffix))
-        digest = hashlib.sha256(content.body).hexdigest()
         output = content.output
-        files.append(Published(output.kind, path, output.format, *size, len(content.body), digest))
+        files.append(Published(output.kind, path, output.format, *size, len(content.body), content.sha256))
     return replace(outcome, files=tuple(files))
 
 
 def _publish(
-    frame: Frame, contents: Sequence[_Content], outcome: Outcome, place: Place, recipe: Recipe, *, now: float
+    frame: Frame, contents: Sequence[Content], outcome: Outcome, place: Place, recipe: Recipe, *, now: float
 ) -> None:
     suffixes = [content.suffix for content in contents]
     older = publish.settled(place.folder, place.base, suffixes, vary=names_vary(recipe))

@@ -6,51 +6,38 @@ whoever asked loses one photo, not the daemon. See readers.py for the other end.
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
-import errno
-import json
 import mmap
 import os
 import resource
 import select
-import signal
 import socket
 import sys
 import traceback
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 
 from watcher.errors import InputError
-from watcher.pipeline import pixels, sniff
+from watcher.pipeline import parcel, pixels, sniff
+from watcher.pipeline.channel import be_an_aide, receive, send
 from watcher.pipeline.pages import KEPT_BYTES, keep_pages
 from watcher.pipeline.picture import Picture
 from watcher.pipeline.rooms import METADATA_BYTES, Kept, Part, Room, Rooms
 
-# Messages are small: pixels, profiles and metadata travel in memory that is passed along.
-MESSAGE_BYTES = 65536
 # Address space on top of what Python and the decoders took at their start, for threads and libraries ...
 SLACK = 1 << 30
 # ... and what decoders may take for a pixel: 16-bit RGBA several times over, as floats once.
 BYTES_A_PIXEL = 64
-_ALIGN = 64
 # Seconds without a message after which the memory of large pictures is left to others.
 FORGET_S = 3.0
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 
 
 def main(argv: list[str]) -> int:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    be_an_aide()
     keep_pages()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     cv2.setNumThreads(1)
     # LibRaw's threads too, before it is loaded: one for each of many cores would not fit the address space.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -119,13 +106,17 @@ def _laid(content: bytes, kind: str, area: int, kept: Kept, rooms: Rooms) -> tup
     """The fields of the picture, and where it is: decoded right there, where the decoder can."""
     large = kind == "JPEG" and 3 * area > KEPT_BYTES
     room: Room = rooms.fitting(3 * area + METADATA_BYTES) if large else kept
-    fields, parts, size = layout(pixels.read(content, kind, room.memory))
+    fields, parts, size = _packed(pixels.read(content, kind, room.memory))
     if size <= KEPT_BYTES:
         room = kept
     elif room is kept or size > room.size:
         room = rooms.fitting(size)
     room.fill(parts)
     return fields, room
+
+
+def _packed(picture: Picture) -> tuple[dict[str, Any], list[Part], int]:
+    return parcel.packed({field.name: getattr(picture, field.name) for field in dataclasses.fields(picture)})
 
 
 def _failed(error: str, reason: str, remedy: str | None) -> dict[str, Any]:
@@ -146,47 +137,6 @@ def _taken(fd: int, count: int) -> bytes:
             return bytes(mapped)
     finally:
         os.close(fd)
-
-
-# --- What both ends speak ------------------------------------------------------------------
-
-
-def send(channel: socket.socket, message: Mapping[str, Any], fds: list[int]) -> None:
-    """One message (JSON) with file descriptors, which stay the sender's to close."""
-    socket.send_fds(channel, [json.dumps(message).encode()], fds)
-
-
-def receive(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
-    """The next message and its descriptors; None at the end. Raises ValueError where it is no message."""
-    body, fds, flags, _ = socket.recv_fds(channel, MESSAGE_BYTES, 1)
-    if not body:
-        return None, []
-    if flags & socket.MSG_CTRUNC:  # it came with one descriptor at most, and that is lost
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-    if flags & socket.MSG_TRUNC:
-        raise ValueError("a message that is too long")
-    return json.loads(body), fds
-
-
-def layout(picture: Picture) -> tuple[dict[str, Any], list[Part], int]:
-    """Where each field of `picture` lies, what goes there, and how many bytes that takes in all."""
-    fields: dict[str, Any] = {}
-    parts: list[Part] = []
-    end = 0
-    for field in dataclasses.fields(picture):
-        value = getattr(picture, field.name)
-        if isinstance(value, np.ndarray):
-            fields[field.name] = {"at": end, "shape": value.shape, "dtype": value.dtype.name}
-            length = value.nbytes
-        elif isinstance(value, bytes):
-            fields[field.name] = {"at": end, "bytes": len(value)}
-            length = len(value)
-        else:
-            fields[field.name] = value
-            continue
-        parts.append((end, value))
-        end = -(-(end + length) // _ALIGN) * _ALIGN
-    return fields, parts, max(1, end)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,13 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import weakref
 from contextlib import suppress
 from errno import ENOMEM
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from watcher.pipeline.pages import KEPT_BYTES
 
@@ -29,16 +31,51 @@ _SPARE = 1
 Part: TypeAlias = "tuple[int, bytes | np.ndarray[Any, Any]]"
 
 
+class Memory(mmap.mmap):
+    """A file as memory, that others can map as well: it keeps a descriptor of it."""
+
+    descriptor: int
+
+    @classmethod
+    def of(cls, fd: int) -> Memory:
+        """All of the file, a large one with all its pages. `fd` stays the caller's to close."""
+        size = os.fstat(fd).st_size
+        memory = cls(fd, size, flags=mmap.MAP_SHARED if size <= KEPT_BYTES else MAP_AT_ONCE)
+        memory.descriptor = os.dup(fd)
+        weakref.finalize(memory, os.close, memory.descriptor)
+        return memory
+
+    def place_of(self, array: NDArray[Any]) -> int | None:
+        """Where in it `array` begins; None where that lies elsewhere, or in pieces."""
+        if not array.flags.c_contiguous:
+            return None
+        at = array.ctypes.data - _address_of(self)
+        return at if at >= 0 and at + array.nbytes <= len(self) else None
+
+
+def memory_of(array: NDArray[Any]) -> Memory | None:
+    """What `array` is a view of, where that is the memory of a picture."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return base if isinstance(base, Memory) else None
+
+
+def _address_of(memory: mmap.mmap) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+
 class Room:
     """A file for one picture at a time. Its memory is mapped while it is `open`."""
 
-    def __init__(self, size: int) -> None:
-        """Raises MemoryError."""
+    def __init__(self, size: int, fd: int | None = None) -> None:
+        """One of its own, or that which somebody gave us as `fd`. Raises MemoryError."""
         self.size = size
-        self._fd = os.memfd_create("hotmatte-picture", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self._fd = fd if fd is not None else _made()
         self._memory: mmap.mmap | None = None
         try:
-            os.ftruncate(self._fd, size)
+            if fd is None:
+                os.ftruncate(self._fd, size)
             self.open()
         except BaseException:
             os.close(self._fd)
@@ -68,7 +105,7 @@ class Room:
 
     def fill(self, parts: list[Part]) -> None:
         """Put the parts where they belong, but for pixels that were decoded right there."""
-        beginning = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+        beginning = _address_of(self.memory)
         for at, value in parts:
             if isinstance(value, bytes):
                 self.memory[at : at + len(value)] = value
@@ -82,6 +119,10 @@ class Room:
     def close(self) -> None:
         self.shut()
         os.close(self._fd)
+
+
+def _made() -> int:
+    return os.memfd_create("hotmatte-picture", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 
 
 def mapped(fd: int, size: int) -> mmap.mmap:

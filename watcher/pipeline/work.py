@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from watcher.domain import Frame, Job, Outcome
 from watcher.pipeline.answers import Answers
 from watcher.pipeline.decode import DecodeLimits, decode, part
-from watcher.pipeline.finish import Rendered, deliver, render
+from watcher.pipeline.finish import deliver, style_of
 from watcher.pipeline.looks import Answer, Canvases, Look, View, concluded, next_look
 from watcher.pipeline.pages import keep_pages
 from watcher.pipeline.readers import Reads
 from watcher.pipeline.recipe import Recipe
+from watcher.pipeline.render import Rendered
+from watcher.pipeline.renderers import HERE, Renders
 
 
 class FolderWork:
@@ -30,6 +32,7 @@ class FolderWork:
         limits: DecodeLimits,
         reads: Reads,
         answers: Answers | None = None,
+        renders: Renders = HERE,
     ) -> None:
         # Photos run side by side; threads of OpenCV's own inside each only get in the way.
         cv2.setNumThreads(1)
@@ -40,6 +43,7 @@ class FolderWork:
         self._limits = limits
         self._reads = reads
         self._answers = answers
+        self._renders = renders
 
     def decode(self, job: Job, *, reserve: Callable[[int], None]) -> Frame:
         path = self._recipes[job.source.folder].folder.path / job.source.relpath
@@ -80,15 +84,9 @@ class FolderWork:
     # --- The end ---------------------------------------------------------------------------
 
     def render(self, frame: Frame, answer: Answer, *, timings: dict[str, float]) -> Rendered:
-        recipe = self._recipes[frame.job.source.folder]
-        return render(
-            frame,
-            answer.alpha,
-            recipe,
-            disagree=answer.disagree,
-            cached=answer.cached,
-            timings=timings,
-        )
+        style = style_of(self._recipes[frame.job.source.folder])
+        return self._renders.render(frame, answer, style, timings=timings)
 
     def deliver(self, rendered: Rendered, *, timings: dict[str, float]) -> Outcome:
-        return deliver(rendered, timings=timings)
+        recipe = self._recipes[rendered.frame.job.source.folder]
+        return deliver(rendered, recipe, timings=timings)
