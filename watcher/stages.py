@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from functools import partial
 
@@ -12,6 +13,7 @@ from watcher.domain import EngineAbout
 from watcher.engine import weights
 from watcher.engine.card import Card, engine_file, proxy_size, sizes_of
 from watcher.engine.crew import Crew
+from watcher.log import event
 from watcher.pipeline.answers import Answers, Tally, code_of
 from watcher.pipeline.batch import Batcher
 from watcher.pipeline.budget import PixelBudget
@@ -56,6 +58,8 @@ def build_runner(
     readers = Readers(timeout=limits.decode_timeout_s)
     count = renderers(settings, supervisor)
     renders = Renderers(most=count, cache=weights.cache_folder(settings.models.cache)) if count else HERE
+    if count:
+        event(logging.INFO, "photos are rendered in processes", model=card.name, most=count)
     work = FolderWork(
         recipes,
         proxy_size=partial(proxy_size, card=card),
