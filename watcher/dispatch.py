@@ -240,6 +240,11 @@ class Dispatcher:
     def _start(self, job: Job) -> None:
         self._tally.running[job] = time.monotonic()
         event(logging.DEBUG, "claimed", **words_of(job))
+        try:
+            self._crews.open(job)  # what is done is to be told and retired
+        except HostError as error:
+            self._events.put(Word(job, partial(self._fail, job, error)))
+            return
         self._runs.submit(job).add_done_callback(lambda result: self._events.put(self._word_of(job, result)))
 
     def _word_of(self, job: Job, result: Future[Outcome]) -> Word:
@@ -292,9 +297,12 @@ class Dispatcher:
         """Do `work` on files of `job`, aside; `then` records what came of it."""
         self._tally.running.pop(job, None)
         self._tally.ending[job] = time.monotonic()
-        self._crews.submit(job, work).add_done_callback(
-            lambda result: self._events.put(Word(job, partial(then, result.exception())))
-        )
+        try:
+            self._crews.submit(job, work).add_done_callback(
+                lambda result: self._events.put(Word(job, partial(then, result.exception())))
+            )
+        except HostError as error:  # no thread for it: as if it had been tried
+            self._events.put(Word(job, partial(then, error)))
 
     def _tell_done(self, outcome: Outcome, seconds: float, *, kept: bool) -> None:
         job = outcome.job

@@ -12,6 +12,9 @@ import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 
+from watcher.errors import HostError
+from watcher.threads import start
+
 logger = logging.getLogger("hotmatte.engine")
 
 _KEPT_LINES = 200
@@ -26,14 +29,18 @@ class Child:
     """
 
     def __init__(self, command: Sequence[str], *, fds: Sequence[int], env: Mapping[str, str]) -> None:
-        """Raises OSError where the command cannot be started."""
+        """Raises OSError where the command cannot be started, HostError where no thread can be."""
         self._lines: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
         self._over = os.eventfd(0)
         born: queue.SimpleQueue[subprocess.Popen[bytes] | OSError] = queue.SimpleQueue()
         self._thread = threading.Thread(
             target=self._live, args=(command, tuple(fds), env, born), name="engine-worker", daemon=True
         )
-        self._thread.start()
+        try:
+            start(self._thread)
+        except HostError:
+            os.close(self._over)
+            raise
         child = born.get()
         if isinstance(child, OSError):
             self._thread.join()

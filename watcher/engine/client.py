@@ -27,6 +27,7 @@ from watcher.errors import (
     host_error,
 )
 from watcher.log import event
+from watcher.threads import no_process
 from watcher.worker import wire
 
 ISLAND = Path(wire.__file__).parent
@@ -54,9 +55,12 @@ class EngineClient:
         command = [python, "-u", str(ISLAND), str(engine), str(self._arena.fd)]
         try:
             self._child = Child(command, fds=(self._arena.fd,), env=_environment(python, env or {}))
+        except HostError:
+            self._arena.close()
+            raise
         except OSError as error:
             self._arena.close()
-            if (host := host_error(error, f"start {python}")) is not None:
+            if (host := no_process(error, "computes") or host_error(error, f"start {python}")) is not None:
                 raise host from error
             raise EngineUnavailable(
                 f"cannot start the interpreter {python}: {error.strerror or error}",

@@ -27,6 +27,7 @@ from watcher.engine.supervisor import Supervisor
 from watcher.errors import EngineUnavailable, HostError
 from watcher.log import event
 from watcher.memory import available_mb
+from watcher.threads import start
 
 # Who has more cores can ask for more in the card. Four with four threads each did less than half of what sixteen cores can
 # (docs/benchmarks.md): what threads of one picture share is cut ever smaller.
@@ -238,7 +239,10 @@ class Crew:
         patient = now - self._crowded < growth.patience
         self._booting = []
         work = partial(self._join, missing, growth, patient=patient)
-        threading.Thread(target=work, name="boot-worker", daemon=True).start()
+        try:
+            start(threading.Thread(target=work, name="boot-worker", daemon=True))
+        except HostError:  # those that there are go on
+            self._booting, self._not_before = None, now + AGAIN_S
         return None
 
     def _join(self, missing: int, growth: Growth, *, patient: bool) -> None:

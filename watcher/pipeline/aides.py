@@ -22,7 +22,10 @@ from typing import Any, Generic, TypeVar
 import watcher
 from watcher.errors import HostError, InputNotReady
 from watcher.pipeline.channel import receive, send, wait_at_most
+from watcher.threads import no_process
 
+# Seconds until another is started where that failed.
+AGAIN_S = 5.0
 _ROOT = Path(watcher.__file__).parents[1]
 
 
@@ -53,6 +56,8 @@ class Aide:
                 )
             except OSError as error:
                 ours.close()
+                if (full := no_process(error, does)) is not None:
+                    raise full from error
                 raise HostError(f"cannot start a process that {does}: {error.strerror or error}") from error
         self._channel = ours
         self.keeps = idle_s == 0
@@ -112,38 +117,57 @@ class Aides(Generic[_Aide]):
         # All below are guarded by it.
         self._idle = [start(0)]
         self._count = 1
+        self._not_before = 0.0  # monotonic: when one could not be started lately
         self._waiting = 0
         self._waited = 0.0  # seconds, all threads together, since the last start or free process ...
         self._tallied = 0.0  # ... up to this time, monotonic
         self._closed = False
 
     def borrow(self) -> _Aide:
-        """The one that was used last, so that the others may leave; or a new one, where waiting costs as much."""
+        """The one that was used last, so that the others may leave; or a new one, where waiting costs as much.
+
+        Raises HostError where there is none and none can be started.
+        """
+        while True:
+            if (aide := self._taken()) is not None:
+                return aide
+            try:
+                return self._start(self._idle_s)
+            except BaseException as error:
+                with self._changed:
+                    self._count -= 1
+                    self._changed.notify()
+                    self._not_before = time.monotonic() + AGAIN_S
+                    others = self._count > 0
+                if not (others and isinstance(error, HostError)):
+                    raise
+
+    def _taken(self) -> _Aide | None:
+        """One that is free; None: one more may be started, and is counted already."""
         with self._changed:
             if self._idle:
                 self._waited = 0.0
             self._tally(+1)
             try:
-                while not self._idle and not self._closed:
-                    if self._most is not None and self._count >= self._most:
-                        self._changed.wait()
-                        self._waited = 0.0
-                    elif self._waited >= self._patience:
+                while not self._idle and not self._closed and self._count > 0:
+                    if (pause := self._pause()) <= 0:
                         self._waited = 0.0
                         break
-                    else:
-                        self._changed.wait((self._patience - self._waited) / self._waiting)
+                    self._changed.wait(pause)
                     self._tally(0)
             finally:
                 self._tally(-1)
             if self._idle:
                 return self._idle.pop()
             self._count += 1
-        try:
-            return self._start(self._idle_s)
-        except BaseException:
-            self.lost()
-            raise
+            return None
+
+    def _pause(self) -> float:
+        """Seconds until another process is worth its start, if none gets free before."""
+        if self._most is not None and self._count >= self._most:
+            self._waited = 0.0
+            return AGAIN_S
+        return max((self._patience - self._waited) / self._waiting, self._not_before - time.monotonic())
 
     def give_back(self, aide: _Aide) -> None:
         with self._changed:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 from watcher.domain import Job
 from watcher.pulse import Pulse
+from watcher.threads import Team
 
 # Seconds that work on one photo may take before it is asked whether its thread still moves.
 PATIENCE = 600.0
@@ -26,15 +27,23 @@ class Crews:
         self._threads = threads
         self._apart = apart
         self._lock = threading.Lock()
-        self._crews: dict[str, ThreadPoolExecutor] = {}
+        self._teams: dict[str, Team] = {}
+
+    def open(self, job: Job) -> None:
+        """Have a thread for the photos of `job`'s folder. Raises HostError where there is none and none can be started."""
+        self._team_of(job).open()
 
     def submit(self, job: Job, work: Callable[..., None], *args: object) -> Future[None]:
+        """Raises HostError where no thread is there for it, and none can be started."""
+        return self._team_of(job).submit(self._work, f"{self._stage}-{job.source.folder}", work, *args)
+
+    def _team_of(self, job: Job) -> Team:
         key = job.source.folder if self._apart else ""
         with self._lock:
-            crew = self._crews.get(key)
-            if crew is None:
-                crew = self._crews[key] = ThreadPoolExecutor(self._threads, f"{self._stage}-{key}")
-        return crew.submit(self._work, f"{self._stage}-{job.source.folder}", work, *args)
+            team = self._teams.get(key)
+            if team is None:
+                team = self._teams[key] = Team(self._threads, f"{self._stage}-{key}")
+        return team
 
     def _work(self, name: str, work: Callable[..., None], *args: object) -> None:
         if self._patience is None:
@@ -56,5 +65,5 @@ class Crews:
             return list(self._pulses)
 
     def shutdown(self) -> None:
-        for crew in self._crews.values():
-            crew.shutdown()
+        for team in self._teams.values():
+            team.shutdown()

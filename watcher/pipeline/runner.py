@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watcher.domain import Frame, Job, Outcome
-from watcher.errors import EngineOutOfMemory, InputRejected, WatcherError, host_error
+from watcher.errors import EngineOutOfMemory, HostError, InputRejected, WatcherError, host_error
 from watcher.pipeline.answers import Sharing
 from watcher.pipeline.batch import Batcher
 from watcher.pipeline.budget import PixelBudget
@@ -23,6 +23,7 @@ from watcher.pipeline.crews import PATIENCE, Crews
 from watcher.pipeline.looks import Answer, Look, View
 from watcher.pipeline.trip import Trip
 from watcher.pulse import Pulse
+from watcher.threads import Team, start
 
 # A photo that is encoded counts as so small a part of its pixels: PNGs of cutout and matte take 0.8 bytes a pixel, of ten.
 ENCODED = 4
@@ -106,16 +107,23 @@ class Runner:
         self._finishers = Crews("finish", threads, apart=apart, patience=PATIENCE)
         self._deliverers = Crews("publish", deliverers or threads, apart=apart, patience=PATIENCE)
         self._free_lanes = threading.Semaphore(lanes)
-        self._lanes = ThreadPoolExecutor(lanes, "infer-lane") if lanes > 1 else None
+        self._lanes = Team(lanes, "infer-lane") if lanes > 1 else None
         self._pulse = Pulse("infer")
         self._inferring = threading.Thread(target=self._infer_loop, name="infer")
-        self._inferring.start()
+        start(self._inferring)
 
     def submit(self, job: Job) -> Future[Outcome]:
         """Start `job`. The future carries its outcome, or whatever went wrong."""
         trip = Trip(job)
         self._trips[job] = trip
-        self._decoders.submit(job, self._decode, trip)
+        try:
+            # Else decoders could take every thread there may be, and nothing would ever come of it.
+            self._finishers.open(job)
+            self._deliverers.open(job)
+        except HostError as error:
+            self._fail(trip, error, "decode")
+            return trip.result
+        self._hand_on(self._decoders, trip, self._decode)
         return trip.result
 
     def close(self) -> None:
@@ -130,6 +138,13 @@ class Runner:
         self._finishers.shutdown()
         self._deliverers.shutdown()
         self._on_close()
+
+    def _hand_on(self, crews: Crews, trip: Trip, work: Callable[..., None], *more: object) -> None:
+        """To a thread of `crews`; to its end where there is none for it."""
+        try:
+            crews.submit(trip.job, work, trip, *more)
+        except HostError as error:
+            self._fail(trip, error, "decode" if crews is self._decoders else "finish")
 
     def _decode(self, trip: Trip) -> None:
         def reserve(pixels: int) -> None:
@@ -170,7 +185,7 @@ class Runner:
             self._decoded.put(trip)
         else:
             self._pass_on(trip)
-            self._finishers.submit(trip.job, self._finish, trip)
+            self._hand_on(self._finishers, trip, self._finish)
 
     def _pass_on(self, trip: Trip) -> None:
         """Tell whoever waited for `trip`: its answer, or to ask for themselves."""
@@ -181,10 +196,10 @@ class Runner:
         for other in self._sharing.release(key):
             other.lap("recall")
             if answer is None:
-                self._finishers.submit(other.job, self._recall, other)
+                self._hand_on(self._finishers, other, self._recall)
             else:
                 other.answer = self._work.share(answer)
-                self._finishers.submit(other.job, self._finish, other)
+                self._hand_on(self._finishers, other, self._finish)
 
     def _infer_loop(self) -> None:
         waiting: dict[Job, Trip] = {}
@@ -232,7 +247,11 @@ class Runner:
             self._infer(batch)
             return
         self._free_lanes.acquire()
-        self._lanes.submit(self._infer, batch).add_done_callback(lambda _: self._free_lanes.release())
+        try:
+            self._lanes.submit(self._infer, batch).add_done_callback(lambda _: self._free_lanes.release())
+        except HostError:  # no lane can be opened: one photo after the other, then
+            self._free_lanes.release()
+            self._infer(batch)
 
     def _infer(self, batch: list[Trip]) -> None:
         for trip in batch:
@@ -259,7 +278,7 @@ class Runner:
         else:
             for trip, alpha in zip(batch, alphas, strict=True):
                 trip.lap("infer")
-                self._finishers.submit(trip.job, self._go_on, trip, alpha)
+                self._hand_on(self._finishers, trip, self._go_on, alpha)
 
     def _reduced(self, trip: Trip) -> bool:
         """Give `trip` a smaller proxy, and say so in its sidecar; False at the smallest."""
@@ -283,7 +302,7 @@ class Runner:
         words = f"the engine looked {len(trip.views)} time(s) at the photo; one look more failed: {error}"
         trip.reduced = True
         trip.frame = replace(trip.frame, warnings=(*trip.frame.warnings, words))
-        self._finishers.submit(trip.job, self._conclude, trip)
+        self._hand_on(self._finishers, trip, self._conclude)
 
     def _go_on(self, trip: Trip, alpha: Values) -> None:
         """To another look, or to the end."""
@@ -327,7 +346,7 @@ class Runner:
         trip.since = time.perf_counter()  # rendering says itself what it took
         trip.let_go()
         self._give_back(trip, keep=trip.pixels // ENCODED)
-        self._deliverers.submit(trip.job, self._deliver, trip, rendered)
+        self._hand_on(self._deliverers, trip, self._deliver, rendered)
 
     def _deliver(self, trip: Trip, rendered: Any) -> None:
         trip.lap("wait_publish")
