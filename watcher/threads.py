@@ -28,7 +28,7 @@ def _refused(name: str) -> HostError:
     return HostError(f"cannot start a thread ({name}): {_FULL}", remedy=_REMEDY)
 
 
-def no_process(error: OSError, does: str) -> HostError | None:
+def fork_refused(error: OSError, does: str) -> HostError | None:
     """What an error of fork means; None where it is another one. `does` completes "a process that ..."."""
     if error.errno != errno.EAGAIN:
         return None

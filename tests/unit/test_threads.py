@@ -75,6 +75,6 @@ def test_a_single_thread_that_cannot_be_started_is_the_machine_s_fault(allowed):
 
 
 def test_only_a_fork_that_was_refused_is_about_tasks():
-    full = threads.no_process(OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)), "reads photos")
+    full = threads.fork_refused(OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)), "reads photos")
     assert full is not None and "cannot start a process that reads photos" in str(full)
-    assert threads.no_process(FileNotFoundError(errno.ENOENT, "no"), "reads photos") is None
+    assert threads.fork_refused(FileNotFoundError(errno.ENOENT, "no"), "reads photos") is None

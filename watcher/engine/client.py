@@ -27,7 +27,7 @@ from watcher.errors import (
     host_error,
 )
 from watcher.log import event
-from watcher.threads import no_process
+from watcher.threads import fork_refused
 from watcher.worker import wire
 
 ISLAND = Path(wire.__file__).parent
@@ -60,7 +60,7 @@ class EngineClient:
             raise
         except OSError as error:
             self._arena.close()
-            if (host := no_process(error, "computes") or host_error(error, f"start {python}")) is not None:
+            if (host := fork_refused(error, "computes") or host_error(error, f"start {python}")) is not None:
                 raise host from error
             raise EngineUnavailable(
                 f"cannot start the interpreter {python}: {error.strerror or error}",

@@ -22,7 +22,7 @@ from typing import Any, Generic, TypeVar
 import watcher
 from watcher.errors import HostError, InputNotReady
 from watcher.pipeline.channel import receive, send, wait_at_most
-from watcher.threads import no_process
+from watcher.threads import fork_refused
 
 # Seconds until another is started where that failed.
 AGAIN_S = 5.0
@@ -56,7 +56,7 @@ class Aide:
                 )
             except OSError as error:
                 ours.close()
-                if (full := no_process(error, does)) is not None:
+                if (full := fork_refused(error, does)) is not None:
                     raise full from error
                 raise HostError(f"cannot start a process that {does}: {error.strerror or error}") from error
         self._channel = ours
