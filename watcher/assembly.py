@@ -383,11 +383,10 @@ class Assembly:
         outcome = json.loads(record.outcome or "{}")
         if record.state is not JobState.DONE:
             return False
-        if (first := outcome.get("companion_of")) is None:
+        if "companion_of" not in outcome:
             return bool(outcome.get("outputs"))
-        folder = record.job.source.folder
         # A RAW is never deleted for its JPEG, nor a JPEG for its RAW.
-        if self.settings.folders[folder].source != "archive":
+        if self.settings.folders[record.job.source.folder].source != "archive":
             return False
-        half = self._journal.find(folder, first)
+        half = self._journal.other_half(record)
         return half is not None and half.gone and half.state is JobState.DONE and self._may_go(half)

@@ -56,7 +56,7 @@ class MemoryJournal:
                 fresh.append(new)
             return fresh
 
-    def pass_over(self, source, companion_of):
+    def pass_over(self, source, companion_of, half=None):
         with self.lock:
             self.rows[source.relpath] = (source.stamp, JobState.DONE)
             self.passed.append((source.relpath, companion_of))

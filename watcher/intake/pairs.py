@@ -16,12 +16,9 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
-from watcher.domain import Stamp
+from watcher.domain import SAME_SHOT_S, Stamp
 from watcher.endings import HEIF_ENDINGS, JPEG_ENDINGS, RAW_ENDINGS
 
-# A camera writes both halves at once. A name that comes back much later is another shot: cameras
-# count to 9999 and begin again.
-SAME_SHOT_S = 60.0
 _DEVELOPED = frozenset((*JPEG_ENDINGS, *HEIF_ENDINGS))
 _RAW = frozenset(RAW_ENDINGS)
 
