@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -248,10 +249,25 @@ def test_without_the_extra_a_fleet_says_what_to_install(monkeypatch: pytest.Monk
 def test_a_broker_that_is_away_is_a_host_error_with_its_address(url: str) -> None:
     line = Line(url, lost_after=15)
     try:
-        with pytest.raises(BrokerLost, match=r"127\.0\.0\.1:1 does not answer"):
+        with pytest.raises(BrokerLost, match=r"127\.0\.0\.1:1 does not answer: nothing listens on this port"):
             line.send("hotmatte.test", "{}")
     finally:
         line.close()
+
+
+def test_a_broker_that_takes_connections_and_says_nothing_is_away_too() -> None:
+    """A host that hangs, a balancer before a dead broker, another service's port: no fault of any photo."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        line = Line(f"amqp://127.0.0.1:{mute.getsockname()[1]}/?stack_timeout=0.2", lost_after=15)
+        try:
+            with pytest.raises(BrokerLost, match="does not answer: something listens there"):
+                line.send("hotmatte.test", "{}")
+            with pytest.raises(BrokerLost, match="does not answer: something listens there"):
+                line.listen("hotmatte.test", prefetch=1)
+            with pytest.raises(BrokerLost, match="does not answer: something listens there"):
+                line.greet()
+        finally:
+            line.close()
 
 
 @pytest.mark.parametrize(
