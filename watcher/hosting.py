@@ -19,8 +19,9 @@ from watcher.engine.card import Card, cards_of
 from watcher.errors import ConfigError
 from watcher.exits import OK, leave
 from watcher.fleet.brokers import Line
+from watcher.fleet.hands import Bench
 from watcher.fleet.messages import card_digest
-from watcher.fleet.node import Bench, Node
+from watcher.fleet.node import Node
 from watcher.fleet.shares import Shares
 from watcher.fleet.tls import Tls
 from watcher.fleet_settings import broker_url

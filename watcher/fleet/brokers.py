@@ -308,7 +308,7 @@ class Patience:
     def __init__(self, stopping: threading.Event) -> None:
         self._stopping = stopping
         self._tries = 0
-        self.told = False  # whether somebody was told that it is away
+        self.told = ""  # what somebody was told of its being away
 
     def wait(self) -> None:
         self._tries += 1
@@ -316,5 +316,5 @@ class Patience:
 
     def well(self) -> bool:
         """It answers; True if it did not before."""
-        waited, self._tries, self.told = self._tries > 0, 0, False
+        waited, self._tries, self.told = self._tries > 0, 0, ""
         return waited
