@@ -6,8 +6,10 @@ The only module that imports dramatiq.
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -277,12 +279,26 @@ def _translated(address: str) -> Iterator[None]:
             ) from error
         if (words := explained(str(error))) is not None:
             raise BrokerLost(f"the broker {address}: {words[0]}", remedy=words[1]) from error
+        if not _may_use_networks():
+            raise BrokerLost(
+                f"the broker {address} cannot be reached: this service may not use any network",
+                remedy="Install examples/fleet.conf as its drop-in, see docs/scaling.md.",
+            ) from error
         said = str(error) or type(error).__name__
         plain = next((words for part, words in _AWAY if part in said), said)
         raise BrokerLost(f"the broker {address} does not answer: {plain}") from error
     except (AssertionError, AttributeError, StopIteration) as error:
         # What pika raises where a connection ends in the middle of a call.
         raise BrokerLost(f"the broker {address} was lost: {error!r}") from error
+
+
+def _may_use_networks() -> bool:
+    """Not as the unit of the watcher is shipped (RestrictAddressFamilies=, PrivateNetwork=)."""
+    try:
+        socket.socket().close()
+    except OSError as error:
+        return error.errno != errno.EAFNOSUPPORT
+    return True
 
 
 def _lost() -> tuple[type[BaseException], ...]:
