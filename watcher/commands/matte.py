@@ -36,11 +36,7 @@ from watcher.engine.card import card_folders, load_card
 from watcher.errors import (
     Action,
     ConfigError,
-    HostError,
-    InputChanged,
     InputError,
-    InputNotReady,
-    InputRejected,
     RetryPolicy,
     WatcherError,
     disposition,
@@ -112,7 +108,11 @@ def _run(
         return SOME_FAILED
     folders = {root.name: root.folder.model_copy(update={"profile": name}) for root in roots}
     own = settings.model_copy(update={"profiles": {name: profile}, "folders": folders})
-    failed = _work(own, name, roots, Bar(total, quiet=args.quiet), fresh=args.fresh)
+    try:
+        failed = _work(own, name, roots, Bar(total, quiet=args.quiet), fresh=args.fresh)
+    except WatcherError as error:
+        _for_here(error)
+        raise
     return SOME_FAILED if failed or incomplete else OK
 
 
@@ -249,21 +249,24 @@ def _jobs(roots: list[_Root]) -> Iterator[Job]:
             yield Job(next(ids), Source(root.name, relpath, stamp), 1, 1)
 
 
-# The remedies of these speak of what a daemon does by itself.
-_REMEDIES: dict[type[WatcherError], str] = {
-    InputChanged: "Run the command again once nobody writes to the photo.",
-    InputNotReady: "Copy the photo again, then run the command again.",
-    InputRejected: "Export the photo again in a supported format.",
-    HostError: "Free space or restore access, then run the command again.",
-}
+# What remedies say of a daemon, and what takes its place where none runs.
+_BY_ITSELF = (
+    (
+        "Nothing: the new version is picked up by itself.",
+        "Run the command again once nobody writes to the photo.",
+    ),
+    (" and drop it again.", "."),
+    (", then drop it again.", ", then run the command again."),
+    ("; a new copy is picked up by itself.", ", then run the command again."),
+    ("; work resumes by itself.", ", then run the command again."),
+)
 
 
-def _for_here(error: BaseException) -> BaseException:
-    """`error`, with a remedy for where no daemon runs."""
-    kind = next((kind for kind in _REMEDIES if isinstance(error, kind)), None)
-    if kind is not None and isinstance(error, WatcherError) and error.remedy == kind.remedy:
-        error.remedy = _REMEDIES[kind]
-    return error
+def _for_here(error: BaseException) -> None:
+    """Give `error` a remedy for where no daemon runs."""
+    if isinstance(error, WatcherError):
+        for daemon, here in _BY_ITSELF:
+            error.remedy = error.remedy.replace(daemon, here)
 
 
 class _Batch:
@@ -301,7 +304,7 @@ class _Batch:
         from watcher.pipeline.finish import report
         from watcher.telling import failure_of
 
-        error = _for_here(error)
+        _for_here(error)
         verdict = disposition(error, attempts=job.attempts, policy=self._policy)
         match verdict.action:
             # A file that nobody is writing does not get whole by waiting; an engine may recover.
