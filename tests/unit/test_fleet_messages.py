@@ -7,6 +7,8 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -42,7 +44,7 @@ from watcher.fleet.messages import (
     pack,
     reply_in,
 )
-from watcher.fleet.shares import Shares
+from watcher.fleet.shares import Shares, watcher_id
 from watcher.fleet_settings import fault_of
 
 CARDS = Path(__file__).parents[1] / "cards"
@@ -179,6 +181,41 @@ def test_a_share_is_known_by_its_token_wherever_it_is_mounted(tmp_path: Path) ->
     Shares({"studio": other}).mark("studio")
     with pytest.raises(HostError, match="another share"):
         Shares({"studio": other}).check_token("studio", token)
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"token": "abc', b"\0" * 90])
+def test_a_mark_that_a_full_disk_or_a_power_cut_left_torn_is_made_anew(tmp_path: Path, torn: bytes) -> None:
+    shares = Shares({"studio": tmp_path})
+    probe = shares.state("studio") / "share.json"
+    probe.parent.mkdir()
+    probe.write_bytes(torn)
+    token = shares.mark("studio")
+    assert len(token) == 32
+    assert shares.mark("studio") == token
+    shares.check_watcher("studio")
+    assert [path.name for path in probe.parent.iterdir()] == ["share.json"]
+
+
+def test_many_that_mark_a_share_at_once_agree(tmp_path: Path) -> None:
+    start = threading.Barrier(8)
+
+    def mark(place: Path) -> str:
+        start.wait()
+        return Shares({"studio": place}).mark("studio")
+
+    with ThreadPoolExecutor(8) as threads:
+        for number in range(20):
+            place = tmp_path / str(number)
+            place.mkdir()
+            assert len(set(threads.map(mark, [place] * 8))) == 1
+
+
+def test_a_watcher_keeps_its_name_and_gets_one_in_place_of_a_torn_one(tmp_path: Path) -> None:
+    name = watcher_id(tmp_path)
+    assert watcher_id(tmp_path) == name != watcher_id(tmp_path.parent)
+    (tmp_path / "fleet.id").write_bytes(b"")
+    other = watcher_id(tmp_path)
+    assert len(other) == 16 and watcher_id(tmp_path) == other
 
 
 def test_an_empty_mount_point_is_not_the_share(tmp_path: Path) -> None:
