@@ -8,6 +8,14 @@ from typing import Any
 from watcher.domain import printable
 from watcher.places import Problem
 
+# What texts of these patterns look like, for people.
+_SHAPES = {
+    r"^(rediss?|amqps?)://[^\s]+$": "must begin with redis://, rediss://, amqp:// or amqps://, and hold no spaces",
+    r"^https?://[^\s]+$": "must begin with http:// or https://, and hold no spaces",
+    r"^[^/\x00-\x1f]{0,64}$": "must be up to 64 characters without /",
+    r"^(#[0-9a-fA-F]{6}( #[0-9a-fA-F]{6})?|blur)$": "must be '#rrggbb', '#rrggbb #rrggbb' or blur",
+}
+
 
 def deeper(place: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:
     """Does `place` lie within `outer`?"""
@@ -25,12 +33,16 @@ def sentence(item: Mapping[str, Any]) -> Problem:
             problem = "must be set"
         case "tuple_type" | "list_type":
             problem = "must be a list, such as [one, two]"
+        case "dict_type" | "model_type" | "model_attributes_type" if item["input"] is None:
+            problem = "is empty: indent what belongs to it below it"
         case "dict_type" | "model_type" | "model_attributes_type":
             problem = "must be a mapping of settings"
         case "too_short":
             problem = "must not be empty"
         case "string_pattern_mismatch" if item["ctx"]["pattern"].startswith("^[A-Za-z0-9]"):
             problem = "must be up to 64 letters, digits and - _ . that begin with a letter or digit"
+        case "string_pattern_mismatch" if item["ctx"]["pattern"] in _SHAPES:
+            problem = _SHAPES[item["ctx"]["pattern"]]
         case "string_pattern_mismatch" if "cuda" in item["ctx"]["pattern"]:
             problem = "must be auto, cpu, cuda or cuda:N"
         case "int_parsing" | "float_parsing" if item["input"] in ("true", "false"):
