@@ -1,4 +1,4 @@
-"""What a validator found wrong, as a sentence for an operator. Pure."""
+"""What was found wrong, in words for who reads them: an operator of a daemon, or of a command. Pure."""
 
 from __future__ import annotations
 
@@ -52,3 +52,24 @@ def sentence(item: Mapping[str, Any]) -> Problem:
         case "string_type" if item["input"] is None:
             problem += " (what begins with # is a comment unless quoted)"
     return where, problem
+
+
+# What remedies say of a daemon, and what takes its place where none runs.
+_BY_ITSELF = (
+    (
+        "Nothing: the new version is picked up by itself.",
+        "Run the command again once nobody writes to the photo.",
+    ),
+    (" and drop it again.", "."),
+    (", then drop it again.", ", then run the command again."),
+    ("; a new copy is picked up by itself.", ", then run the command again."),
+    ("; work resumes by itself.", ", then run the command again."),
+    ("; work goes on by itself.", ", then run the command again."),
+)
+
+
+def by_hand(remedy: str) -> str:
+    """`remedy`, for who has run a command that ends with what went wrong."""
+    for daemon, here in _BY_ITSELF:
+        remedy = remedy.replace(daemon, here)
+    return remedy

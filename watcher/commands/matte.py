@@ -45,6 +45,7 @@ from watcher.exits import OK, SOME_FAILED, USAGE
 from watcher.intake.names import Rules
 from watcher.intake.scan import walk
 from watcher.kept_urls import KeptUrls
+from watcher.wording import by_hand
 
 if TYPE_CHECKING:  # imported by what needs it: `hotmatte matte --help` is to be quick
     from watcher.commands.progress import Bar
@@ -108,11 +109,7 @@ def _run(
         return SOME_FAILED
     folders = {root.name: root.folder.model_copy(update={"profile": name}) for root in roots}
     own = settings.model_copy(update={"profiles": {name: profile}, "folders": folders})
-    try:
-        failed = _work(own, name, roots, Bar(total, quiet=args.quiet), fresh=args.fresh)
-    except WatcherError as error:
-        _for_here(error)
-        raise
+    failed = _work(own, name, roots, Bar(total, quiet=args.quiet), fresh=args.fresh)
     return SOME_FAILED if failed or incomplete else OK
 
 
@@ -249,26 +246,6 @@ def _jobs(roots: list[_Root]) -> Iterator[Job]:
             yield Job(next(ids), Source(root.name, relpath, stamp), 1, 1)
 
 
-# What remedies say of a daemon, and what takes its place where none runs.
-_BY_ITSELF = (
-    (
-        "Nothing: the new version is picked up by itself.",
-        "Run the command again once nobody writes to the photo.",
-    ),
-    (" and drop it again.", "."),
-    (", then drop it again.", ", then run the command again."),
-    ("; a new copy is picked up by itself.", ", then run the command again."),
-    ("; work resumes by itself.", ", then run the command again."),
-)
-
-
-def _for_here(error: BaseException) -> None:
-    """Give `error` a remedy for where no daemon runs."""
-    if isinstance(error, WatcherError):
-        for daemon, here in _BY_ITSELF:
-            error.remedy = error.remedy.replace(daemon, here)
-
-
 class _Batch:
     """Keeps the runner busy with a list of jobs. Errors are met as the daemon meets them."""
 
@@ -304,7 +281,8 @@ class _Batch:
         from watcher.pipeline.finish import report
         from watcher.telling import failure_of
 
-        _for_here(error)
+        if isinstance(error, WatcherError):
+            error.remedy = by_hand(error.remedy)
         verdict = disposition(error, attempts=job.attempts, policy=self._policy)
         match verdict.action:
             # A file that nobody is writing does not get whole by waiting; an engine may recover.
