@@ -106,6 +106,12 @@ def _run(node: Node, name: str, line: Line, systemd: Systemd, engines: Engines) 
         systemd.ping(time.monotonic())
         engines.rest()
 
+    def on_hangup(number: int, _: object) -> None:
+        # Unheeded it would end the node, and count as well with systemd, which would not start it again.
+        words = "a node reads its configuration at its start only, and goes on with the one it has"
+        event(logging.WARNING, words, remedy="Restart it.", signal=signal.Signals(number).name)
+
+    signal.signal(signal.SIGHUP, on_hangup)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     systemd.ready()
