@@ -351,9 +351,7 @@ class Assembly:
             return {}  # whoever claims from it will say so
 
     def _lost(self, source: Source) -> None:
-        """What was passed over for this half of a pair gets its turn."""
-        if self.settings.folders[source.folder].pairs == "both":
-            return
+        """What was passed over for this half of a pair gets its turn, whatever `pairs` says by now."""
         with suppress(HostError):  # a scan will notice
             for relpath in self._journal.free_companions(source.folder, [source.relpath]):
                 self.watches[source.folder].hint(relpath)

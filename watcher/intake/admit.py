@@ -180,8 +180,6 @@ class Admission:
 
     def free_lost(self, listing: Container[str], known: Mapping[str, tuple[Stamp, JobState]]) -> None:
         """Follow a listing and what the journal knew: halves that failed, or went while nobody watched."""
-        if not self._pairs.are_told_apart:
-            return
         spelling = candidate.Spelling(self._path)
 
         def is_lost(half: str) -> bool:

@@ -69,11 +69,6 @@ class Pairs:
                 return Fate.COMPANION, before
         return (Fate.WORK if quiet_for >= self._wait_s else Fate.WAIT), ""
 
-    @property
-    def are_told_apart(self) -> bool:
-        """Whether any file is passed over for another."""
-        return bool(self._preferred)
-
     def is_preferred(self, relpath: str) -> bool:
         """Whether another file may be passed over for it."""
         return _ending(relpath) in self._preferred
