@@ -273,7 +273,9 @@ def test_a_fleet_is_set_up_as_the_page_says_and_a_watcher_without_a_network_says
     real_part("Redis", shutil.which("redis-server"), "apt install redis-server")
     folder = {**QUICK, "path": "share://studio/hot", "output": "share://studio/mattes", "where": "fleet"}
     shared = settings(
-        folders={"hot": folder}, shares={"studio": "/srv/studio"}, queue={"url": "redis://127.0.0.1:6379/0"}
+        folders={"weddings": folder},
+        shares={"studio": "/srv/studio"},
+        queue={"url": "redis://127.0.0.1:6379/0"},
     )
     stopped.write(CONFIG, shared)
     stopped.run("install", "-d", "-o", "hotmatte", "-g", "hotmatte", "-m", "2775", "/srv/studio")
