@@ -351,9 +351,7 @@ class Assembly:
             return {}  # whoever claims from it will say so
 
     def _lost(self, source: Source) -> None:
-        """What was passed over for this half of a pair gets its turn."""
-        if self.settings.folders[source.folder].pairs == "both":
-            return
+        """What was passed over for this half of a pair gets its turn, whatever `pairs` says by now."""
         with suppress(HostError):  # a scan will notice
             for relpath in self._journal.free_companions(source.folder, [source.relpath]):
                 self.watches[source.folder].hint(relpath)
@@ -383,11 +381,10 @@ class Assembly:
         outcome = json.loads(record.outcome or "{}")
         if record.state is not JobState.DONE:
             return False
-        if (first := outcome.get("companion_of")) is None:
+        if "companion_of" not in outcome:
             return bool(outcome.get("outputs"))
-        folder = record.job.source.folder
         # A RAW is never deleted for its JPEG, nor a JPEG for its RAW.
-        if self.settings.folders[folder].source != "archive":
+        if self.settings.folders[record.job.source.folder].source != "archive":
             return False
-        half = self._journal.find(folder, first)
+        half = self._journal.other_half(record)
         return half is not None and half.gone and half.state is JobState.DONE and self._may_go(half)

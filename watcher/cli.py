@@ -47,6 +47,9 @@ COMMANDS = {
     "check-config": "report every problem of a configuration file",
 }
 
+# Those that go on, or are started again, by themselves.
+DAEMONS = ("run", "node", "web")
+
 EPILOG = """\
 to begin:
   hotmatte run                       watch ./hot, write mattes to ./mattes
@@ -121,6 +124,7 @@ def _guarded(module: ModuleType, args: argparse.Namespace) -> int:
     from watcher import config
     from watcher.errors import ConfigError, WatcherError
     from watcher.exits import exit_status
+    from watcher.wording import by_hand
 
     try:
         args.config = getattr(args, "config", None) or config.find()
@@ -134,7 +138,8 @@ def _guarded(module: ModuleType, args: argparse.Namespace) -> int:
         print(f"hotmatte: {error.remedy}", file=sys.stderr)
         return exit_status(error)
     except WatcherError as error:
-        print(f"hotmatte: {error}. {error.remedy}", file=sys.stderr)
+        remedy = error.remedy if args.command in DAEMONS else by_hand(error.remedy)
+        print(f"hotmatte: {error}. {remedy}", file=sys.stderr)
         return exit_status(error)
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -13,6 +13,10 @@ if TYPE_CHECKING:  # `hotmatte status` needs the nouns, not the arrays
     import numpy as np
     from numpy.typing import NDArray
 
+# A camera writes both halves of a pair at once. A name that comes back much later is another shot: cameras
+# count to 9999 and begin again.
+SAME_SHOT_S = 60.0
+
 Pixels: TypeAlias = "NDArray[np.uint8] | NDArray[np.uint16]"
 
 

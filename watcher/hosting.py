@@ -19,8 +19,9 @@ from watcher.engine.card import Card, cards_of
 from watcher.errors import ConfigError
 from watcher.exits import OK, leave
 from watcher.fleet.brokers import Line
+from watcher.fleet.hands import Bench
 from watcher.fleet.messages import card_digest
-from watcher.fleet.node import Bench, Node
+from watcher.fleet.node import Node
 from watcher.fleet.shares import Shares
 from watcher.fleet.tls import Tls
 from watcher.fleet_settings import broker_url
@@ -105,6 +106,12 @@ def _run(node: Node, name: str, line: Line, systemd: Systemd, engines: Engines) 
         systemd.ping(time.monotonic())
         engines.rest()
 
+    def on_hangup(number: int, _: object) -> None:
+        # Unheeded it would end the node, and count as well with systemd, which would not start it again.
+        words = "a node reads its configuration at its start only, and goes on with the one it has"
+        event(logging.WARNING, words, remedy="Restart it.", signal=signal.Signals(number).name)
+
+    signal.signal(signal.SIGHUP, on_hangup)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     systemd.ready()

@@ -15,16 +15,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from watcher.domain import Ended, Job, JobState, Source, Stamp
-from watcher.journal_file import JournalFile
+from watcher.journal_pairs import PairedJournal
 from watcher.journal_schema import (
     ADMIT,
     ADMIT_PLACED,
     ADOPT,
     CLAIM,
-    COMPANIONS,
-    FREE,
+    OTHER_HALF,
     OUTDATE,
-    PASS_OVER,
     POSTPONE,
     RECORD,
     SUPERSEDE,
@@ -44,7 +42,7 @@ class Record:
     ended_at: float | None
 
 
-class Journal(JournalFile):
+class Journal(PairedJournal):
     """Thread-safe. Raises HostError where the disk refuses, ConfigError for a newer version's file."""
 
     # --- In place of a lost one -------------------------------------------------------------
@@ -103,45 +101,6 @@ class Journal(JournalFile):
         now = time.time()
         with self._write() as db:
             return [_admit(db, source, now, ADMIT_PLACED) for source in sources]
-
-    def pass_over(self, source: Source, companion_of: str) -> None:
-        """Enter `source` as done with nothing to show: it belongs to another source, which is work."""
-        outcome = json.dumps({"companion_of": companion_of})
-        with self._write() as db:
-            key = (source.folder, os.fsencode(source.relpath), source.stamp.size, source.stamp.mtime_ns)
-            db.execute(SUPERSEDE, key)
-            db.execute(OUTDATE, key)
-            db.execute(PASS_OVER, (*key, time.time(), outcome))
-
-    def halves_waited_for(self, folder: str) -> list[str]:
-        """The paths for which others that are still there were passed over."""
-        return [json.loads(outcome)["companion_of"] for (outcome,) in self._read(COMPANIONS, (folder,))]
-
-    def free_companions(self, folder: str, relpaths: Iterable[str]) -> list[str]:
-        """Forget what was passed over for these paths, which failed or are gone without a result; its paths."""
-        freed = []
-        with self._write() as db:
-            for relpath in relpaths:
-                key = (folder, os.fsencode(relpath), json.dumps({"companion_of": relpath}))
-                freed += [os.fsdecode(row[0]) for row in db.execute(FREE, key).fetchall()]
-        return freed
-
-    def failed(self, folder: str, relpath: str) -> bool:
-        """Whether the present version of this path is in quarantine."""
-        sql = "SELECT 1 FROM job WHERE folder = ? AND relpath = ? AND +state = 'quarantined' AND gone = 0"
-        return bool(self._read(sql, (folder, os.fsencode(relpath))))
-
-    def versions(self, folder: str, relpaths: Iterable[str]) -> list[tuple[str, Stamp]]:
-        """Every version of these paths that was done and not passed over, gone ones included."""
-        sql = (
-            "SELECT size, mtime_ns FROM job WHERE folder = ? AND relpath = ? AND +state = 'done'"
-            " AND coalesce(outcome, '') NOT LIKE '{\"companion_of\"%'"
-        )
-        return [
-            (relpath, Stamp(*row))
-            for relpath in relpaths
-            for row in self._read(sql, (folder, os.fsencode(relpath)))
-        ]
 
     def known(self, folder: str) -> dict[str, tuple[Stamp, JobState]]:
         """The version of each path that is, as far as we know, on disk now."""
@@ -325,6 +284,12 @@ class Journal(JournalFile):
         """The present version of one path."""
         sql = f"{RECORD} WHERE folder = ? AND relpath = ? ORDER BY gone, id DESC LIMIT 1"
         return next(map(record_of, self._read(sql, (folder, os.fsencode(relpath)))), None)
+
+    def other_half(self, companion: Record) -> Record | None:
+        """The version for which `companion` was passed over; None before it has settled."""
+        about = json.loads(companion.outcome or "{}")
+        half = (companion.job.id, os.fsencode(about["companion_of"]), "done" in about)
+        return next(map(record_of, self._read(f"{RECORD} WHERE id = ({OTHER_HALF})", half)), None)
 
     def job(self, id_: int) -> Record | None:
         """One job by its number."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from watcher.domain import SAME_SHOT_S
+
 VERSION = 3
 
 # `gone`: this version of the source is no longer there (deleted, archived, or overwritten by a
@@ -85,14 +87,36 @@ VALUES (?1, ?2, ?3, ?4, ?5, 'done', ?6, ?5)
 ON CONFLICT DO UPDATE SET gone = 0, state = 'done', outcome = ?6, ended_at = ?5 WHERE gone = 1
 """
 
+# Of all versions of a half's name, those that are of one shot with `job`, which was passed over for it: what is
+# there, what was done later, and what has nearly the same time of change. Others are shots of another day.
+_OF_THE_SHOT = f"""
+(half.gone = 0 OR half.ended_at >= job.ended_at OR abs(half.mtime_ns - job.mtime_ns) <= {SAME_SHOT_S:.0f}000000000)
+"""
+_IS_WORK = """substr(coalesce(half.outcome, ''), 1, 15) <> '{"companion_of"'"""
+
 # Of its other half nothing was, is or will be made: it is to be looked at anew.
-FREE = """
+FREE = f"""
 DELETE FROM job
-WHERE folder = ?1 AND outcome = ?3 AND substr(outcome, 1, 15) = '{"companion_of"' AND +state = 'done' AND gone = 0
+WHERE folder = ?1 AND outcome = ?3 AND substr(outcome, 1, 15) = '{{"companion_of"' AND +state = 'done' AND gone = 0
   AND NOT EXISTS (SELECT 1 FROM job AS half
-                  WHERE half.folder = ?1 AND half.relpath = ?2 AND half.state <> 'quarantined'
-                    AND substr(coalesce(half.outcome, ''), 1, 15) <> '{"companion_of"')
+                  WHERE half.folder = ?1 AND half.relpath = ?2 AND {_IS_WORK}
+                    AND (half.state IN ('queued', 'running') OR half.state = 'done' AND {_OF_THE_SHOT}))
 RETURNING relpath
+"""
+# What follows its half: that of its own shot, or any if that was done before it was passed over (?3).
+OTHER_HALF = f"""
+SELECT half.id FROM job AS half JOIN job ON job.id = ?1
+WHERE half.folder = job.folder AND half.relpath = ?2 AND (?3 OR {_OF_THE_SHOT})
+ORDER BY half.gone, half.id DESC LIMIT 1
+"""
+# Is there a result of this version of a half (folder, path, stamp) already, or of one of nearly this time of change?
+WAS_DONE = f"""
+SELECT 1 FROM job AS half
+WHERE folder = ?1 AND relpath = ?2 AND +state = 'done' AND {_IS_WORK}
+  AND (gone = 0 AND size = ?3 AND mtime_ns = ?4 OR abs(mtime_ns - ?5) <= {SAME_SHOT_S:.0f}000000000)
+"""
+VERSIONS = f"""
+SELECT size, mtime_ns FROM job AS half WHERE folder = ? AND relpath = ? AND +state = 'done' AND {_IS_WORK}
 """
 COMPANIONS = """
 SELECT DISTINCT outcome FROM job

@@ -46,13 +46,35 @@ def read(path: Path) -> Lined:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or str(error)
-        raise ConfigError([f"{path}:{mark.line + 1 if mark else 1}: not valid YAML: {what}"]) from error
+        plain = next((words for part, words in _PLAIN if part in what), what)
+        raise ConfigError([f"{path}:{mark.line + 1 if mark else 1}: not valid YAML: {plain}"]) from error
     except RecursionError as error:
         raise ConfigError([f"{path}: not valid YAML: nested too deeply"]) from error
 
 
+# What PyYAML says of the usual slips, and what that means.
+_PLAIN = (
+    ("'\\t' that cannot start", "a tab: YAML is indented by spaces"),
+    ("expected <block end>", "it is indented otherwise than what it belongs to"),
+    (
+        "mapping values are not allowed",
+        "a colon too many: is it indented as the line before, and a text that holds a colon quoted?",
+    ),
+    ("could not find expected ':'", "a colon and a space are missing here, or in the line before"),
+)
+
+
 class _Loader(yaml.SafeLoader):
-    """Says where a value is that looks like a date or a number and is none, such as 2026-13-45."""
+    """Says where a value is that looks like a date or a number and is none, such as 2026-13-45.
+
+    A key is what is written there: a hot folder may be called 2024, on or no.
+    """
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                key.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep)
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         try:

@@ -77,7 +77,7 @@ class Output(Strict):
     @model_validator(mode="after")
     def _format_fits_kind(self) -> Output:
         allowed = FORMATS[self.kind]
-        if self.format not in allowed:
+        if self.format not in allowed or "." not in (self.name or self.suffix):
             endings = " or ".join("." + name for name in allowed)
             raise ValueError(f"suffix of a {self.kind} must end in {endings}")
         if self.depth == 16 and (self.kind == "trimap" or self.format in EIGHT_BITS):

@@ -503,6 +503,32 @@ def test_a_broker_that_lets_us_hear_and_takes_nothing_counts_as_lost_until_it_ta
 
 
 @pytest.mark.parametrize("broker", ["redis"], indirect=True)  # nothing of it depends on the broker
+def test_a_node_that_cannot_reach_the_broker_says_so_to_the_watcher_and_has_nothing_sent_again(
+    fleet: FleetRig, broker: Broker
+) -> None:
+    fleet.start()
+    watcher = fleet.watcher
+    watcher.wait(lambda: (fleet.state / "share.json").exists(), timeout=SOON_S)
+    watcher.env["HOTMATTE_QUEUE_URL"] = "redis://127.0.0.1:1/0"
+    fleet.node("a")
+    watcher.wait(lambda: fleet.seen()["a"]["reason"], timeout=SOON_S)
+    assert "127.0.0.1:1 does not answer: nothing listens on this port" in fleet.seen()["a"]["reason"]
+    os.kill(fleet.nodes["a"].child.pid, signal.SIGHUP)  # it knows no reload, and stays
+    watcher.wait(
+        lambda: "reads its configuration at its start only" in fleet.nodes["a"].log(), timeout=SOON_S
+    )
+    drop(fleet.hot() / "a.jpg", jpeg(1))
+    # By then it would have been sent again, twice.
+    watcher.wait(lambda: "no node can do slow, for which 1 photo waits" in watcher.log(), timeout=SOON_S)
+    assert "GETS NO WORK: the broker redis://127.0.0.1:1" in watcher.hotmatte("status").stdout
+    assert "sent again" not in watcher.log()
+    watcher.env.clear()
+    fleet.node("b")
+    watcher.wait_done("a.jpg", timeout=DONE_S)
+    assert fleet.nodes["a"].is_alive()
+
+
+@pytest.mark.parametrize("broker", ["redis"], indirect=True)  # nothing of it depends on the broker
 def test_a_photo_at_which_nodes_die_is_given_up(fleet: FleetRig, broker: Broker) -> None:
     fleet.start()
     node = fleet.node("a")

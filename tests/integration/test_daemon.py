@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 from pathlib import Path
 
 import cv2
@@ -402,6 +403,19 @@ def test_the_real_model_cuts_out_a_real_person(rig, photos):
     assert alpha[200, 230] == 255  # her face
     assert alpha[100, 20] == 0  # the flag
     assert np.array_equal(cutout[alpha == 255][:, :3], source[alpha == 255])
+
+
+def test_a_status_that_is_watched_through_a_pipe_is_said_again_and_again(rig):
+    daemon = rig()
+    with subprocess.Popen(
+        daemon.command("status", "--watch"), env=daemon.environment(), stdout=subprocess.PIPE, text=True
+    ) as watched:
+        said = ""
+        while said.count("hotmatte is not running") < 2:
+            said += watched.stdout.readline()
+        watched.send_signal(signal.SIGINT)
+    assert watched.returncode == 130
+    assert "\x1b" not in said
 
 
 def test_no_ml_framework_is_in_the_daemon(rig):

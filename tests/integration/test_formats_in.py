@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 
 import cv2
@@ -85,6 +86,26 @@ def test_a_pair_is_one_work_and_leaves_together(daemon, make, deep, first):
     sidecars = [path.name for path in daemon.sidecars("paired") if path.name.startswith(stem)]
     assert sidecars == [f"{stem}.matte.json"]
     assert f"{stem}" not in daemon.hotmatte("failed").stdout
+
+
+def test_a_name_that_begins_again_is_another_shot_with_a_turn_of_its_own(daemon, make, deep):
+    """The JPEG of an earlier shot was done and archived under this name; of the new one the JPEG is broken."""
+    hot, kept = daemon.hot("paired"), daemon.root / "kept"
+    earlier = hot.parent / "IMG_0001.JPG"
+    earlier.write_bytes(jpeg(1))
+    os.utime(earlier, (1e9, 1e9))
+    earlier.rename(hot / earlier.name)
+    daemon.wait(lambda: (kept / earlier.name).exists(), timeout=20)
+    assert daemon.hotmatte("pause", "paired").returncode == 0
+    drop(hot / "IMG_0001.JPG", b"no photo at all")
+    drop(hot / "IMG_0001.dng", deep.camera_raw(make))
+    daemon.wait(lambda: daemon.state_of("IMG_0001.JPG", "paired") is JobState.QUEUED, timeout=20)
+    daemon.wait(lambda: daemon.state_of("IMG_0001.dng", "paired") is JobState.DONE, timeout=20)
+    assert daemon.hotmatte("resume", "paired").returncode == 0
+    daemon.wait_quarantined("IMG_0001.JPG", "paired")
+    sidecar = daemon.out("paired") / "IMG_0001_2.matte.json"
+    daemon.wait(sidecar.exists, timeout=20)
+    assert json.loads(sidecar.read_bytes())["source"]["path"] == "IMG_0001.dng"
 
 
 def both_noted(daemon, stem: str, bad: bytes, deep, make) -> None:

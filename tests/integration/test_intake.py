@@ -56,7 +56,7 @@ class MemoryJournal:
                 fresh.append(new)
             return fresh
 
-    def pass_over(self, source, companion_of):
+    def pass_over(self, source, companion_of, half=None):
         with self.lock:
             self.rows[source.relpath] = (source.stamp, JobState.DONE)
             self.passed.append((source.relpath, companion_of))
@@ -510,13 +510,14 @@ def test_a_half_whose_other_half_never_comes_is_work(rig, eventually):
     assert rig.journal.passed == []
 
 
-def test_a_half_that_went_while_nobody_watched_leaves_its_turn_to_the_other(rig, eventually):
+@pytest.mark.parametrize("pairs", ["jpeg", "both"])  # the latter: changed since they were passed over
+def test_a_half_that_went_while_nobody_watched_leaves_its_turn_to_the_other(rig, eventually, pairs):
     for name in ("gone.CR2", "there.CR2", "there.JPG"):
         (rig.hot / name).write_bytes(PHOTO)
     for half in ("gone", "there"):
         stamp = Stamp.of((rig.hot / f"{half}.CR2").stat())
         rig.journal.pass_over(Source("hot", f"{half}.CR2", stamp), f"{half}.JPG")
-    rig.watch(pairs="jpeg", pair_wait_s=0.5)
+    rig.watch(pairs=pairs, pair_wait_s=0.5)
     eventually(lambda: sorted(rig.journal.names()) == ["gone.CR2", "there.JPG"])
     assert rig.journal.passed == [("there.CR2", "there.JPG")]
 

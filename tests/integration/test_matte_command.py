@@ -5,6 +5,9 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -12,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from daemonrig import CARDS, check_set, jpeg
+from daemonrig import CARDS, CHECKOUT, check_set, jpeg
 
 from watcher import cli, exits
 from watcher.commands import matte
@@ -122,8 +125,36 @@ def test_a_remedy_does_not_speak_of_a_daemon(run):
     Path("cut.jpg").write_bytes(jpeg(1, width=64, height=64)[:-60])
     status, said = run("cut.jpg", "-d", "out")
     assert status == exits.SOME_FAILED
-    assert "Copy the photo again, then run the command again." in said
+    assert "Copy the file again, then run the command again." in said
     assert "by itself" not in Path("out/cut.error.json").read_text()
+
+
+def test_no_remedy_of_any_failure_speaks_of_a_daemon(run):
+    for name, content in (("empty.jpg", b""), ("zeros.jpg", bytes(99)), ("text.jpg", b"hello")):
+        Path(name).write_bytes(content)
+    status, said = run("empty.jpg", "zeros.jpg", "text.jpg", "-d", "out")
+    assert status == 65
+    reports = [json.loads(path.read_bytes()) for path in Path("out").glob("*.error.json")]
+    assert len(reports) == 3
+    Path("photo.jpg").write_bytes(jpeg(1))
+    blocked, words = run("photo.jpg", "-d", "/proc/here")
+    assert blocked == 74
+    for told in (said, words, *(report["remedy"] for report in reports)):
+        assert "by itself" not in told and "drop it again" not in told
+
+
+def test_a_reader_that_has_seen_enough_ends_no_work(run):
+    Path("shoot").mkdir()
+    for seed in range(9):
+        Path(f"shoot/{seed}.jpg").write_bytes(jpeg(seed))
+    Path("shoot/bad.jpg").write_bytes(b"hello")
+    words = [sys.executable, "-m", "watcher", "matte", "--config", "config.yaml", "shoot", "-d", "out"]
+    env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    with subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as command:
+        command.stdout.readline()
+        command.stdout.close()
+        assert command.wait() == exits.SOME_FAILED
+    assert len(sets(Path("out"))) == 9
 
 
 def test_a_link_is_refused_with_what_to_do(run):

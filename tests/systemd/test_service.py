@@ -264,6 +264,45 @@ def test_the_journal_is_asked_by_fields_and_names_cannot_forge_lines(service: Ma
     assert forged["HOTMATTE_FILE"].startswith("two\\n")
 
 
+# --- A fleet -------------------------------------------------------------------------------
+
+
+def test_a_fleet_is_set_up_as_the_page_says_and_a_watcher_without_a_network_says_what_it_lacks(
+    stopped: Machine, real_part: Callable[[str, object, str], None]
+) -> None:
+    real_part("Redis", shutil.which("redis-server"), "apt install redis-server")
+    folder = {**QUICK, "path": "share://studio/hot", "output": "share://studio/mattes", "where": "fleet"}
+    shared = settings(
+        folders={"weddings": folder},
+        shares={"studio": "/srv/studio"},
+        queue={"url": "redis://127.0.0.1:6379/0"},
+    )
+    stopped.write(CONFIG, shared)
+    stopped.run("install", "-d", "-o", "hotmatte", "-g", "hotmatte", "-m", "2775", "/srv/studio")
+    secret = "HOTMATTE_QUEUE_URL=redis://:secret@127.0.0.1:6379/0\n"
+    stopped.write("/etc/hotmatte/queue.env", secret)
+    stopped.run("chown", "root:root", "/etc/hotmatte/queue.env")
+    stopped.run("chmod", "600", "/etc/hotmatte/queue.env")
+    redis = ("redis-server", "--port", "6379", "--bind", "127.0.0.1", "--requirepass", "secret", "--save", "")
+    stopped.run("systemd-run", "--unit=broker", *redis)
+    try:
+        stopped.run("systemctl", "start", "hotmatte")
+        stopped.eventually(lambda: status(stopped)["fleet"][0]["broker_lost"])
+        assert "this service may not use any network" in status(stopped)["fleet"][0]["broker_lost"]
+        told, *_ = [entry for entry in stopped.entries() if "may not use any network" in entry["MESSAGE"]]
+        assert "fleet.conf" in told["HOTMATTE_REMEDY"]
+        example = stopped.read("/usr/share/doc/hotmatte/examples/fleet.conf").decode()
+        with stopped.drop_in(example, name="fleet"):
+            stopped.run("systemctl", "restart", "hotmatte")
+            stopped.run("systemctl", "start", "hotmatte-node@gpu")
+            stopped.write("/srv/studio/hot/a.jpg", jpeg(1))
+            stopped.eventually(lambda: is_done(stopped, "a", "/srv/studio/mattes"))
+            stopped.run("systemctl", "stop", "hotmatte-node@gpu", "hotmatte")
+    finally:
+        stopped.run("systemctl", "stop", "broker", "hotmatte-node@gpu", check=False)
+        stopped.run("rm", "-rf", "/etc/hotmatte/queue.env", "/srv/studio")
+
+
 # --- Other people's folders ----------------------------------------------------------------
 
 

@@ -83,6 +83,20 @@ def test_the_confinement_holds_with_a_gpu(folder: Path, analyze: Callable[..., o
     assert analyze("verify", "--man=no", "--recursive-errors=no", unit).stderr == ""
 
 
+def test_the_drop_in_of_a_fleet_opens_the_network_and_nothing_else(
+    folder: Path, analyze: Callable[..., object]
+) -> None:
+    drop_in = folder / "hotmatte.service.d"
+    drop_in.mkdir()
+    shutil.copy(DEPLOY / "systemd/examples/fleet.conf", drop_in)
+    unit = str(folder / "hotmatte.service")
+    done = analyze("security", "--offline=true", f"--threshold={MOST_WITH_NETWORK * 10:g}", unit)
+    assert done.returncode == 0, done.stdout
+    assert "Service has access to the host's network" in done.stdout
+    assert exposure(done.stdout) <= MOST_WITH_NETWORK
+    assert analyze("verify", "--man=no", "--recursive-errors=no", unit).stderr == ""
+
+
 def exposure(said: str) -> float:
     found = re.search(r"Overall exposure level for \S+: ([\d.]+)", said)
     assert found is not None, said

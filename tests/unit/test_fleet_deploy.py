@@ -81,7 +81,7 @@ def test_the_configuration_on_the_page_is_right(tmp_path: Path) -> None:
             "a whole share",
         ),
         ("folders: {a: {path: share://t/a, output: b}}", "share://t/a names a share that `shares` does not"),
-        ("queue: {url: http://x}", "String should match pattern"),
+        ("queue: {url: http://x}", "must begin with redis://"),
     ],
 )
 def test_what_nodes_could_not_work_with_is_said_with_its_line(tmp_path: Path, text: str, words: str) -> None:

@@ -163,6 +163,6 @@ def test_patience_knows_when_things_are_well_again_and_forgets_what_was_told() -
     patience = Patience(stopping)
     assert not patience.well()
     patience.wait()
-    patience.told = True
+    patience.told = "away"
     assert patience.well()
     assert not patience.told and not patience.well()

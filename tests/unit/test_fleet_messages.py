@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -41,7 +44,7 @@ from watcher.fleet.messages import (
     pack,
     reply_in,
 )
-from watcher.fleet.shares import Shares
+from watcher.fleet.shares import Shares, watcher_id
 from watcher.fleet_settings import fault_of
 
 CARDS = Path(__file__).parents[1] / "cards"
@@ -180,6 +183,41 @@ def test_a_share_is_known_by_its_token_wherever_it_is_mounted(tmp_path: Path) ->
         Shares({"studio": other}).check_token("studio", token)
 
 
+@pytest.mark.parametrize("torn", [b"", b'{"token": "abc', b"\0" * 90])
+def test_a_mark_that_a_full_disk_or_a_power_cut_left_torn_is_made_anew(tmp_path: Path, torn: bytes) -> None:
+    shares = Shares({"studio": tmp_path})
+    probe = shares.state("studio") / "share.json"
+    probe.parent.mkdir()
+    probe.write_bytes(torn)
+    token = shares.mark("studio")
+    assert len(token) == 32
+    assert shares.mark("studio") == token
+    shares.check_watcher("studio")
+    assert [path.name for path in probe.parent.iterdir()] == ["share.json"]
+
+
+def test_many_that_mark_a_share_at_once_agree(tmp_path: Path) -> None:
+    start = threading.Barrier(8)
+
+    def mark(place: Path) -> str:
+        start.wait()
+        return Shares({"studio": place}).mark("studio")
+
+    with ThreadPoolExecutor(8) as threads:
+        for number in range(20):
+            place = tmp_path / str(number)
+            place.mkdir()
+            assert len(set(threads.map(mark, [place] * 8))) == 1
+
+
+def test_a_watcher_keeps_its_name_and_gets_one_in_place_of_a_torn_one(tmp_path: Path) -> None:
+    name = watcher_id(tmp_path)
+    assert watcher_id(tmp_path) == name != watcher_id(tmp_path.parent)
+    (tmp_path / "fleet.id").write_bytes(b"")
+    other = watcher_id(tmp_path)
+    assert len(other) == 16 and watcher_id(tmp_path) == other
+
+
 def test_an_empty_mount_point_is_not_the_share(tmp_path: Path) -> None:
     with pytest.raises(HostError, match=r"cannot read .*share\.json"):
         Shares({"studio": tmp_path}).token("studio")
@@ -248,10 +286,25 @@ def test_without_the_extra_a_fleet_says_what_to_install(monkeypatch: pytest.Monk
 def test_a_broker_that_is_away_is_a_host_error_with_its_address(url: str) -> None:
     line = Line(url, lost_after=15)
     try:
-        with pytest.raises(BrokerLost, match=r"127\.0\.0\.1:1 does not answer"):
+        with pytest.raises(BrokerLost, match=r"127\.0\.0\.1:1 does not answer: nothing listens on this port"):
             line.send("hotmatte.test", "{}")
     finally:
         line.close()
+
+
+def test_a_broker_that_takes_connections_and_says_nothing_is_away_too() -> None:
+    """A host that hangs, a balancer before a dead broker, another service's port: no fault of any photo."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        line = Line(f"amqp://127.0.0.1:{mute.getsockname()[1]}/?stack_timeout=0.2", lost_after=15)
+        try:
+            with pytest.raises(BrokerLost, match="does not answer: something listens there"):
+                line.send("hotmatte.test", "{}")
+            with pytest.raises(BrokerLost, match="does not answer: something listens there"):
+                line.listen("hotmatte.test", prefetch=1)
+            with pytest.raises(BrokerLost, match="does not answer: something listens there"):
+                line.greet()
+        finally:
+            line.close()
 
 
 @pytest.mark.parametrize(

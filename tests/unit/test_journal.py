@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -237,6 +238,57 @@ def test_what_was_passed_over_is_freed_when_its_half_fails_or_is_dropped_while_i
     [job] = journal.claim(["in"], limit=1, now=100.0, lease=60.0)
     journal.forget(job)
     assert journal.free_companions("in", ["b.jpg"]) == [raw]
+
+
+DAY_NS = 24 * 3600 * 10**9
+
+
+def done_and_archived(journal, earlier: Source) -> None:
+    journal.admit(earlier)
+    [job] = journal.claim(["in"], limit=1, now=100.0, lease=60.0)
+    journal.finish(job, '{"outputs": ["a.png"]}')
+    journal.mark_gone("in", [earlier.relpath])
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_result_of_an_earlier_shot_of_the_same_name_is_none_of_this_shot(journal, fails):
+    done_and_archived(journal, Source("in", "a.jpg", Stamp(7, -DAY_NS)))
+    half = source("a.jpg")
+    journal.pass_over(source("a.cr2"), "a.jpg", half.stamp)
+    assert journal.other_half(journal.find("in", "a.cr2")) is None  # not settled yet
+    journal.admit(half)
+    assert journal.other_half(journal.find("in", "a.cr2")).job.source == half
+    [job] = journal.claim(["in"], limit=1, now=time.time() + 1.0, lease=60.0)
+    if fails:
+        journal.quarantine(job, "{}")
+    else:
+        journal.finish(job, "{}")
+        journal.mark_gone("in", ["a.jpg"])
+        assert journal.other_half(journal.find("in", "a.cr2")).job.source == half
+    assert journal.free_companions("in", ["a.jpg"]) == (["a.cr2"] if fails else [])
+
+
+def test_an_earlier_shot_of_the_same_name_that_is_being_overwritten_is_none_of_this_shot_either(journal):
+    journal.admit(Source("in", "a.jpg", Stamp(7, -DAY_NS)))
+    [job] = journal.claim(["in"], limit=1, now=time.time() + 1.0, lease=60.0)
+    journal.finish(job, "{}")
+    journal.pass_over(source("a.cr2"), "a.jpg", source("a.jpg").stamp)
+    journal.admit(source("a.jpg"))
+    [job] = journal.claim(["in"], limit=1, now=time.time() + 1.0, lease=60.0)
+    journal.quarantine(job, "{}")
+    assert journal.free_companions("in", ["a.jpg"]) == ["a.cr2"]
+
+
+def test_what_was_passed_over_for_a_half_that_was_done_stays_so_whatever_becomes_of_that_half(journal):
+    """Times of change that a server made up as files arrived: far apart, and one shot all the same."""
+    half = Source("in", "a.jpg", Stamp(7, -DAY_NS))
+    journal.admit(half)
+    [job] = journal.claim(["in"], limit=1, now=100.0, lease=60.0)
+    journal.finish(job, "{}")
+    journal.pass_over(source("a.cr2"), "a.jpg", half.stamp)
+    journal.mark_gone("in", ["a.jpg"])
+    assert journal.free_companions("in", ["a.jpg"]) == []
+    assert journal.other_half(journal.find("in", "a.cr2")).job.source == half
 
 
 def test_a_journal_of_the_second_version_is_taken_over(tmp_path):

@@ -34,6 +34,7 @@ from watcher.engine.card import Card, card_folders, list_cards, load_card
 from watcher.errors import InputError
 from watcher.exits import OK, SOME_FAILED, UNAVAILABLE
 from watcher.pipeline.finish import warm_up
+from watcher.wording import by_hand
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         try:
             photos = bench_photos.prepared(Path(aside), args.photo)
         except InputError as error:
-            _tell(f"hotmatte: {printable(str(args.photo))}: {error}. {error.remedy}")
+            _tell(f"hotmatte: {printable(str(args.photo))}: {error}. {by_hand(error.remedy)}")
             return SOME_FAILED
         cache = weights.cache_folder(settings.models.cache)
         warm_up(cache)

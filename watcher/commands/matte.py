@@ -36,11 +36,7 @@ from watcher.engine.card import card_folders, load_card
 from watcher.errors import (
     Action,
     ConfigError,
-    HostError,
-    InputChanged,
     InputError,
-    InputNotReady,
-    InputRejected,
     RetryPolicy,
     WatcherError,
     disposition,
@@ -49,6 +45,7 @@ from watcher.exits import OK, SOME_FAILED, USAGE
 from watcher.intake.names import Rules
 from watcher.intake.scan import walk
 from watcher.kept_urls import KeptUrls
+from watcher.wording import by_hand
 
 if TYPE_CHECKING:  # imported by what needs it: `hotmatte matte --help` is to be quick
     from watcher.commands.progress import Bar
@@ -249,23 +246,6 @@ def _jobs(roots: list[_Root]) -> Iterator[Job]:
             yield Job(next(ids), Source(root.name, relpath, stamp), 1, 1)
 
 
-# The remedies of these speak of what a daemon does by itself.
-_REMEDIES: dict[type[WatcherError], str] = {
-    InputChanged: "Run the command again once nobody writes to the photo.",
-    InputNotReady: "Copy the photo again, then run the command again.",
-    InputRejected: "Export the photo again in a supported format.",
-    HostError: "Free space or restore access, then run the command again.",
-}
-
-
-def _for_here(error: BaseException) -> BaseException:
-    """`error`, with a remedy for where no daemon runs."""
-    kind = next((kind for kind in _REMEDIES if isinstance(error, kind)), None)
-    if kind is not None and isinstance(error, WatcherError) and error.remedy == kind.remedy:
-        error.remedy = _REMEDIES[kind]
-    return error
-
-
 class _Batch:
     """Keeps the runner busy with a list of jobs. Errors are met as the daemon meets them."""
 
@@ -301,7 +281,8 @@ class _Batch:
         from watcher.pipeline.finish import report
         from watcher.telling import failure_of
 
-        error = _for_here(error)
+        if isinstance(error, WatcherError):
+            error.remedy = by_hand(error.remedy)
         verdict = disposition(error, attempts=job.attempts, policy=self._policy)
         match verdict.action:
             # A file that nobody is writing does not get whole by waiting; an engine may recover.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -14,13 +16,23 @@ from rich.text import Text
 from watcher.domain import Failure, Outcome, printable
 
 
+class _Words(Console):
+    """On stderr. Goes silent where its reader has gone (`... 2>&1 | head`): the work is what was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(stderr=True)
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        # Whatever else is said, such as at the end, must not fail either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
 class RunLine:
     """One line at the bottom of the terminal: waiting, running, done, failed, and the rate."""
 
     def __init__(self) -> None:
-        self._live = Live(
-            Text("starting"), console=Console(stderr=True), refresh_per_second=4, transient=True
-        )
+        self._live = Live(Text("starting"), console=_Words(), refresh_per_second=4, transient=True)
         self._marks: list[tuple[float, int]] = []
 
     def __enter__(self) -> Self:
@@ -67,7 +79,7 @@ class Bar:
     """A progress bar on a terminal, a line a photo elsewhere; failures are always said."""
 
     def __init__(self, total: int, *, quiet: bool) -> None:
-        self._console = Console(stderr=True)
+        self._console = _Words()
         self._quiet = quiet
         self._bar = Progress(
             TextColumn("{task.description}"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from typing import Any
 
@@ -36,6 +37,11 @@ def _watch(settings: Settings) -> int:
     from rich.live import Live
     from rich.text import Text
 
+    if not sys.stdout.isatty():
+        # `... --watch | tee log`: what a terminal shows in place, one after the other.
+        while True:
+            print(words(gather(settings)), end="\n\n", flush=True)
+            time.sleep(1.0)
     with Live(refresh_per_second=2) as live:
         while True:
             live.update(Text(words(gather(settings))))

@@ -6,8 +6,10 @@ The only module that imports dramatiq.
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +26,13 @@ ACTOR = "hotmatte"
 # RabbitMQ tells by itself; there it is how often we look up.
 POLL_S = {"redis": 0.1, "rediss": 0.1, "amqp": 0.5, "amqps": 0.5}
 CONNECT_S = 5
+# What the libraries say of a broker that is away, and what that means.
+_AWAY = (
+    ("onnection refused", "nothing listens on this port"),
+    ("ame or service not known", "nobody knows a host of this name"),
+    ("name resolution", "nobody knows a host of this name"),
+    ("AMQP handshake", "something listens there, but it hangs, or speaks no AMQP"),
+)
 
 
 class BrokerLost(HostError):
@@ -241,7 +250,8 @@ def _rabbit(url: str, lost_after: float, tls: Tls | None) -> Any:
 
     # RabbitMQ closes a connection after two missed heartbeats.
     options = f"heartbeat={max(2, round(lost_after / 2))}&blocked_connection_timeout={CONNECT_S}"
-    options += f"&socket_timeout={CONNECT_S}&connection_attempts=1"
+    # The stack's timeout is for one that is connected and says nothing.
+    options += f"&socket_timeout={CONNECT_S}&stack_timeout={CONNECT_S}&connection_attempts=1"
     base, _, given = url.partition("?")
     if re.fullmatch(r"amqps?://[^/]+/?", base):
         base = base.rstrip("/") + "/%2F"
@@ -269,10 +279,26 @@ def _translated(address: str) -> Iterator[None]:
             ) from error
         if (words := explained(str(error))) is not None:
             raise BrokerLost(f"the broker {address}: {words[0]}", remedy=words[1]) from error
-        raise BrokerLost(f"the broker {address} does not answer: {error or type(error).__name__}") from error
+        if not _may_use_networks():
+            raise BrokerLost(
+                f"the broker {address} cannot be reached: this service may not use any network",
+                remedy="Install examples/fleet.conf as its drop-in, see docs/scaling.md.",
+            ) from error
+        said = str(error) or type(error).__name__
+        plain = next((words for part, words in _AWAY if part in said), said)
+        raise BrokerLost(f"the broker {address} does not answer: {plain}") from error
     except (AssertionError, AttributeError, StopIteration) as error:
         # What pika raises where a connection ends in the middle of a call.
         raise BrokerLost(f"the broker {address} was lost: {error!r}") from error
+
+
+def _may_use_networks() -> bool:
+    """Not as the unit of the watcher is shipped (RestrictAddressFamilies=, PrivateNetwork=)."""
+    try:
+        socket.socket().close()
+    except OSError as error:
+        return error.errno != errno.EAFNOSUPPORT
+    return True
 
 
 def _lost() -> tuple[type[BaseException], ...]:
@@ -280,9 +306,11 @@ def _lost() -> tuple[type[BaseException], ...]:
 
     found: list[type[BaseException]] = [BrokerError, OSError]
     with suppress(ImportError):
+        from pika.adapters.utils.connection_workflow import AMQPConnectorException
         from pika.exceptions import AMQPError
 
-        found.append(AMQPError)
+        # The latter while it connects: no error of AMQP's to pika.
+        found += [AMQPError, AMQPConnectorException]
     with suppress(ImportError):
         from redis import RedisError
 
@@ -296,7 +324,7 @@ class Patience:
     def __init__(self, stopping: threading.Event) -> None:
         self._stopping = stopping
         self._tries = 0
-        self.told = False  # whether somebody was told that it is away
+        self.told = ""  # what somebody was told of its being away
 
     def wait(self) -> None:
         self._tries += 1
@@ -304,5 +332,5 @@ class Patience:
 
     def well(self) -> bool:
         """It answers; True if it did not before."""
-        waited, self._tries, self.told = self._tries > 0, 0, False
+        waited, self._tries, self.told = self._tries > 0, 0, ""
         return waited

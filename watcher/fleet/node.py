@@ -12,61 +12,28 @@ import queue
 import socket
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from watcher import __version__
 from watcher.bounds import stage_threads
 from watcher.config import Folder, Settings
-from watcher.domain import EngineAbout, Job, Outcome, Source
+from watcher.domain import Job, Outcome, Source
 from watcher.errors import ConfigError, EngineUnavailable, HostError, InputRejected, WatcherError
 from watcher.fleet import roster, stage
 from watcher.fleet.brokers import BrokerLost, Delivery, Line, Listener, Patience
 from watcher.fleet.failures import OtherShare
+from watcher.fleet.hands import Bench, Counts, Hand
 from watcher.fleet.messages import PROTOCOL, JobMessage, Reply, Unreadable, job_in, jobs_queue, pack
 from watcher.fleet.shares import Shares, as_seen
 from watcher.log import event
 from watcher.pipeline.naming import Names
 from watcher.pipeline.recipe import Recipe
 
-
-class Runs(Protocol):
-    def submit(self, job: Job) -> Future[Outcome]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """One warm engine: where its jobs run, and the recipes that the runner looks up by folder name."""
-
-    model: str
-    card: str
-    runs: Runs
-    recipes: MutableMapping[str, Recipe]
-    about: Callable[[], EngineAbout]
-
-
-@dataclass(slots=True, eq=False)
-class _Hand:
-    """A job in our hands; the same job may be delivered more than once."""
-
-    message: JobMessage
-    attempt: Path
-    deliveries: list[tuple[Listener, Delivery]] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Tally:
-    done: int = 0
-    failed: int = 0
-    times: deque[float] = field(default_factory=deque)  # when photos of the last minute ended
-
-
-Ended = tuple[_Hand, Future[Outcome]]
+Ended = tuple[Hand, Future[Outcome]]
 
 
 class Node:
@@ -76,12 +43,13 @@ class Node:
         self._name, self._settings, self._line, self._shares = name, settings, line, shares
         self._benches: list[Bench] = []
         self._capacity = settings.limits.max_in_flight or stage_threads(settings) + 4
-        self._hands: dict[tuple[str, int, int], _Hand] = {}
+        self._hands: dict[tuple[str, int, int], Hand] = {}
         self._lock = threading.Lock()
         self._ended: queue.SimpleQueue[Ended | None] = queue.SimpleQueue()
-        self._tally = _Tally()
+        self._tally = Counts()
         self._tokens: dict[str, str] = {}
         self._trouble: set[str] = set()  # why nothing is taken: what was told since a share went away
+        self._lost: list[Patience] = []  # of each loop that needs the broker
         self._told = threading.Event()  # the shares; now the broker
         self._stopping = threading.Event()
         self._over = threading.Event()  # the time to drain
@@ -183,6 +151,7 @@ class Node:
             while self._tally.times and now - self._tally.times[0] > 60.0:
                 self._tally.times.popleft()
             holds = [key[:2] for key in self._hands]
+        trouble = [*self._trouble, *(patience.told for patience in list(self._lost) if patience.told)]
         return {
             "hotmatte": __version__,
             "protocol": PROTOCOL,
@@ -195,13 +164,14 @@ class Node:
             "done": self._tally.done,
             "failed": self._tally.failed,
             "per_minute": len(self._tally.times),
+            "trouble": trouble[0] if trouble else None,
             "beat": self._beats,
         }
 
     # --- Taking ----------------------------------------------------------------------------
 
     def _take_all(self, bench: Bench) -> None:
-        patience = Patience(self._stopping)
+        patience = self._patience()
         while not self._stopping.is_set():
             if self._trouble:
                 patience.wait()
@@ -210,10 +180,7 @@ class Node:
                 listener = self._line.listen(jobs_queue(bench.card), prefetch=self._capacity)
                 self._listen(listener, bench, patience)
             except BrokerLost as error:
-                if not patience.told:
-                    event(logging.WARNING, f"takes no work: {error}", remedy=error.remedy)
-                patience.told = True
-                patience.wait()
+                self._miss(patience, "takes no work", error)
             except BaseException as error:  # noqa: BLE001  (crosses a thread)
                 self._fatal = error
                 self._stopping.set()
@@ -287,7 +254,7 @@ class Node:
                 remedy="Export the photo again, or report it: a file must not be able to do that.",
             )
         attempt = stage.begin(place, message, self._name)
-        hand = _Hand(message, attempt, [(listener, delivery)])
+        hand = Hand(message, attempt, [(listener, delivery)])
         job, recipe = self._job(message, attempt, bench, deaths)
         with self._lock:
             self._hands[message.watcher, message.job, message.fence] = hand
@@ -314,14 +281,25 @@ class Node:
         recipe = Recipe(message.folder, folder, message.profile_name, message.profile, bench.about, Names())
         return Job(message.job, source, message.attempts + deaths, message.fence), recipe
 
-    def _put_down(self, hand: _Hand, job: Job, bench: Bench, done: Future[Outcome]) -> None:
+    def _put_down(self, hand: Hand, job: Job, bench: Bench, done: Future[Outcome]) -> None:
         bench.recipes.pop(job.source.folder, None)
         self._ended.put((hand, done))
 
     # --- Answering -------------------------------------------------------------------------
 
+    def _patience(self) -> Patience:
+        self._lost.append(Patience(self._stopping))
+        return self._lost[-1]
+
+    def _miss(self, patience: Patience, words: str, error: BrokerLost) -> None:
+        """Told once, here and, by way of the share, at the watcher; then wait."""
+        if not patience.told:
+            event(logging.WARNING, f"{words}: {error}", remedy=error.remedy)
+        patience.told = str(error)
+        patience.wait()
+
     def _answer_all(self) -> None:
-        patience = Patience(self._stopping)
+        patience = self._patience()
         while (ended := self._ended.get()) is not None:
             hand, done = ended
             error = done.exception()
@@ -330,14 +308,15 @@ class Node:
                 self._stopping.set()
                 continue
             reply = self._end(hand, error)
-            while not self._answer(hand, reply) and not self._stopping.is_set():
-                patience.wait()
-            patience.well()
+            while not self._answer(hand, reply, patience) and not self._stopping.is_set():
+                pass
+            if patience.well():
+                event(logging.INFO, "tells of results again")
             with self._lock:
                 message = hand.message
                 self._hands.pop((message.watcher, message.job, message.fence), None)
 
-    def _end(self, hand: _Hand, error: BaseException | None) -> Reply:
+    def _end(self, hand: Hand, error: BaseException | None) -> Reply:
         message = hand.message
         with self._lock:
             self._tally.times.append(time.monotonic())
@@ -356,11 +335,12 @@ class Node:
         stage.give_up(hand.attempt)
         return self._failure(message, error)
 
-    def _answer(self, hand: _Hand, reply: Reply) -> bool:
-        """Tell the watcher, then the broker. False where the broker is away."""
+    def _answer(self, hand: Hand, reply: Reply, patience: Patience) -> bool:
+        """Tell the watcher, then the broker. False, after a while, where the broker is away."""
         try:
             self._line.send(hand.message.reply_to, pack(reply))
-        except BrokerLost:
+        except BrokerLost as error:
+            self._miss(patience, "keeps its results, which cannot be told of", error)
             return False
         for listener, delivery in list(hand.deliveries):
             with suppress(BrokerLost):  # then somebody gets it once more, and finds what we made

@@ -24,6 +24,7 @@ from watcher.errors import EngineUnavailable, WatcherError
 from watcher.fleet import messages, stage
 from watcher.fleet.brokers import BrokerLost, Line, Patience
 from watcher.fleet.failures import failure_in, seen_from_here
+from watcher.fleet.fitness import Vacancy, unfit
 from watcher.fleet.messages import JobMessage, Reply, card_digest, jobs_queue, pack, replies_queue
 from watcher.fleet.roster import NODES, Roster
 from watcher.fleet.sending import Ledger, Pending
@@ -81,6 +82,7 @@ class RemoteRunner:
             [fleet.shares.state(name) / NODES for name in fleet.shares.names],
             lost_after=fleet.settings.lost_after_s,
         )
+        self._vacancy = Vacancy(self._model, patience=fleet.settings.lost_after_s)
         self._ledger = Ledger(resend_after=fleet.settings.resend_after_s)
         self._outbox: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
         self._state = _State()
@@ -140,9 +142,10 @@ class RemoteRunner:
     def snapshot(self) -> dict[str, Any]:
         """What `status` shows of the fleet."""
         now = time.monotonic()
-        nodes = self._roster.snapshot(self._fleet.watcher, now)
+        nodes, living = self._roster.snapshot(self._fleet.watcher, now), self._roster.alive(now)
         for node in nodes:
-            node["reason"] = self._unfit(node)
+            name, said = node["node"], living.get(node["node"])
+            node["reason"] = said and unfit(name, said, model=self._model, card=self._card)
         return {
             "model": self._model,
             "broker": self._line.address,
@@ -151,18 +154,6 @@ class RemoteRunner:
             "resent": self._ledger.resent,
             "nodes": nodes,
         }
-
-    def _unfit(self, node: Mapping[str, Any]) -> str | None:
-        """Why a node gets no work from here, in words."""
-        try:
-            messages.check_versions(node["protocol"], node["hotmatte"], who=f"node {node['node']}")
-        except errors.ConfigError as error:
-            return f"{error}. {error.remedy}"
-        said = self._roster.alive(time.monotonic()).get(node["node"], {})
-        models = said.get("models", {})
-        if said and self._model in models and models[self._model] != self._card:
-            return f"its model card {self._model} differs from this host's: other pixels would come out"
-        return None
 
     # --- Sending ---------------------------------------------------------------------------
 
@@ -341,6 +332,10 @@ class RemoteRunner:
             self._mark_all()
             now = time.monotonic()
             self._roster.look(now)
+            out = (
+                0 if self._state.broker else len(self._ledger)
+            )  # what is lost with the broker is told already
+            self._vacancy.look(self._roster.alive(now), card=self._card, out=out, now=now)
             held = self._roster.held(self._fleet.watcher, now)
             idle = self._roster.has_room(self._model, self._card, now)
             for pending in self._ledger.to_resend(held, now, idle=idle):

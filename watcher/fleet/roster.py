@@ -104,6 +104,7 @@ class Roster:
         return any(
             said.get("models", {}).get(model) == card
             and said.get("state") == "working"
+            and not said.get("trouble")  # its broker lets it have nothing, however much room it has
             and len(said.get("holds", ())) < int(said.get("capacity", 0))
             for said in self.alive(now).values()
         )

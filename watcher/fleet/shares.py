@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from typing import Literal
 from urllib.parse import quote, unquote_to_bytes
 
 from watcher import __version__
@@ -19,7 +21,7 @@ from watcher.domain import Stamp
 from watcher.errors import HostError, InputRejected
 from watcher.fleet.messages import PROTOCOL, check_versions
 from watcher.fleet_settings import SCHEME, STATE
-from watcher.pipeline.publish import make_folder, publish_one, translated
+from watcher.pipeline.publish import publish_one, translated
 
 PROBE = "share.json"
 # File systems keep times to 2 s (FAT), 100 ns (SMB) or 1 ns: the same time may read differently here.
@@ -96,15 +98,48 @@ class Shares:
                 raise HostError(
                     f"share {name}: {mount} is not there", remedy="Mount it, or correct `shares`."
                 )
-            make_folder(probe.parent)
-            with suppress(FileExistsError), probe.open("x", encoding="utf-8") as file:
-                file.write(_probe(secrets.token_hex(16)))
+            _begin(probe)
             token = self.token(name)
             if probe.read_text(encoding="utf-8") != _probe(token):  # another version's
                 publish_one(probe, _probe(token).encode(), job_id=0)
         except OSError as error:
             raise translated(error, probe.parent) from error
         return token
+
+
+def _begin(probe: Path) -> None:
+    """Make it where there is none, whole from the first moment. Of several that do so at once the first one's stands."""
+    standing = _standing(probe)
+    if standing == "whole":
+        return
+    own = probe.with_name(f".{probe.name}.{secrets.token_hex(8)}")
+    publish_one(own, _probe(secrets.token_hex(16)).encode(), job_id=0)
+    try:
+        if standing == "torn":
+            own.replace(probe)
+        else:
+            _link(own, probe)
+    finally:
+        own.unlink(missing_ok=True)
+
+
+def _standing(probe: Path) -> Literal["absent", "torn", "whole"]:
+    try:
+        json.loads(probe.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return "absent"
+    except ValueError:  # empty or cut: whoever made it ran out of room, or of power
+        return "torn"
+    return "whole"
+
+
+def _link(own: Path, probe: Path) -> None:
+    try:
+        os.link(own, probe)
+    except FileExistsError:
+        pass
+    except OSError:  # a file server without hard links
+        own.replace(probe)
 
 
 def as_seen(path: Path, expected: Stamp) -> Stamp:
@@ -123,8 +158,10 @@ def _probe(token: str) -> str:
 def watcher_id(state_dir: Path) -> str:
     """Who this watcher is, for as long as its journal lives."""
     path = state_dir / "fleet.id"
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except FileNotFoundError:
-        path.write_text(secrets.token_hex(8) + "\n", encoding="ascii")
-        return watcher_id(state_dir)
+    with suppress(FileNotFoundError, UnicodeError):
+        if re.fullmatch(r"[0-9a-f]{16}\n", said := path.read_text(encoding="ascii")):
+            return said.strip()
+    # None yet, or one that a full disk or a power cut left empty: two watchers without a name would be one.
+    fresh = secrets.token_hex(8)
+    publish_one(path, f"{fresh}\n".encode(), job_id=0)
+    return fresh

@@ -82,6 +82,16 @@ def explained(said: str) -> tuple[str, str] | None:
     refused = ("Authentication required", "invalid username-password", "ACCESS_REFUSED", "WRONGPASS")
     if any(word in said for word in refused):
         return f"it does not let us in: {said}", LET_IN
+    if "NOT_ALLOWED" in said and "vhost" in said:
+        return (
+            f"it does not let us into the virtual host that queue.url ends with: {said}",
+            "Correct queue.url, or on the broker's host: rabbitmqctl add_vhost, set_permissions.",
+        )
+    if "DB index is out of range" in said:
+        return (
+            "it has no database of the number that queue.url ends with",
+            "Correct queue.url: Redis has 0 to 15, unless `databases` in redis.conf says otherwise.",
+        )
     return None
 
 

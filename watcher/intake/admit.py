@@ -27,8 +27,8 @@ class JournalPort(Protocol):
     def admit_many(self, sources: Sequence[Source]) -> Sequence[bool]:
         """Queue each source, unless it is known; True where it was newly queued."""
 
-    def pass_over(self, source: Source, companion_of: str) -> None:
-        """Enter it as done with nothing to show: the other half of a pair."""
+    def pass_over(self, source: Source, companion_of: str, half: Stamp | None) -> None:
+        """Enter it as done with nothing to show: the other half of a pair, of which this version is there."""
 
     def halves_waited_for(self, folder: str) -> Sequence[str]:
         """The paths for which others that are still there were passed over."""
@@ -162,7 +162,10 @@ class Admission:
         if fate is Fate.WAIT:
             self._settler.put_back(ripe, source.stamp, now)
         elif fate is Fate.COMPANION:
-            self._journal.pass_over(source, other)
+            half = None
+            with suppress(OSError):  # then it has not been done either, as far as we know
+                half = candidate.look(self._place(other))
+            self._journal.pass_over(source, other, half)
             event(logging.INFO, "passed over", folder=self._name, file=source.relpath, companion_of=other)
         return source if fate is Fate.WORK else None
 
@@ -177,8 +180,6 @@ class Admission:
 
     def free_lost(self, listing: Container[str], known: Mapping[str, tuple[Stamp, JobState]]) -> None:
         """Follow a listing and what the journal knew: halves that failed, or went while nobody watched."""
-        if not self._pairs.are_told_apart:
-            return
         spelling = candidate.Spelling(self._path)
 
         def is_lost(half: str) -> bool:

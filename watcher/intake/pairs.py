@@ -16,12 +16,9 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
-from watcher.domain import Stamp
+from watcher.domain import SAME_SHOT_S, Stamp
 from watcher.endings import HEIF_ENDINGS, JPEG_ENDINGS, RAW_ENDINGS
 
-# A camera writes both halves at once. A name that comes back much later is another shot: cameras
-# count to 9999 and begin again.
-SAME_SHOT_S = 60.0
 _DEVELOPED = frozenset((*JPEG_ENDINGS, *HEIF_ENDINGS))
 _RAW = frozenset(RAW_ENDINGS)
 
@@ -71,11 +68,6 @@ class Pairs:
             if abs(found.mtime_ns - stamp.mtime_ns) <= SAME_SHOT_S * 1e9:
                 return Fate.COMPANION, before
         return (Fate.WORK if quiet_for >= self._wait_s else Fate.WAIT), ""
-
-    @property
-    def are_told_apart(self) -> bool:
-        """Whether any file is passed over for another."""
-        return bool(self._preferred)
 
     def is_preferred(self, relpath: str) -> bool:
         """Whether another file may be passed over for it."""
