@@ -301,13 +301,9 @@ def paint(
             if ends[i] >= j and not opacity.size:
                 stop = beyond[ends[i] + 1]
                 if row_offset[i] < half:
-                    for u in range(x, stop):
-                        for c in range(4):
-                            out[y, u, c] = 0
+                    out[y, x:stop] = 0  # as a loop it takes twice as long here
                 if deep.size:
-                    full = 0 if row_offset[i] < half else 65535
-                    for u in range(x, stop):
-                        deep[y, u] = full
+                    deep[y, x:stop] = 0 if row_offset[i] < half else 65535
                 x = stop - 1
                 continue
             red, green, blue = pixels[y, x, 0], pixels[y, x, 1], pixels[y, x, 2]

@@ -62,8 +62,7 @@ def sunk(
     out = alpha.copy()
     for i in range(len(runs)):
         if not kept[islands[i]]:
-            for x in range(runs[i, 1], runs[i, 2]):
-                out[runs[i, 0], x] = 0
+            out[runs[i, 0], runs[i, 1] : runs[i, 2]] = 0
     return out
 
 
@@ -89,7 +88,7 @@ def runs_of(alpha: Field, faint: np.float32) -> Runs:
     for y in range(height):
         if len(runs) < count + width // 2 + 1:
             more = np.empty((2 * len(runs) + width, 3), np.int32)
-            # One by one, here as in all kernels: what NumPy has for whole arrays takes up to seconds to compile.
+            # One by one: NumPy's way, with all it may say of shapes that differ, takes seconds to compile.
             for i in range(count):
                 more[i, 0], more[i, 1], more[i, 2] = runs[i, 0], runs[i, 1], runs[i, 2]
             runs = more
@@ -193,8 +192,7 @@ def spare(height: int, width: int, runs: Runs, islands: Steps, kept: Flags, clos
             away[y, x] = FAR
     for i in range(len(runs)):
         if kept[islands[i]] and first <= runs[i, 0] < last:
-            for x in range(runs[i, 1], runs[i, 2]):
-                away[runs[i, 0] - first, x] = 0
+            away[runs[i, 0] - first, runs[i, 1] : runs[i, 2]] = 0
     spread(away)
     add = np.zeros(len(kept), np.bool_)
     for i in range(len(runs)):
