@@ -137,7 +137,7 @@ def _reduced(frame: Frame, width: int, height: int) -> Pixels:
 
 
 def warm_up() -> None:
-    """Compile what `refine` needs, so that the first photo need not wait for it."""
+    """Compile what `refine` needs, but for what `closed_form` and `foreground` have."""
     for dtype in (np.uint8, np.uint16):
         pixels = np.zeros((2, 2, 3), dtype)
         field, colours = np.zeros((2, 2), np.float32), np.zeros((1, 1, 6), np.float32)
@@ -145,8 +145,6 @@ def warm_up() -> None:
         paint(pixels, field, field, colours, empty, True, np.empty((2, 2, 4), dtype), finer)  # type: ignore[arg-type]
     field = sane(np.zeros((2, 2), np.float32))
     _guided(np.zeros((2, 2, 3), np.float32), field)
-    foreground.estimate(np.zeros((2, 2, 3), np.float32), field)
-    closed_form.warm_up()
 
 
 def _guided(image: Field, alpha: Field) -> tuple[Field, Field]:
