@@ -29,10 +29,16 @@ hypothesis.settings.load_profile("untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """In a new environment loops are compiled before the first test, or several would wait for it at once."""
-    if not hasattr(config, "workerinput") and not Path(os.environ["NUMBA_CACHE_DIR"]).is_dir():
+    """Loops that are not there yet, or changed, are compiled before the first test, or several would do it at once."""
+    if not hasattr(config, "workerinput") and not _are_compiled(Path(os.environ["NUMBA_CACHE_DIR"])):
         command = "from watcher.pipeline.finish import warm_up; warm_up()"
         subprocess.run([sys.executable, "-c", command], check=True, cwd=Path(__file__).parents[1])
+
+
+def _are_compiled(cache: Path) -> bool:
+    sources = (Path(__file__).parents[1] / "watcher" / "pipeline").rglob("*.py")
+    made = [path.stat().st_mtime for path in cache.glob("*/kernels.whole.*")]
+    return max(made, default=0) > max(path.stat().st_mtime for path in sources)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

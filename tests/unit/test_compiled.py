@@ -11,6 +11,7 @@ import numba
 import pytest
 
 from watcher.errors import EngineUnavailable
+from watcher.pipeline import compiled as compiled_module
 from watcher.pipeline.compiled import (
     compile_aside,
     compiled,
@@ -18,6 +19,7 @@ from watcher.pipeline.compiled import (
     give_up_compilers,
     wait_for_compilers,
 )
+from watcher.pipeline.compiled_cache import CompiledCache
 
 
 def test_a_photo_waits_for_the_compilers_and_whoever_starts_them_does_not():
@@ -75,8 +77,14 @@ def test_loops_that_could_not_be_prepared_are_at_the_next_call(monkeypatch):
 
 
 def test_who_stops_waits_for_no_compiler_and_no_photo_is_to_blame():
-    go = threading.Event()
-    thread = compile_aside(lambda: go.wait(60))
+    begun, go = threading.Event(), threading.Event()
+
+    def compile_() -> None:
+        begun.set()
+        assert go.wait(60)
+
+    thread = compile_aside(compile_)
+    assert begun.wait(60)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(wait_for_compilers)
         give_up_compilers()
@@ -87,6 +95,40 @@ def test_who_stops_waits_for_no_compiler_and_no_photo_is_to_blame():
     thread.join(60)
     assert not compilers_at_work()
     wait_for_compilers()  # nobody is kept from anything any more
+
+
+class Compiling:
+    """Processes that compile until they are killed."""
+
+    def __init__(self, *_parts: object, count: int) -> None:
+        self.begun, self.killed = threading.Event(), threading.Event()
+
+    def run(self, env: object) -> None:
+        self.begun.set()
+        assert self.killed.wait(60)
+
+    def kill(self) -> None:
+        self.killed.set()
+
+
+def test_a_stop_ends_processes_that_compile_and_nobody_compiles_what_they_leave(monkeypatch):
+    crew, called = Compiling(count=2), []
+    monkeypatch.setattr(compiled_module, "_cache", lambda: CompiledCache([], maker="nothing is whole"))
+    monkeypatch.setattr(compiled_module, "worthwhile", lambda: 2)
+    monkeypatch.setattr(compiled_module, "Compilers", lambda *_parts, count: crew)
+    monkeypatch.setattr(compiled_module, "_kernels", [*compiled_module._kernels, sum])
+    thread = compile_aside(lambda: called.append("all"), parts=[0])
+    assert crew.begun.wait(60)
+    give_up_compilers()
+    thread.join(60)
+    assert not thread.is_alive()
+    for _ in range(2):
+        with pytest.raises(EngineUnavailable, match="before all loops were compiled"):
+            wait_for_compilers()
+    assert not called
+    compile_aside(lambda: called.append("all")).join(60)
+    wait_for_compilers()  # the next daemon begins anew
+    assert called == ["all"]
 
 
 LOOKED_AT = """

@@ -47,10 +47,11 @@ def test_distances_are_those_of_opencv(shape):
     assert crossed == (inside.any() and not inside.all())
     if crossed:
         assert np.abs(away / PIXEL - (to_inside + to_outside)).max() < 1e-3
-    for full, there in ((True, alpha > 0.95), (False, alpha < 0.05)):
+    sure = np.float32(0.05)
+    for levels, there in (((-sure, 1 - sure), alpha > 0.95), ((sure, 1 + sure), alpha < 0.05)):
         if there.any():
             wanted = cv2.distanceTransform((~there).astype(np.uint8), cv2.DIST_L2, 3)
-            assert np.abs(band.to_sure(alpha, full) / PIXEL - wanted).max() < 1e-3
+            assert np.abs(band.to_sure(alpha, *levels) / PIXEL - wanted).max() < 1e-3
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])

@@ -114,12 +114,11 @@ def tallied(alpha: Field, low: np.float32, high: np.float32) -> tuple[float, flo
             squares += wide * wide
         for x in range(width):
             highest[x] = max(highest[x], alpha[y, x])
-    borders = (
-        above(alpha[0], high),
-        above(alpha[height - 1], high),
-        above(alpha[:, 0].copy(), high),
-        above(alpha[:, width - 1].copy(), high),
-    )
+    left = right = 0
+    for y in range(height):
+        left += alpha[y, 0] > high
+        right += alpha[y, width - 1] > high
+    borders = (above(alpha[0], high), above(alpha[height - 1], high), left, right)
     return total, squares, borders, box(alpha, highest, low), box(alpha, highest, high)
 
 
@@ -230,12 +229,11 @@ def averaged(
 @compiled
 def all_apart(one: Field, two: Field, three: Field, no_mask: Mask) -> tuple[float, float, float]:
     """`differences`, in one call."""
-    far = np.float32(1)
-    return (
-        apart(one, two, far, no_mask)[0],
-        apart(one, three, far, no_mask)[0],
-        apart(two, three, far, no_mask)[0],
-    )
+    found = np.empty(3, np.float64)
+    for i in range(3):
+        # In a loop, for where it is called three times it is compiled as often.
+        found[i] = apart(two if i == 2 else one, two if i == 0 else three, np.float32(1), no_mask)[0]
+    return found[0], found[1], found[2]
 
 
 @compiled
@@ -247,7 +245,9 @@ def patched(mask: Mask, side: int) -> bool:
     height, width = mask.shape
     half, wide = side // 2, side - 1
     found = np.zeros((height, width), np.bool_)
-    down = np.full(width, side, np.int32)
+    down, since = np.empty(width, np.int32), np.empty(width, np.int32)
+    for x in range(width):
+        down[x] = since[x] = side
     first, last = height, -1
     # Row by row, how many marked ones end here, in each column; a square's last row is `half` below its middle.
     for v in range(height + half):
@@ -266,13 +266,15 @@ def patched(mask: Mask, side: int) -> bool:
                     found[y, x] = True
                 done = min(width, u - half + wide + 1)
                 first, last = min(first, y), y
-    mask[:] = False
-    since = np.full(width, side, np.int32)
+    for y in range(height):
+        for x in range(width):
+            mask[y, x] = False
     for y in range(first, min(height, last + wide + 1)):
         for x in range(width):
             since[x] = 0 if found[y, x] else min(side, since[x] + 1)
             mask[y, x] |= since[x] <= wide
-    since[:] = side
+    for x in range(width):
+        since[x] = side
     for y in range(last, max(0, first - wide) - 1, -1):
         for x in range(width):
             since[x] = 0 if found[y, x] else min(side, since[x] + 1)
@@ -297,11 +299,11 @@ def mended(
     counts where both see more, and, if they `agree`, where both see less.
     """
     height, width = best.shape
-    nothing = np.empty((0, 0), np.float32)
-    seen, wrong = np.empty_like(best), np.empty((height, width), np.bool_)
+    seen, wrong = np.empty((height, width), np.float32), np.empty((height, width), np.bool_)
+    less = wrong
+    missed = added = 0
     if confused:
         hear_one, hear_two = fog(one) <= certain, fog(two) <= certain
-        count = 0
         for y in range(height):
             for x in range(width):
                 most = best[y, x]
@@ -312,13 +314,10 @@ def mended(
                 seen[y, x] = most
                 far = most - best[y, x] > contradicts
                 wrong[y, x] = far
-                count += far
-        if not count or not patched(wrong, side):
-            return nothing
+                missed += far
     else:
         less = np.zeros((height, width), np.bool_)
         half = np.float32(0.5)
-        missed = added = 0
         for y in range(height):
             for x in range(width):
                 a, b, c = best[y, x], one[y, x], two[y, x]
@@ -330,16 +329,13 @@ def mended(
                     far = a - b > contradicts and a - c > contradicts
                     less[y, x] = far
                     added += far
-        some = missed > 0 and patched(wrong, side)
-        more = added > 0 and patched(less, side)
-        if not some and not more:
-            return nothing
-        for y in range(height):
-            for x in range(width):
-                wrong[y, x] = (some and wrong[y, x]) or (more and less[y, x])
+    some = missed > 0 and patched(wrong, side)
+    more = added > 0 and patched(less, side)
+    if not some and not more:
+        return np.empty((0, 0), np.float32)
     for y in range(height):
         for x in range(width):
-            if not wrong[y, x]:
+            if not (some and wrong[y, x]) and not (more and less[y, x]):
                 seen[y, x] = best[y, x]
     return seen
 

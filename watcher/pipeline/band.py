@@ -18,7 +18,7 @@ _CLOSEST = 2.0  # pixels
 # ... and soft ones only, for curls reach further than contours err: those that have a sure pixel of both
 # kinds within twice that. Hair has; a body that an engine only half believes in has not, and is held.
 _BAND_SOFT = 0.04
-SOFT, _SURE = np.float32(0.03), np.float32(0.05)
+SOFT, _SURE, _NEVER = np.float32(0.03), np.float32(0.05), np.float32(2)
 
 
 @compiled
@@ -35,12 +35,17 @@ def band(alpha: Field, seen: Field, halvings: int) -> tuple[Mask, bool]:
     short = min(seen.shape)
     rows = int(2 * _BAND_SOFT * short) + 2
     near, reach = int(max(_CLOSEST, _BAND * short) * PIXEL), int(_BAND_SOFT * short * PIXEL)
-    columns = np.minimum(np.arange(width) >> halvings, seen.shape[1] - 1)
+    columns = np.empty(width, np.int64)
+    for x in range(width):
+        columns[x] = min(x >> halvings, seen.shape[1] - 1)
     soft = np.zeros((height, width), np.bool_)
     first, last = len(seen), -1
     for y in range(height):
         v = min(y >> halvings, len(seen) - 1)
-        if away[v].min() > reach:
+        closest = FAR
+        for u in range(seen.shape[1]):
+            closest = min(closest, away[v, u])
+        if closest > reach:
             continue
         for x in range(width):
             far, a = away[v, columns[x]], alpha[y, x]
@@ -53,7 +58,7 @@ def band(alpha: Field, seen: Field, halvings: int) -> tuple[Mask, bool]:
         return free, True
     top = max(0, first - rows)
     part = seen[top : last + rows + 1]
-    clear, full = to_sure(part, False), to_sure(part, True)
+    clear, full = to_sure(part, _SURE, _NEVER), to_sure(part, -_NEVER, np.float32(1) - _SURE)
     for y in range(height):
         v = min(y >> halvings, len(seen) - 1)
         if v < first or v > last:
@@ -69,8 +74,11 @@ def band(alpha: Field, seen: Field, halvings: int) -> tuple[Mask, bool]:
 def to_other_side(alpha: Field) -> tuple[Steps, bool]:
     """How far each pixel is from the nearest beyond the contour at 0.5, as `distance` counts; whether there are any."""
     height, width = alpha.shape
-    inside = alpha > np.float32(0.5)
-    away = np.full((height, width), FAR, np.int32)
+    half = np.float32(0.5)
+    inside, away = np.empty((height, width), np.bool_), np.empty((height, width), np.int32)
+    for y in range(height):
+        for x in range(width):
+            inside[y, x], away[y, x] = alpha[y, x] > half, FAR
     crossed = False
     for y in range(height):
         for x in range(width - 1):
@@ -83,10 +91,12 @@ def to_other_side(alpha: Field) -> tuple[Steps, bool]:
                 away[y, x] = away[y + 1, x] = STRAIGHT
                 crossed = True
         for x in range(width - 1):
-            for left, right in ((x, x + 1), (x + 1, x)):
-                if inside[y, left] != inside[y + 1, right]:
-                    away[y, left] = min(away[y, left], ACROSS)
-                    away[y + 1, right] = min(away[y + 1, right], ACROSS)
+            if inside[y, x] != inside[y + 1, x + 1]:
+                away[y, x] = min(away[y, x], ACROSS)
+                away[y + 1, x + 1] = min(away[y + 1, x + 1], ACROSS)
+            if inside[y, x + 1] != inside[y + 1, x]:
+                away[y, x + 1] = min(away[y, x + 1], ACROSS)
+                away[y + 1, x] = min(away[y + 1, x], ACROSS)
     # What lies on the other side is a step away: no way there through it is shorter.
     if crossed:
         spread(away)
@@ -94,13 +104,13 @@ def to_other_side(alpha: Field) -> tuple[Steps, bool]:
 
 
 @compiled
-def to_sure(alpha: Field, full: bool) -> Steps:
-    """How far each pixel is from the nearest that is surely 1, or surely 0."""
+def to_sure(alpha: Field, below: np.float32, above: np.float32) -> Steps:
+    """How far each pixel is from the nearest that is below or above that: surely 0, or surely 1."""
     height, width = alpha.shape
     away = np.empty((height, width), np.int32)
     for y in range(height):
         for x in range(width):
-            there = alpha[y, x] > np.float32(1) - _SURE if full else alpha[y, x] < _SURE
+            there = alpha[y, x] < below or alpha[y, x] > above
             away[y, x] = np.int32(0) if there else FAR
     spread(away)
     return away

@@ -45,7 +45,11 @@ def solve(image: Field, alpha: Field) -> Field:
 def solved(image: Field, alpha: Field) -> Field:
     """`solve` in one call: forty would each let go of the GIL and want it back."""
     height, width = alpha.shape
-    if min(height, width) <= _REACH or alpha.max() <= np.float32(0.5) or alpha.min() > np.float32(0.5):
+    inside = 0
+    for y in range(height):
+        for x in range(width):
+            inside += alpha[y, x] > np.float32(0.5)
+    if min(height, width) <= _REACH or inside == 0 or inside == height * width:
         return alpha
     images, alphas = [image], [alpha]
     while min(alphas[-1].shape) >= 2 * _SMALL:
@@ -58,11 +62,21 @@ def solved(image: Field, alpha: Field) -> Field:
         given = alphas[level]
         change, steps, seen, halvings = np.empty((0, 0), np.float32), _STEPS_SMALL, given, 0
         if level + 1 < len(alphas):
-            change, steps = enlarged(found - alphas[level + 1], given.shape[0], given.shape[1]), _STEPS
+            change, steps = enlarged(less(found, alphas[level + 1]), given.shape[0], given.shape[1]), _STEPS
             if min(given.shape) >= _COARSE_FROM:
                 seen, halvings = alphas[level + 1], 1
         free, crossed = band(given, seen, halvings)
-        found = redrawn(images[level], given, free, change, steps) if crossed else given
+        if not crossed:
+            found = given
+            continue
+        # From where `change`, which may be empty, has brought them.
+        number, places, padded = framed(free, given)
+        start = np.empty(places.size, np.float32)
+        for i in range(places.size):
+            y, x = places[i] // padded.shape[1] - _REACH, places[i] % padded.shape[1] - _REACH
+            start[i] = given[y, x] + change[y, x] if change.size else given[y, x]
+        rows = laplacian_rows(images[level], number, places.size, _EPSILON)
+        found = descend(rows, places, padded, start, steps)
     return found
 
 
@@ -74,15 +88,13 @@ def warm_up() -> None:
 
 
 @compiled
-def redrawn(image: Field, alpha: Field, free: Mask, change: Field, steps: int) -> Field:
-    """`alpha` with its `free` pixels solved for, from where `change`, which may be empty, has brought them."""
-    number, places, padded = framed(free, alpha)
-    start = np.empty(places.size, np.float32)
-    for i in range(places.size):
-        y, x = places[i] // padded.shape[1] - _REACH, places[i] % padded.shape[1] - _REACH
-        start[i] = alpha[y, x] + change[y, x] if change.size else alpha[y, x]
-    rows = laplacian_rows(image, number, places.size, _EPSILON)
-    return descend(rows, places, padded, start, steps)
+def less(one: Field, other: Field) -> Field:
+    """`one` less `other`, both HxW."""
+    out = np.empty(one.shape, np.float32)
+    for y in range(one.shape[0]):
+        for x in range(one.shape[1]):
+            out[y, x] = one[y, x] - other[y, x]
+    return out
 
 
 @compiled
@@ -90,7 +102,10 @@ def framed(free: Mask, alpha: Field) -> tuple[NDArray[np.int32], NDArray[np.int6
     """Number of each free pixel, -1 elsewhere; where these lie; `alpha`. All with a margin of 2, of 0."""
     height, width = alpha.shape
     wide = width + 2 * _REACH
-    number = np.full((height + 2 * _REACH, wide), np.int32(-1), np.int32)
+    number = np.empty((height + 2 * _REACH, wide), np.int32)
+    for y in range(number.shape[0]):
+        for x in range(wide):
+            number[y, x] = -1
     padded = np.zeros((height + 2 * _REACH, wide), np.float32)
     places = np.empty(height * width, np.int64)
     count = 0
@@ -120,7 +135,9 @@ def laplacian_rows(image: Field, number: NDArray[np.int32], count: int, epsilon:
     height, width = image.shape[:2]
     rows = np.zeros((count, 25), np.float32)
     flat = rows.ravel()
-    step = np.array([5 * (j // 3) + j % 3 for j in range(9)])
+    step = np.empty(9, np.int64)
+    for j in range(9):
+        step[j] = 5 * (j // 3) + j % 3
     within = np.empty(9, np.int32)
     pixel = np.empty((9, 3))
     spread = np.empty((9, 3))

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from watcher import templates
 from watcher.domain import Failure, Frame, Job, Outcome, Published, Source, Stamp
 from watcher.errors import HostError, InputChanged, InputRejected, SubfolderClosed
-from watcher.pipeline import amounts, decode, encode, naming, publish, refine, shrink, sidecar, specks
+from watcher.pipeline import decode, naming, publish, sidecar
 from watcher.pipeline.compiled import compile_all, compile_aside
+from watcher.pipeline.compiler import PARTS, call_each_kernel
 from watcher.pipeline.looks import Answer
 from watcher.pipeline.naming import Owner, Place
 from watcher.pipeline.recipe import Recipe
@@ -73,20 +74,12 @@ def deliver(
 
 def warm_up(cache: Path | None = None) -> None:
     """Compile every kernel, so that the first photo need not wait for it; below `cache` for the next start."""
-    compile_all(_call_each_kernel, cache)
+    compile_all(call_each_kernel, cache, parts=range(len(PARTS)))
 
 
 def warm_up_aside(cache: Path) -> threading.Thread:
     """The same in a thread of its own; photos that come meanwhile wait for it, see runner.py."""
-    return compile_aside(_call_each_kernel, cache)
-
-
-def _call_each_kernel() -> None:
-    amounts.warm_up()
-    shrink.warm_up()
-    specks.warm_up()
-    refine.warm_up()
-    encode.warm_up()
+    return compile_aside(call_each_kernel, cache, parts=range(len(PARTS)))
 
 
 def report(job: Job, failure: Failure, recipe: Recipe, *, clock: Callable[[], float] = time.time) -> Path:

@@ -45,6 +45,11 @@ def estimate(
     return climb(image, alpha[..., None], *_ladder(*alpha.shape), sweeps, np.float32(gradient_weight))
 
 
+def warm_up() -> None:
+    """Compile all of this."""
+    estimate(np.zeros((2, 2, 3), np.float32), np.zeros((2, 2), np.float32))
+
+
 @functools.lru_cache(maxsize=64)
 def _ladder(height: int, width: int) -> tuple[Places, Places, Places, Places, Places]:
     """The sizes (height, width) from one pixel up, and which rows and columns each takes, one after the other.
@@ -86,7 +91,7 @@ def climb(
     colours = initial(image, alpha.reshape(alpha.shape[:2]))
     y = x = 0
     for level in range(len(sizes)):
-        height, width = sizes[level]
+        height, width = sizes[level, 0], sizes[level, 1]
         small = max(height, width) <= _SMALL
         down, right = slice(y, y + height), slice(x, x + width)
         colours = picked(colours, rows_before[down], columns_before[right])
@@ -139,8 +144,11 @@ def initial(image: Field, alpha: Field) -> Field:
     colours = np.empty((1, 1, 6), np.float32)
     for side in range(2):
         for c in range(3):
-            mean = sums[side, c] / counts[side] if counts[side] else sums[:, c].sum() / counts.sum()
-            colours[0, 0, 3 * side + c] = mean
+            total, count = sums[side, c], counts[side]
+            if not count:
+                total = sums[0, c] + sums[1, c] + sums[2, c]
+                count = counts[0] + counts[1] + counts[2]
+            colours[0, 0, 3 * side + c] = total / count
     return colours
 
 
@@ -185,7 +193,12 @@ def solve(
     """
     height, width = alpha.shape
     one = np.float32(1)
-    places = np.arange(height * width).astype(np.int32) if small else mixed(image, alpha, colours)
+    if small:
+        places = np.empty(height * width, np.int32)
+        for i in range(places.size):
+            places[i] = i
+    else:
+        places = mixed(image, alpha, colours)
     for _ in range(sweeps):
         for i in range(len(places)):
             y, x = places[i] // width, places[i] % width

@@ -20,7 +20,8 @@ from watcher.domain import as_json
 from watcher.errors import HostError, InputError
 from watcher.pipeline import parcel
 from watcher.pipeline.channel import be_an_aide, receive, send, shut
-from watcher.pipeline.finish import warm_up
+from watcher.pipeline.compiled import compile_all
+from watcher.pipeline.compiler import call_each_kernel
 from watcher.pipeline.order import order_of
 from watcher.pipeline.pages import BLOCKS, KEPT_BYTES, keep_pages
 from watcher.pipeline.render import Rendered, render
@@ -45,7 +46,7 @@ def main(argv: list[str]) -> int:
 def _serve(channel: socket.socket, cache: Path, *, warm: bool) -> None:
     results, room = _Results(), None
     if warm:
-        warm_up(cache)
+        compile_all(call_each_kernel, cache)
     while True:
         if not select.select([channel], [], [], FORGET_S)[0]:
             BLOCKS.forget()
@@ -60,7 +61,7 @@ def _serve(channel: socket.socket, cache: Path, *, warm: bool) -> None:
         assert room is not None
         try:
             if not warm:
-                warm_up(cache)
+                compile_all(call_each_kernel, cache)
                 warm = True
             answer = _rendered(message["fields"], room, fds, results)
         except (InputError, HostError) as error:

@@ -67,12 +67,13 @@ def sixteen_bits(levels: Pixels) -> NDArray[np.uint16]:
 @compiled
 def sane(alpha: NDArray[np.float32]) -> NDArray[np.float32]:
     """A copy of `alpha`, contiguous, within 0..1; 0 where it is no number."""
-    out = np.empty_like(alpha)
-    flat, given = out.ravel(), alpha.ravel()
+    height, width = alpha.shape
+    out = np.empty((height, width), np.float32)
     zero, one = np.float32(0), np.float32(1)
-    for i in range(given.size):
-        # In this order: nothing is greater than zero that is no number.
-        flat[i] = min(one, max(zero, given[i]))
+    for y in range(height):
+        for x in range(width):
+            # In this order: nothing is greater than zero that is no number.
+            out[y, x] = min(one, max(zero, alpha[y, x]))
     return out
 
 

@@ -54,16 +54,25 @@ def sunk(
     if count < 2:
         return nothing
     kept = large(alpha, runs, islands, count, doubtful, weighs, speck)
-    if kept.all():
+    if all_of(kept):
         return nothing
-    spare(alpha.shape, runs, islands, kept, closest)
-    if kept.all():
+    spare(alpha.shape[0], alpha.shape[1], runs, islands, kept, closest)
+    if all_of(kept):
         return nothing
     out = alpha.copy()
     for i in range(len(runs)):
         if not kept[islands[i]]:
             out[runs[i, 0], runs[i, 1] : runs[i, 2]] = 0
     return out
+
+
+@compiled
+def all_of(flags: Flags) -> bool:
+    """Is every one set?"""
+    count = 0
+    for i in range(len(flags)):
+        count += flags[i]
+    return count == len(flags)
 
 
 @compiled
@@ -103,9 +112,10 @@ def runs_of(alpha: Field, faint: np.float32) -> Runs:
 @compiled
 def joined(runs: Runs) -> tuple[Steps, int]:
     """The island that each run belongs to, from 0 on, and how many there are."""
-    owner = np.arange(len(runs)).astype(np.int32)
+    owner = np.empty(len(runs), np.int32)
     before = 0
     for i in range(len(runs)):
+        owner[i] = i
         y, start, end = runs[i, 0], runs[i, 1], runs[i, 2]
         # Of the row above, those that end before this one starts touch none that comes later, either.
         while before < i and (
@@ -157,14 +167,18 @@ def large(
             level = alpha[y, x]
             weight += level if level > doubtful else level * weighs
         weights[islands[i]] += weight
-    kept: Flags = weights >= speck * weights.max()
+    heaviest = 0.0
+    for island in range(count):
+        heaviest = max(heaviest, weights[island])
+    kept = np.empty(count, np.bool_)
+    for island in range(count):
+        kept[island] = weights[island] >= speck * heaviest
     return kept
 
 
 @compiled
-def spare(shape: tuple[int, int], runs: Runs, islands: Steps, kept: Flags, closest: np.float32) -> None:
+def spare(height: int, width: int, runs: Runs, islands: Steps, kept: Flags, closest: np.float32) -> None:
     """Keep islands, too, of which a pixel is as near as `closest` (in pixels) to one that is kept."""
-    height, width = shape
     # Rows that no speck comes near to do not count.
     reach = int(closest / 0.9) + 2
     first, last = height, 0
@@ -172,7 +186,10 @@ def spare(shape: tuple[int, int], runs: Runs, islands: Steps, kept: Flags, close
         if not kept[islands[i]]:
             first, last = min(first, runs[i, 0]), max(last, runs[i, 0] + 1)
     first, last = max(0, first - reach), min(height, last + reach)
-    away = np.full((last - first, width), FAR, np.int32)
+    away = np.empty((last - first, width), np.int32)
+    for y in range(last - first):
+        for x in range(width):
+            away[y, x] = FAR
     for i in range(len(runs)):
         if kept[islands[i]] and first <= runs[i, 0] < last:
             away[runs[i, 0] - first, runs[i, 1] : runs[i, 2]] = 0

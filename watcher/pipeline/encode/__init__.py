@@ -89,7 +89,5 @@ def _written(
     return jxl.encode(image, output, profile, metadata)
 
 
-def warm_up() -> None:
-    """Compile every kernel, so that the first photo need not wait for it."""
-    for part in (kinds, png, tiff, psd, packbits):
-        part.warm_up()
+# Each compiles the kernels of one module.
+WARM_UPS = (kinds.warm_up, packbits.warm_up, psd.warm_up, tiff.warm_up, png.warm_up)
