@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +35,7 @@ from watcher.log import event
 from watcher.pipeline.collect import collect
 from watcher.pipeline.recipe import Recipe
 from watcher.pulse import Pulse
+from watcher.threads import Team
 
 # Publishing is some eighty looks at the share and next to no work: several at once hide its latency.
 COLLECTORS = 16
@@ -88,7 +89,8 @@ class RemoteRunner:
         self._state = _State()
         self._stopping = threading.Event()
         self._promise = PROMISE_S + fleet.settings.lost_after_s
-        self._collectors = ThreadPoolExecutor(COLLECTORS, "collect")
+        self._collectors = Team(COLLECTORS, "collect")
+        self._collectors.open()
         loops = {"send": self._send_all, "hear": self._hear_all, "mind": self._mind_all}
         self._pulses = {name: Pulse(f"fleet-{name}") for name in loops}
         self._threads = [

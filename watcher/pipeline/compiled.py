@@ -14,7 +14,8 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from watcher.errors import EngineUnavailable
+from watcher import threads
+from watcher.errors import EngineUnavailable, HostError
 from watcher.log import event
 from watcher.pipeline.compiled_cache import CompiledCache, KeptKernel
 from watcher.pipeline.compilers import Compilers, worthwhile
@@ -192,7 +193,11 @@ def compile_aside(
             _through.set()
 
     _aside = threading.Thread(target=work, name="compile")
-    _aside.start()
+    try:
+        threads.start(_aside)
+    except HostError:
+        _through.set()
+        raise
     return _aside
 
 
