@@ -56,7 +56,8 @@ def test_however_few_files_may_be_open_no_photo_is_blamed_and_none_is_lost(daemo
     daemon.start(command=limited(daemon, "64:2048"))
     assert re.search(r"Max open files +2048 +2048 ", Path(f"/proc/{daemon.pid}/limits").read_text())
     daemon.wait(lambda: settled(daemon, versions), timeout=60)
-    assert {daemon.record(name, folder).job.attempts for folder, name in versions} == {1}
+    again = [line for line in daemon.log().splitlines() if "tried again" in line]
+    assert {daemon.record(name, folder).job.attempts for folder, name in versions} == {1}, again
     assert daemon.stop() == 0
     check_results(daemon, versions)
     check_sources(daemon, versions)

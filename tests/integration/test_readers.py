@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import io
 import os
 import resource
@@ -18,7 +19,7 @@ import psutil
 import pytest
 from PIL import Image, ImageCms
 
-from watcher.errors import InputError, InputNotReady, InputRejected
+from watcher.errors import HostError, InputError, InputNotReady, InputRejected
 from watcher.pipeline import pixels, readers
 from watcher.pipeline.pages import KEPT_BYTES
 from watcher.pipeline.readers import INLINE, Readers, Reads
@@ -230,6 +231,20 @@ def test_a_decoder_that_dies_costs_one_photo(pool):
         only_child().kill()
         with pytest.raises(InputNotReady, match="signal 9"):
             reading.picture()
+    assert read(pool, jpeg()).pixels.shape == (48, 64, 3)
+
+
+def test_a_small_picture_that_could_not_be_taken_over_blames_no_photo_and_not_the_next_one_either(
+    pool, monkeypatch
+):
+    def refused(fd: int, size: int) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(readers, "mapped", refused)
+        with pytest.raises(HostError, match="cannot take the picture over"):
+            read(pool, jpeg())
+    # Its memory is given once; without it each picture of that process was taken for nonsense.
     assert read(pool, jpeg()).pixels.shape == (48, 64, 3)
 
 

@@ -21,7 +21,7 @@ from watcher.log import event
 from watcher.pipeline import parcel, pixels, sniff
 from watcher.pipeline.aides import Aide, Aides, Gone, death
 from watcher.pipeline.picture import Picture
-from watcher.pipeline.rooms import Memory
+from watcher.pipeline.rooms import Memory, mapped
 
 _F_ADD_SEALS, _SEAL_SHRINK, _SEAL_GROW = 1033, 2, 4
 # What the start of a reader takes: Python, NumPy, OpenCV and the decoders.
@@ -123,13 +123,23 @@ class _Reading:
                 if (room := answer["room"]) is not None:
                     return _picture(answer["fields"], process.take(fds[0], room), copies=False)
                 if fds:
-                    process.kept = _mapped(fds[0])
+                    self._keep(process, fds[0])
                 # The next picture will be written over this one.
                 return _picture(answer["fields"], process.kept, copies=True)
             except (OSError, ValueError, TypeError, LookupError) as error:
                 if isinstance(error, OSError) and (host := host_error(error, "take the picture over")):
                     raise host from error
                 raise InputNotReady(f"the process that read it answered nonsense ({error})") from error
+
+    def _keep(self, process: _Reader, fd: int) -> None:
+        try:
+            _seal(fd)
+            process.kept = mapped(fd, os.fstat(fd).st_size)
+        except OSError:
+            # It is given once: without it no picture of this process could be read.
+            self._lose().kill()
+            self._readers.replace(process)
+            raise
 
     def end(self) -> None:
         if self._process is not None:
@@ -199,9 +209,13 @@ def _write(fd: int, content: bytes) -> None:
 
 
 def _mapped(fd: int) -> Memory:
+    _seal(fd)
+    return Memory.of(fd)
+
+
+def _seal(fd: int) -> None:
     # A reader that a hostile photo took over must not be able to pull the memory away from under us.
     fcntl.fcntl(fd, _F_ADD_SEALS, _SEAL_SHRINK | _SEAL_GROW)
-    return Memory.of(fd)
 
 
 def _picture(fields: Mapping[str, Any], memory: mmap.mmap | None, *, copies: bool) -> Picture:

@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 
 from watcher.domain import as_json
-from watcher.errors import HostError, InputError
+from watcher.errors import HostError, InputError, host_error
 from watcher.pipeline import parcel
 from watcher.pipeline.channel import be_an_aide, receive, send, shut
 from watcher.pipeline.compiled import compile_all
@@ -46,7 +46,10 @@ def main(argv: list[str]) -> int:
 def _serve(channel: socket.socket, cache: Path, *, warm: bool) -> None:
     results, room = _Results(), None
     if warm:
-        compile_all(call_each_kernel, cache)
+        try:
+            compile_all(call_each_kernel, cache)
+        except (OSError, ImportError):  # such as too few files that may be open: again with the first photo
+            warm = False
     while True:
         if not select.select([channel], [], [], FORGET_S)[0]:
             BLOCKS.forget()
@@ -67,6 +70,12 @@ def _serve(channel: socket.socket, cache: Path, *, warm: bool) -> None:
         except (InputError, HostError) as error:
             cause = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
             answer = _failed(type(error).__name__, str(error), error.remedy) | {"errno": cause}
+        except OSError as error:
+            host = host_error(error, "render a photo")
+            remedy = None if host is None else host.remedy
+            answer = _failed(type(host or error).__name__, str(host or error), remedy) | {
+                "errno": error.errno
+            }
         except MemoryError:
             answer = _failed("InputNotReady", "there was not enough memory to render it", _MEMORY)
         except Exception as error:  # noqa: BLE001  (crosses a process)
