@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.usage import children, reads_photos
+from benchmarks.usage import children, works_on_photos
 
 CARDS = Path(__file__).with_name("cards")
 FAKE, REAL = "benchfake", "modnet"
@@ -90,7 +90,7 @@ def running(config: Path) -> Iterator[Service]:
     ):
         try:
             _await_ready(daemon, folder / "state" / "status.json")
-            workers = tuple(child for child in children(daemon.pid) if not reads_photos(child))
+            workers = tuple(child for child in children(daemon.pid) if not works_on_photos(child))
             yield Service(daemon.pid, workers, folder / "hot", folder / "mattes")
         except Exception as error:
             error.add_note(f"daemon {daemon.pid} (exit status {daemon.poll()}) said last:\n{_end(log)}")

@@ -19,7 +19,7 @@ from benchmarks import photos
 from benchmarks.service import REAL
 from benchmarks.setting import Setting
 from benchmarks.table import Cell, Table
-from benchmarks.usage import children, reads_photos, rise_mb, scheduled
+from benchmarks.usage import children, rise_mb, scheduled, works_on_photos
 from watcher.config import Folder, Profile
 from watcher.domain import EngineAbout, Frame, Job, Pixels, Source, Stamp
 from watcher.engine import weights
@@ -193,7 +193,9 @@ def _up(image: Pixels) -> bytes:
 
 def _cpu() -> float:
     """Seconds that this process has computed, and the one that reads photos for it."""
-    return time.process_time() + sum(scheduled(pid)[0] for pid in children(os.getpid()) if reads_photos(pid))
+    return time.process_time() + sum(
+        scheduled(pid)[0] for pid in children(os.getpid()) if works_on_photos(pid)
+    )
 
 
 def _cost(work: Callable[[], object], times: int) -> Cost:

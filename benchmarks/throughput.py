@@ -14,7 +14,7 @@ from benchmarks.cores import Least
 from benchmarks.service import REAL, Service, running, write_config
 from benchmarks.setting import Setting
 from benchmarks.table import Cell, Table
-from benchmarks.usage import Peak, children, cpu_seconds, peak_mb, reads_photos, tree_cpu_seconds
+from benchmarks.usage import Peak, children, cpu_seconds, peak_mb, tree_cpu_seconds, works_on_photos
 from watcher.engine import weights
 from watcher.engine.card import card_folders
 from watcher.pipeline.finish import warm_up
@@ -182,4 +182,4 @@ def flood(made: list[Path], service: Service, *, before: int = 0) -> Flood:
 
 def _in_workers(service: Service) -> float:
     """CPU seconds of the workers there are by now, their start included."""
-    return sum(cpu_seconds(child) for child in children(service.pid) if not reads_photos(child))
+    return sum(cpu_seconds(child) for child in children(service.pid) if not works_on_photos(child))

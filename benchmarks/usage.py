@@ -72,7 +72,7 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def reads_photos(pid: int) -> bool:
+def works_on_photos(pid: int) -> bool:
     """Whether `pid` is one of the daemon's processes that decode or render photos, not its engine."""
     command = Path(f"/proc/{pid}/cmdline").read_bytes()
     return b"watcher.pipeline.reader" in command or b"watcher.pipeline.renderer" in command

@@ -21,7 +21,6 @@ from PIL import Image, ImageCms
 from watcher.config import Output, Profile
 from watcher.domain import Frame, Job, Metadata, Source, Stamp
 from watcher.errors import HostError, InputNotReady, InputRejected, WatcherError
-from watcher.pipeline import render as rendering
 from watcher.pipeline.looks import Answer
 from watcher.pipeline.readers import Readers
 from watcher.pipeline.render import Rendered, Style
@@ -268,7 +267,7 @@ def test_there_are_never_more_than_allowed():
 
 def test_a_process_holds_no_memory_of_large_results_when_there_is_nothing_to_do(pool, eventually):
     large = frame_of(noise(2400, 3200), proxy=noise(240, 320))
-    plain = style(refine="bilinear", outputs=(Output(kind="foreground", suffix=".tif", pack="none"),) * 1)
+    plain = style(refine="bilinear", outputs=(Output(kind="foreground", suffix=".tif", pack="none"),))
     made(pool, large, plain)
     [aide] = pool._aides._idle
     assert aide._results is not None and os.fstat(aide._results).st_size <= 32 << 20
@@ -279,13 +278,6 @@ def test_a_process_holds_no_memory_of_large_results_when_there_is_nothing_to_do(
     made(pool, large, wide)
     assert os.fstat(aide._results).st_size > 32 << 20
     eventually(lambda: os.fstat(aide._results).st_size <= 32 << 20, timeout=20)
-
-
-def test_rendering_here_and_there_is_the_same_function():
-    """What is tested of one is true of the other: a process calls nothing else."""
-    from watcher.pipeline import renderer
-
-    assert renderer.render is rendering.render
 
 
 # --- In a daemon -----------------------------------------------------------------------------

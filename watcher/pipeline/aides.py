@@ -7,7 +7,6 @@ Python's lock with its threads. See readers.py and renderers.py for the two kind
 from __future__ import annotations
 
 import errno
-import os
 import signal
 import socket
 import subprocess
@@ -16,17 +15,15 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import watcher
 from watcher.errors import HostError, InputNotReady
+from watcher.pipeline.apart import environment
 from watcher.pipeline.channel import receive, send, wait_at_most
 from watcher.threads import fork_refused
 
 # Seconds until another is started where that failed.
 AGAIN_S = 5.0
-_ROOT = Path(watcher.__file__).parents[1]
 
 
 class Gone(Exception):
@@ -41,10 +38,6 @@ class Aide:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             command = [sys.executable, "-m", module, str(theirs.fileno()), str(idle_s), *arguments]
-            env = {
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")]),
-            }
             try:
                 self._process = subprocess.Popen(
                     command,
@@ -52,7 +45,7 @@ class Aide:
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
-                    env=env,
+                    env=environment(),
                 )
             except OSError as error:
                 ours.close()

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import json
 import os
-import resource
-import signal
 import socket
 import struct
 from collections.abc import Mapping
@@ -18,7 +15,6 @@ from typing import Any
 MESSAGE_BYTES = 65536
 # Descriptors that a message may come with.
 MOST_DESCRIPTORS = 2
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 
 
 def send(channel: socket.socket, message: Mapping[str, Any], fds: list[int]) -> None:
@@ -57,12 +53,3 @@ def shut(fds: list[int]) -> None:
     for fd in fds:
         with suppress(OSError):
             os.close(fd)
-
-
-def be_an_aide() -> None:
-    """What a process must be that works for the daemon: it dies with it, may become nobody else, leaves no core."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

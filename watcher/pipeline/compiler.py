@@ -5,15 +5,12 @@ Each byte of its input is the number of a part, and others read from there, too.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
-import resource
-import signal
 import sys
 from collections.abc import Callable
 
-from watcher.pipeline import amounts, closed_form, encode, foreground, refine, shrink, specks
+from watcher.pipeline import amounts, apart, closed_form, encode, foreground, refine, shrink, specks
 
 # Which take longest come first: so nobody waits long for the last one. Each calls its kernels with every signature.
 PARTS: tuple[Callable[[], None], ...] = (
@@ -25,7 +22,6 @@ PARTS: tuple[Callable[[], None], ...] = (
     shrink.warm_up,
     *encode.WARM_UPS,
 )
-_PR_SET_PDEATHSIG = 1
 # Models that are loaded meanwhile come first, or READY would come later.
 _NICE = 10
 
@@ -36,11 +32,9 @@ def call_each_kernel() -> None:
 
 
 def main(argv: list[str]) -> int:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    apart.begin()
     if os.getppid() != int(argv[1]):  # had it died before, nobody would tell us
         return 1
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.nice(_NICE)
     # A seventh of the time goes into looking for what may go, and all of it goes soon.
     gc.disable()

@@ -8,18 +8,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-import watcher
 from watcher import memory
 from watcher.cores import cores
 from watcher.log import event
+from watcher.pipeline.apart import environment
 
 # More of them would not be through earlier: the longest part takes a third of the time of all.
 _MOST = 3
 # What one takes at its peak.
 _MEGABYTES = 600
-_ROOT = Path(watcher.__file__).parents[1]
 
 
 def worthwhile() -> int:
@@ -84,11 +82,10 @@ class Compilers:
 
 
 def _started(numbers: int, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    path = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, "-m", "watcher.pipeline.compiler", str(os.getpid())],
         stdin=numbers,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, **env, "PYTHONPATH": path},
+        env=environment(**env),
     )

@@ -21,8 +21,8 @@ from typing import Any
 import cv2
 
 from watcher.errors import InputError
-from watcher.pipeline import parcel, pixels, sniff
-from watcher.pipeline.channel import be_an_aide, receive, send
+from watcher.pipeline import apart, parcel, pixels, sniff
+from watcher.pipeline.channel import receive, send
 from watcher.pipeline.pages import KEPT_BYTES, keep_pages
 from watcher.pipeline.picture import Picture
 from watcher.pipeline.rooms import METADATA_BYTES, Kept, Part, Room, Rooms
@@ -36,7 +36,7 @@ FORGET_S = 3.0
 
 
 def main(argv: list[str]) -> int:
-    be_an_aide()
+    apart.begin()
     keep_pages()
     cv2.setNumThreads(1)
     # LibRaw's threads too, before it is loaded: one for each of many cores would not fit the address space.

@@ -18,8 +18,8 @@ import cv2
 
 from watcher.domain import as_json
 from watcher.errors import HostError, InputError, host_error
-from watcher.pipeline import parcel
-from watcher.pipeline.channel import be_an_aide, receive, send, shut
+from watcher.pipeline import apart, parcel
+from watcher.pipeline.channel import receive, send, shut
 from watcher.pipeline.compiled import compile_all
 from watcher.pipeline.compiler import call_each_kernel
 from watcher.pipeline.order import order_of
@@ -32,7 +32,7 @@ FORGET_S = 3.0
 
 
 def main(argv: list[str]) -> int:
-    be_an_aide()
+    apart.begin()
     keep_pages()
     cv2.setNumThreads(1)
     with socket.socket(fileno=int(argv[1])) as channel:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import queue
 import subprocess
 import sys
@@ -13,11 +12,10 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import date
-from pathlib import Path
 
-import watcher
 from watcher.errors import WatcherError
 from watcher.log import event
+from watcher.pipeline.apart import environment
 from watcher.pipeline.sheet import Scope
 from watcher.pipeline.sheet_writer import words_of
 
@@ -26,7 +24,6 @@ PAUSE = 10.0
 REST = 4.0
 # Seconds after which a writer hangs; a page of 480 large photos takes some minutes.
 PATIENCE = 1800.0
-_ROOT = Path(watcher.__file__).parents[1]
 
 
 class SheetKeeper:
@@ -91,14 +88,13 @@ class SheetKeeper:
         """Have a process write it; why it could not, and what to do."""
         command = [sys.executable, "-m", "watcher.pipeline.sheet_writer"]
         command += [json.dumps(words_of(scope)), day.isoformat()]
-        path = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
         try:
             writer = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": path},
+                env=environment(),
             )
         except OSError as error:
             return f"its process cannot be started: {error.strerror or error}", WatcherError.remedy

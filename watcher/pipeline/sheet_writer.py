@@ -5,11 +5,9 @@ It decodes what strangers made, so not in the daemon. Says on stdout, as JSON, w
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import resource
-import signal
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,16 +18,15 @@ from typing import Any
 import cv2
 
 from watcher.errors import WatcherError
-from watcher.pipeline import sheet
+from watcher.pipeline import apart, sheet
 from watcher.pipeline.sheet import Scope
 
 # A picture of 120 megapixels with 16 bits a channel, and copies of it.
 MEMORY = 8 << 30
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 
 
 def main(argv: list[str]) -> int:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    apart.begin()
     _confine()
     scope, day = scope_in(json.loads(argv[1])), date.fromisoformat(argv[2])
     try:
@@ -41,10 +38,6 @@ def main(argv: list[str]) -> int:
 
 
 def _confine() -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY if hard < 0 else min(MEMORY, hard), hard))
     with suppress(OSError):
