@@ -145,7 +145,7 @@ class Daemon:
         count = restore(name, folder, done=done, beat=beat)
         for root in (folder.output, folder.quarantine):
             if root is not None:
-                count += sweep(root, beat=beat)
+                count += sweep(root, beat=beat, all_of_it=not folder.default_ignores)
         if count:
             event(logging.WARNING, "cleared up after a crash", folder=name, leftovers=count)
         self._prepared.append((name, folder))

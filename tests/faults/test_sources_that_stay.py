@@ -106,6 +106,19 @@ def test_an_archive_that_refuses_pauses_its_folder_and_takes_the_photos_later(na
     assert (record.job.attempts, daemon.reports()) == (1, {})
 
 
+def test_an_archive_whose_server_keeps_times_and_modes_to_itself_takes_the_photos(nas):
+    """As a CIFS mount that shows everything as root's: its files may be written, and belong to somebody else."""
+    daemon, share = nas
+    share.fail(errno={"utimens": errno.EPERM, "chmod": errno.EPERM}, match="/archive/*")
+    try:
+        drop(daemon.hot() / "borrowed.jpg", jpeg(5))
+        daemon.wait(lambda: not (daemon.hot() / "borrowed.jpg").exists(), timeout=30)
+    finally:
+        share.fail()
+    assert (share.source / "archive" / "borrowed.jpg").read_bytes() == jpeg(5)
+    assert says(daemon, "in") == ""
+
+
 def test_a_hot_folder_that_is_read_only_says_so_and_is_emptied_when_it_can_be(nas):
     daemon, share = nas
     drop(share.source / "drain" / "first.jpg", jpeg(1))

@@ -375,6 +375,35 @@ def test_a_photo_of_another_user_is_said_in_status_and_log_and_done_when_it_may_
     assert daemon.stop() == 0
 
 
+def test_what_a_disk_and_a_server_keep_in_a_folder_does_not_keep_it_from_starting(rig):
+    """`lost+found` is root's own, a colleague's folder his; a snapshot has caught our temporaries and is read-only."""
+    daemon = rig(card="tiny", folders={"in": {"source": "archive"}})
+    roots = (daemon.hot(), daemon.out(), daemon.archive())
+    for root in roots:
+        caught = root / "#snapshot" / "GMT-2026.11.27-10.00.00"
+        caught.mkdir(parents=True)
+        for name in (".a.cutout.png.7.hotmatte.tmp", ".b.jpg.7.aside.hotmatte.tmp", "old.jpg"):
+            (caught / name).write_bytes(jpeg(7))
+        caught.chmod(0o555)
+        for name in ("lost+found", "private"):
+            (root / name).mkdir()
+            (root / name).chmod(0)
+    drop(daemon.hot() / "a.jpg", jpeg(1))
+    daemon.start(command=bound_by_permissions(daemon.command("run")))
+    daemon.wait_done("a.jpg")
+    daemon.wait(lambda: (daemon.archive() / "a.jpg").exists(), timeout=20)
+    status = daemon.status()["folders"]["in"]
+    # Of what is no server's own somebody shall know: a photographer may wait for it.
+    assert (status["state"], status["unreadable"]) == ("watching", ["private"])
+    assert "private" in status["reason"] and "lost+found" not in status["reason"]
+    assert daemon.stop() == 0
+    assert daemon.counts() == {"done": 1}
+    for root in roots:
+        assert len(list((root / "#snapshot" / "GMT-2026.11.27-10.00.00").iterdir())) == 3
+        for name in ("lost+found", "private"):
+            (root / name).chmod(0o755)
+
+
 def test_a_sub_folder_of_the_results_that_refuses_us_stops_its_own_photos_only(rig):
     daemon = rig(card="tiny", limits={"max_in_flight": 2})
     closed = daemon.out() / "closed"

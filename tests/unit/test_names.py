@@ -36,7 +36,11 @@ Icon\r __MACOSX @eaDir @tmp #recycle #snapshot @Recycle .@__thumb .@upload_cache
 $RECYCLE.BIN ~$x ~x.tmp x.tmp x.temp x.part x.partial x.crdownload x.download x.filepart x.opdownload
 .smbdelete1 .nfs00001 .fuse_hidden1 .~tmp~ .x.jpg.Ab3dEf .syncthing.x.jpg.tmp ~syncthing~x .stfolder .stversions
 x.lock x.swp x.lrdata CaptureOne x.cos x.xmp x.ocTransferId123.part .dropbox.cache .hidden.jpg""".split(" ")
-IGNORED = [name for line in IGNORED for name in line.split("\n")] + ["System Volume Information"]
+IGNORED = [name for line in IGNORED for name in line.split("\n")] + [
+    "System Volume Information",
+    "lost+found",
+]
+IGNORED += ["~snapshot", "@Recently-Snapshot"]
 
 
 @pytest.mark.parametrize("name", IGNORED)

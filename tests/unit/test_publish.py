@@ -141,6 +141,16 @@ def test_a_sub_folder_that_refuses_to_be_swept_does_not_keep_the_others_from_it(
         tmp_path.chmod(0o755)
 
 
+def test_a_snapshot_of_the_share_is_not_swept(tmp_path):
+    for name in ("#snapshot/GMT-2026.11.27", "~snapshot", ".snapshots/7/snapshot", "shoot"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / ".a.matte.png.7.hotmatte.tmp").touch()
+    assert publish.sweep(tmp_path) == 1
+    assert names_in(tmp_path / "shoot") == set()
+    # Where people work in folders of such names, ours are looked for there too.
+    assert publish.sweep(tmp_path, all_of_it=True) == 3
+
+
 def test_a_publication_that_cannot_be_carried_through_is_undone(tmp_path, monkeypatch):
     def dying(source, target):
         raise KeyboardInterrupt

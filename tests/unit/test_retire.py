@@ -107,7 +107,7 @@ def test_a_bad_copy_is_thrown_away_and_the_source_stays(tmp_path, source, monkey
     def torn(old, new, **_):
         Path(new).write_bytes(Path(old).read_bytes()[:-1])
 
-    monkeypatch.setattr(module.shutil, "copy2", torn)
+    monkeypatch.setattr(module.shutil, "copyfile", torn)
     with pytest.raises(HostError, match="differs"):
         retire(source, folder(tmp_path, "archive"), job_id=1)
     assert all_files(tmp_path) == {"hot/sub/a.jpg": b"the photo"}
@@ -287,6 +287,34 @@ def test_photos_of_another_hot_folder_in_a_shared_archive_are_left_to_it(tmp_pat
     other = Source("other", "a.jpg", Stamp.of(aside.stat()))
     assert restore("hot", folder(tmp_path, "archive"), done=lambda _: other) == 0
     assert aside.exists()
+
+
+@pytest.mark.parametrize("name", ["hot", "archive"])
+def test_a_sub_folder_that_we_may_not_list_keeps_no_photo_from_coming_back(
+    tmp_path, source, name, permissions
+):
+    path = tmp_path / "hot" / source.relpath
+    path.rename(leftover(path, 1))
+    closed = tmp_path / name / "private"
+    closed.mkdir(parents=True)
+    closed.chmod(0)
+    try:
+        assert restore("hot", folder(tmp_path, "archive"), done=lambda _: None) == 1
+        assert path.read_bytes() == b"the photo"
+        (tmp_path / name).chmod(0)
+        with pytest.raises(HostError, match=f"cannot restore photos in .*{name}: "):
+            restore("hot", folder(tmp_path, "archive"), done=lambda _: None)
+    finally:
+        (tmp_path / name).chmod(0o755)
+        closed.chmod(0o755)
+
+
+def test_what_a_snapshot_of_the_share_has_caught_stays_there(tmp_path, source):
+    caught = leftover(tmp_path / "hot" / "#snapshot" / "GMT-2026.11.27" / "a.jpg", 1)
+    caught.parent.mkdir(parents=True)
+    caught.write_bytes(b"the photo")
+    assert restore("hot", folder(tmp_path, "delete"), done=lambda _: source) == 0
+    assert caught.exists() and (tmp_path / "hot" / source.relpath).exists()
 
 
 def test_a_folder_that_is_not_there_has_nothing_to_restore(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import shutil
 from datetime import UTC, date, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -210,6 +211,18 @@ def test_a_photo_that_was_archived_is_found_there(shoot):
     (path,) = sheet.write(scope, shoot.today, scope.place(shoot.today))
     assert Page(path).links[0] == "../archive/a.jpg"
     assert len(Page(path).images) == 3
+
+
+def test_snapshots_of_the_share_show_nothing_again_and_closed_folders_stop_nothing(shoot, permissions):
+    shoot.done()
+    (shoot.out / "#snapshot" / "GMT-10.00").mkdir(parents=True)
+    shutil.copy2(shoot.out / "a.matte.json", shoot.out / "#snapshot" / "GMT-10.00")
+    (shoot.out / "private").mkdir(mode=0)
+    try:
+        (page,) = shoot.sheet()
+    finally:
+        (shoot.out / "private").chmod(0o755)
+    assert [alt for alt, _ in page.images] == ["source of a.jpg", "matte of a.jpg", "cutout of a.jpg"]
 
 
 def test_a_photo_that_is_gone_leaves_the_rest(shoot):

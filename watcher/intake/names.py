@@ -9,23 +9,17 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from watcher.config import Folder, excluded
+from watcher.litter import FOLDERS
 
 # What common systems, servers, cloud clients and editors leave lying about, and how
 # copiers call a file that they are still writing. Names of files and of folders alike.
 DEFAULT_IGNORES = (
     ".*",  # hidden: covers ._*, .DS_Store, .nfs0000*, .fuse_hidden*, .smbdelete*, rsync's .NAME.XXXXXX
     "Icon\r",
-    "__MACOSX",
-    "@eaDir",
-    "@tmp",
-    "@Recycle",
-    "#recycle",
-    "#snapshot",
+    *FOLDERS,
     "Thumbs.db",
     "ehthumbs.db",
     "desktop.ini",
-    "$RECYCLE.BIN",
-    "System Volume Information",
     "~$*",
     "~*.tmp",
     "*.tmp",

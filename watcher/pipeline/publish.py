@@ -17,10 +17,10 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 from watcher.errors import HostError, InputRejected, WatcherError
+from watcher.litter import walk
 from watcher.pipeline.sidecar import SIDECAR, Record, Written, record_in
 
 # Module-level so that tests can replace each durable step by sudden death.
@@ -266,21 +266,20 @@ def make_folder(folder: Path) -> None:
 # --- After a death -------------------------------------------------------------------------
 
 
-def sweep(root: Path, *, beat: Callable[[], None] = lambda: None) -> int:
+def sweep(root: Path, *, beat: Callable[[], None] = lambda: None, all_of_it: bool = False) -> int:
     """Carry through or undo what dead runs left under `root`; the number of files dealt with.
 
     Those of a run that lives (`hotmatte matte` beside a daemon) are locked and left alone.
     Touches nothing but files named as our temporaries are, and what their records list.
-    `beat` is called for each folder: a sign of life.
+    `beat`, `all_of_it`: see litter.walk.
     """
     count = 0
     try:
-        for place, _, names in os.walk(root, onerror=partial(_complain, root)):
-            beat()
+        for place, names in walk(root, beat=beat, all_of_it=all_of_it):
             try:
-                count += _swept(Path(place), names)
-            except PermissionError:
-                if place == str(root):
+                count += _swept(place, names)
+            except OSError as error:
+                if place == root or not _refuses_alone(error, root):
                     raise  # else its photos will say so
     except OSError as error:
         raise translated(error, root) from error
@@ -307,12 +306,10 @@ def _dead(folder: Path, names: Sequence[str]) -> list[re.Match[str]]:
     return [match for match in found if match["job"] not in live]
 
 
-def _complain(root: Path, error: OSError) -> None:
-    if isinstance(error, FileNotFoundError):
-        return
-    # A sub-folder that we may not enter is one that we never wrote to.
-    if not isinstance(error, PermissionError) or error.filename == str(root):
-        raise error
+def _refuses_alone(error: OSError, root: Path) -> bool:
+    """Whether a sub-folder may not be written to, such as a snapshot, though `root` may."""
+    read_only = error.errno == errno.EROFS and os.access(root, os.W_OK)
+    return isinstance(error, PermissionError) or read_only
 
 
 def records(folder: Path, base: str) -> Iterator[tuple[Path, int, Record]]:

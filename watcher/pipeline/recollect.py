@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from watcher.config import Folder
 from watcher.domain import Ended, JobState, as_json
 from watcher.errors import HostError
+from watcher.litter import walk
 from watcher.pipeline.sidecar import REPORT, SIDECAR, Told, told_in
 
 
@@ -23,7 +23,7 @@ def recollect(name: str, folder: Folder, *, beat: Callable[[], None] = lambda: N
     found = []
     for root in dict.fromkeys(filter(None, (folder.output, folder.quarantine))):
         try:
-            for path in _telling(root, beat):
+            for path in _telling(root, beat, all_of_it=not folder.default_ignores):
                 with suppress(FileNotFoundError, PermissionError):
                     told = told_in(path.read_bytes())
                     if told is not None and told.source.folder == name and _is_whole(path, told):
@@ -33,15 +33,10 @@ def recollect(name: str, folder: Folder, *, beat: Callable[[], None] = lambda: N
     return sorted(found, key=lambda ended: ended.at)
 
 
-def _telling(root: Path, beat: Callable[[], None]) -> Iterator[Path]:
-    for place, _, names in os.walk(root, onerror=_complain):
-        beat()
-        yield from (Path(place, name) for name in names if name.endswith((SIDECAR, REPORT)))
-
-
-def _complain(error: OSError) -> None:
-    if not isinstance(error, (FileNotFoundError, PermissionError)):
-        raise error
+def _telling(root: Path, beat: Callable[[], None], *, all_of_it: bool) -> Iterator[Path]:
+    # Never of a snapshot: what it vouches for may be gone from where people look.
+    for place, names in walk(root, beat=beat, all_of_it=all_of_it):
+        yield from (place / name for name in names if name.endswith((SIDECAR, REPORT)))
 
 
 def _is_whole(path: Path, told: Told) -> bool:

@@ -22,6 +22,7 @@ from watcher.config import Folder
 from watcher.domain import Source, Stamp
 from watcher.errors import HostError
 from watcher.ground import Ground
+from watcher.litter import walk
 from watcher.pipeline.publish import fsync_directory, make_folder
 
 # Module-level so that tests can replace each step by sudden death, or by another device.
@@ -159,7 +160,11 @@ def _copy(path: Path, folder: Path, stamp: Stamp, job_id: int) -> Path:
     copy = leftover(folder / path.name, job_id, "copy")
     try:
         copy.unlink(missing_ok=True)
-        shutil.copy2(path, copy, follow_symlinks=False)
+        shutil.copyfile(path, copy, follow_symlinks=False)
+        with suppress(
+            PermissionError
+        ):  # a share may say that another one owns what we write: its times are its own
+            shutil.copystat(path, copy, follow_symlinks=False)
         with copy.open("rb") as file:
             os.fsync(file.fileno())
         if _digest(copy) != _digest(path) or not _is(path, stamp):
@@ -191,7 +196,7 @@ def restore(
     count = 0
     for root in filter(None, (folder.path, folder.archive)):
         try:
-            for moved, match in _leftovers(root, beat):
+            for moved, match in _leftovers(root, beat, all_of_it=not folder.default_ignores):
                 source = done(int(match["job"]))
                 # Hot folders may share an archive: each looks after its own.
                 if source is None or source.folder == name:
@@ -199,21 +204,18 @@ def restore(
                     fsync_directory(moved.parent)
                     count += 1
         except OSError as error:
-            raise HostError(f"cannot restore photos in {root}: {error.strerror or error}") from error
+            where = error.filename2 or error.filename or root
+            raise HostError(f"cannot restore photos in {root}: {where}: {error.strerror or error}") from error
     return count
 
 
-def _leftovers(root: Path, beat: Callable[[], None]) -> Iterator[tuple[Path, re.Match[str]]]:
-    for place, _, names in os.walk(root, onerror=_complain):
-        beat()
+def _leftovers(
+    root: Path, beat: Callable[[], None], *, all_of_it: bool
+) -> Iterator[tuple[Path, re.Match[str]]]:
+    for place, names in walk(root, beat=beat, all_of_it=all_of_it):
         for name in names:
             if match := LEFTOVER.fullmatch(name):
-                yield Path(place, name), match
-
-
-def _complain(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise error
+                yield place / name, match
 
 
 def _resolve(moved: Path, match: re.Match[str], folder: Folder, source: Source | None) -> None:

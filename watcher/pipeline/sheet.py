@@ -21,6 +21,7 @@ from watcher import __version__
 from watcher.config import Folder
 from watcher.domain import Stamp, printable
 from watcher.errors import HostError, InputRejected
+from watcher.litter import is_litter
 from watcher.pipeline import publish, thumbnails
 from watcher.pipeline.sheet_page import MARK, Heading, Row, Shown, figure, figures_in, link_to, page
 from watcher.pipeline.sidecar import REPORT, SIDECAR
@@ -178,11 +179,15 @@ def _records(root: Path, day: date) -> Iterator[tuple[Path, os.stat_result]]:
         except FileNotFoundError:
             continue  # nothing was ever published here
         except OSError as error:
+            if folder != root and isinstance(error, PermissionError):
+                continue  # nor here
             raise HostError(f"cannot list {folder}: {error.strerror or error}") from error
         for entry in inside:
             with suppress(OSError):
                 if entry.is_dir(follow_symlinks=False):
-                    folders.append(Path(entry.path))
+                    # A snapshot would show everything once more.
+                    if not is_litter(entry.name):
+                        folders.append(Path(entry.path))
                 elif entry.name.endswith((SIDECAR, REPORT)) and entry.is_file(follow_symlinks=False):
                     status = entry.stat(follow_symlinks=False)
                     if status.st_mtime >= begin and status.st_size <= _MOST_BYTES:
