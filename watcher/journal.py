@@ -145,6 +145,14 @@ class Journal(PairedJournal):
                 (folder, identity),
             )
 
+    def places(self, folder: str) -> list[tuple[str, str]]:
+        """(setting, path) of every place that results of `folder` ever went to, until it was accepted last."""
+        names = self._read(
+            "SELECT name FROM folder WHERE substr(name, 1, ?) = ?", (len(folder) + 1, folder + " ")
+        )
+        parts = [name.split(" ", 2)[1:] for (name,) in names]
+        return [(setting, path) for setting, path in filter(lambda two: len(two) == 2, parts)]
+
     def forget_folder(self, folder: str) -> None:
         """Accept whatever lies under the hot folder, and its places, next time as the right thing."""
         with self._write() as db:

@@ -135,6 +135,40 @@ def slow_cards(rig, latency_s: float = 0.2) -> Path:
     return folder
 
 
+def test_results_and_archived_photos_are_no_work_where_they_lay_before_a_reload_either(rig):
+    inside = {"output": "hot/in/mattes", "archive": "hot/in/_done", "source": "archive"}
+    daemon = rig(card="tiny", folders={"in": inside})
+    daemon.start()
+    drop(daemon.hot() / "shoot" / "a.jpg", jpeg(1))
+    daemon.wait(lambda: (daemon.archive() / "shoot" / "a.jpg").exists(), timeout=20)
+    before = {path: path.read_bytes() for path in daemon.hot().rglob("*") if path.is_file()}
+    assert len(before) == 4
+
+    daemon.settings["folders"]["in"].update(output="hot/in/results", archive="hot/in/_archive")
+    # The worst that could become of them.
+    daemon.settings["folders"]["in"]["source"] = "delete"
+    daemon.configure()
+    assert daemon.hotmatte("reload").returncode == 0
+    drop(daemon.hot() / "b.jpg", jpeg(2))
+    daemon.wait_done("b.jpg")
+    daemon.wait(lambda: not (daemon.hot() / "b.jpg").exists(), timeout=20)
+    assert daemon.hotmatte("rescan").returncode == 0
+    assert daemon.stop() == 0
+    daemon.start()
+    assert daemon.stop() == 0
+    assert daemon.counts() == {"done": 2}
+    assert {path: path.read_bytes() for path in before} == before
+    assert "mattes is left out: it was the output folder before" in daemon.log()
+    assert "_done is left out: it was the archive folder before" in daemon.log()
+
+    # Whoever means it says so.
+    daemon.settings["folders"]["in"]["source"] = "leave"
+    daemon.configure()
+    assert daemon.hotmatte("accept", "in").returncode == 0
+    daemon.start()
+    daemon.wait_done("_done/shoot/a.jpg")
+
+
 def test_a_broken_configuration_is_refused_and_the_old_one_stays_in_force(rig):
     daemon = rig()
     daemon.start()

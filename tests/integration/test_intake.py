@@ -42,7 +42,7 @@ class MemoryJournal:
         self.gone: list[str] = []
         self.passed: list[tuple[str, str]] = []
         self.identity: str | None = None
-        self.places: dict[str, str] = {}
+        self.rests: dict[str, str] = {}
         self.lock = threading.Lock()
 
     def admit_many(self, sources):
@@ -90,13 +90,16 @@ class MemoryJournal:
             return len(present)
 
     def folder_identity(self, folder):
-        return self.identity if folder == "hot" else self.places.get(folder)
+        return self.identity if folder == "hot" else self.rests.get(folder)
 
     def remember_folder(self, folder, identity):
         if folder == "hot":
             self.identity = identity
         else:
-            self.places[folder] = identity
+            self.rests[folder] = identity
+
+    def places(self, folder):
+        return [tuple(key.split(" ", 2)[1:]) for key in self.rests]
 
     def names(self):
         with self.lock:

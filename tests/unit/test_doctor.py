@@ -222,6 +222,8 @@ def test_a_hot_folder_that_is_another_one_than_before_is_no_fine_folder(configur
     assert (finding.subject, finding.verdict, finding.status) == ("in", Verdict.FAIL, IO)
     assert "is another folder than before" in finding.words
     assert "before nfs4 nas:/studio /hot" in finding.words
+    # Another name would make all photos new ones.
+    assert "`hotmatte accept in`" in str(finding.remedy)
 
 
 def test_a_state_folder_in_memory_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,17 +2,17 @@
 
 A hot folder whose disk or share is another one than last time goes offline, so that an
 unmounted share is not taken for an empty folder. If the change was meant, say so here.
+What was its output, archive or quarantine folder before is left out of it; from the next
+`hotmatte reload` on that ends, too.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from watcher.commands.shared import known_folder
+from watcher.commands.shared import known_folder, open_journal
 from watcher.config import Settings
 from watcher.exits import OK
-from watcher.health import JOURNAL
-from watcher.journal import Journal
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     name = known_folder(settings, args.folder)
-    with Journal(settings.state_dir / JOURNAL) as journal:
-        journal.forget_folder(name)
+    if journal := open_journal(settings):
+        with journal:
+            journal.forget_folder(name)
     print(f"{name}: {settings.folders[name].path} will be accepted as it is")
     return OK

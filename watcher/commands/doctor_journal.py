@@ -35,6 +35,6 @@ def _strangers(settings: Settings, journal: Journal) -> list[Finding]:
         here = identity(Path(os.path.realpath(folder.path)))
         before = journal.folder_identity(name)
         if before not in (None, here) and folder.path.is_dir() and journal.known(name):
-            error = stranger(folder.path, expected=str(before), found=here)
+            error = stranger(folder.path, name, expected=str(before), found=here)
             found.append(fail(name, str(error), error.remedy))
     return found

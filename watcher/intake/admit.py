@@ -51,6 +51,9 @@ class JournalPort(Protocol):
 
     def remember_folder(self, folder: str, identity: str) -> None: ...
 
+    def places(self, folder: str) -> Sequence[tuple[str, str]]:
+        """(setting, path) of every place that its results ever went to."""
+
 
 class Admission:
     """Leads the files of the hot folder `name` at `path` into the journal.

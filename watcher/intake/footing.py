@@ -7,6 +7,7 @@ looks for it.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -22,16 +23,36 @@ class Memory(Protocol):
 
     def remember_folder(self, folder: str, identity: str) -> None: ...
 
+    def places(self, folder: str) -> Sequence[tuple[str, str]]: ...
+
 
 class Footing:
     """Of one hot folder: what is remembered for each of its places is the mount point it lies on."""
 
     def __init__(self, name: str, folder: Folder, memory: Memory, ground: Ground) -> None:
         self._name = name
+        self._root = folder.path
         self._places = own_places(folder)
         self._memory = memory
         self._ground = ground
         self._known: dict[str, str] = {}
+
+    def forget(self) -> None:
+        """Ask the memory again: somebody may have made it forget."""
+        self._known.clear()
+
+    def former(self) -> list[tuple[str, str]]:
+        """(setting, path in the hot folder) of sub-folders that are no work: places of an earlier configuration.
+
+        What lies there are results, and photos that are done.
+        """
+        root, own = os.path.realpath(self._root), {os.path.realpath(path) for _, path in self._places}
+        found = []
+        for setting, path in self._memory.places(self._name):
+            real = os.path.realpath(path)
+            if real not in own and real != root and within(Path(real), Path(root)):
+                found.append((setting, os.path.relpath(real, root)))
+        return sorted(found)
 
     def check(self) -> None:
         """Raises FolderAbsent where the mount that a place was on is not there."""

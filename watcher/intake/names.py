@@ -50,17 +50,19 @@ class Rules:
     """What a hot folder takes. Patterns are shell patterns and ignore case.
 
     A pattern without `/` is about the name of a file or folder; one with `/` is about
-    its path in the hot folder, where `*` also matches `/`.
+    its path in the hot folder, where `*` also matches `/`. `former`: sub-folders that are not
+    entered, since results went there before the configuration was changed.
     """
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: Folder, *, former: Iterable[str] = ()) -> None:
         ignores = (*(DEFAULT_IGNORES if folder.default_ignores else ()), *folder.ignore)
         self._recursive = folder.recursive
         self._included = _either(folder.include)
         self._ignored = _either((p for p in ignores if "/" not in p), _OWN)
         paths = [pattern for pattern in ignores if "/" in pattern]
         self._ignored_path = _either(paths) if paths else None
-        self._excluded = frozenset(os.path.relpath(place, folder.path) for place in excluded(folder))
+        own = {os.path.relpath(place, folder.path) for place in excluded(folder)}
+        self._excluded = frozenset(own.union(former))
         # The same few folders are asked about for every file in them.
         self._enters = lru_cache(maxsize=4096)(self._decide)
 

@@ -45,10 +45,10 @@ def anchor(path: Path) -> Anchor:
     return Anchor(mounts.identity(Path(os.path.realpath(path))), status.st_dev, status.st_ino)
 
 
-def stranger(path: Path, *, expected: str, found: str) -> FolderAbsent:
+def stranger(path: Path, name: str, *, expected: str, found: str) -> FolderAbsent:
     """The error for a folder that lies on another file system than the one remembered."""
     return FolderAbsent(
         f"{path} is another folder than before (now {found}; before {expected})",
-        remedy="Mount the share again; watching resumes by itself. If the folder has moved on purpose, "
-        "give it a new name in the configuration.",
+        remedy="Mount the share again; watching resumes by itself. If the same photos lie on another disk or server "
+        f"now: `hotmatte accept {name}`.",
     )

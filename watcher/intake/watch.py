@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 from watcher.config import Folder
 from watcher.domain import Source, Stamp
@@ -81,6 +82,7 @@ class FolderWatch:
         self._guard = Guard(name, folder)
         self._footing = Footing(name, folder, journal, ground or Ground())
         self._probe_s = probe_s
+        self._former: list[tuple[str, str]] = []
         self._rules = Rules(folder)
         self._inbox = Inbox()
         self._settler = Settler(folder.quiet_s, give_up=folder.incomplete_s)
@@ -183,7 +185,9 @@ class FolderWatch:
         self._standing.beat(time.monotonic())
         anchor = root.anchor(self._folder.path)
         self._recognise(anchor.identity)
+        self._footing.forget()
         self._footing.check()
+        self._leave_out_former()
         self._guard.take()
         if not self._is_prepared:
             self._prepare(lambda: self._standing.beat(time.monotonic()))
@@ -205,8 +209,20 @@ class FolderWatch:
             return
         # With nothing to lose, a share that was first seen unmounted may still come.
         if remembered is not None and self._journal.known(self.name):
-            raise root.stranger(self._folder.path, expected=remembered, found=identity)
+            raise root.stranger(self._folder.path, self.name, expected=remembered, found=identity)
         self._journal.remember_folder(self.name, identity)
+
+    def _leave_out_former(self) -> None:
+        """Where results went before the configuration was changed: they are no work, least of all to be deleted."""
+        former = self._footing.former()
+        for setting, relpath in former:
+            if (setting, relpath) not in self._former and Path(self._path, relpath).is_dir():
+                words = f"{relpath} is left out: it was the {setting} folder before, so nothing in it is new"
+                remedy = "Move what lies there elsewhere. If it shall be work: "
+                remedy += f"`hotmatte accept {self.name}`, then `hotmatte reload`."
+                event(logging.WARNING, words, folder=self.name, remedy=remedy)
+        self._former = former
+        self._rules = Rules(self._folder, former=[relpath for _, relpath in former])
 
     def _observe(self) -> None:
         """Begin to observe, or begin anew: a new observer sees all that its predecessor missed."""
