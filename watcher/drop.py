@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from watcher.errors import HostError
-from watcher.mounts import identity
+from watcher.mounts import identity, is_same
 
 CHUNK = 1 << 20
 
@@ -22,7 +22,7 @@ def check_known(name: str, folder: Path, remembered: str | None) -> None:
     An empty mount point takes photos as well, and hides them once the share is back.
     """
     found = identity(Path(os.path.realpath(folder)))
-    if remembered not in (None, found):
+    if remembered is not None and not is_same(remembered, found):
         raise HostError(
             f"nothing was put into {folder}: it is another folder than before (now {found}; before {remembered})",
             remedy="Mount the share again. If the folder has moved on purpose: "

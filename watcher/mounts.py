@@ -66,6 +66,14 @@ def identity(path: Path, mounts: list[Mount] | None = None) -> str:
     return f"{mount.kind} {mount.source} {inner}"
 
 
+def is_same(one: str, other: str) -> bool:
+    """Whether two identities mean one thing.
+
+    The first versions wrote two slashes before what lies right on a disk's own root, and their journals live on.
+    """
+    return one.replace(" //", " /") == other.replace(" //", " /")
+
+
 def is_within(target: str, point: str) -> bool:
     """Whether the absolute path `target` is `point`, or lies below it."""
     return point == "/" or target == point or target.startswith(point + "/")

@@ -16,6 +16,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from watcher import mounts
 from watcher.config import Folder
 from watcher.domain import JobState, Source, Stamp
 from watcher.intake.watch import FolderWatch
@@ -328,6 +329,15 @@ def test_another_file_system_under_the_path_stops_the_folder_and_forgets_nothing
     assert watch.status().state == "offline"
     assert "nfs4 nas:/photos" in watch.status().reason
     assert rig.journal.gone == []
+
+
+def test_a_folder_that_a_first_version_remembered_is_watched_after_the_upgrade(rig, eventually):
+    now = mounts.identity(rig.hot)
+    rig.journal.identity = now.replace(" /", " //")
+    rig.journal.rows["gone.jpg"] = (Stamp(1, 1), JobState.DONE)
+    assert rig.watch().status().state == "watching"
+    assert rig.journal.identity == now
+    assert eventually(lambda: rig.journal.gone == ["gone.jpg"])
 
 
 def test_a_share_first_seen_unmounted_may_still_come(rig):

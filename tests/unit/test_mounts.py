@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from watcher import mounts
-from watcher.mounts import Mount, identity, mount_of, parse
+from watcher.mounts import Mount, identity, is_same, mount_of, parse
 
 TABLE = """\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
@@ -76,6 +76,13 @@ def test_identity_survives_another_mount_point_of_the_same_thing() -> None:
     assert identity(Path("/media/nas/inbox"), parse(moved)) == identity(
         Path("/srv/my share/inbox"), parse(TABLE)
     )
+
+
+def test_what_the_first_versions_remembered_of_a_folder_is_still_the_same_folder() -> None:
+    assert is_same("xfs /dev/sdb1 //inbox", "xfs /dev/sdb1 /inbox")
+    assert is_same("cifs //nas/media //", "cifs //nas/media /")
+    assert not is_same("xfs /dev/sdb1 //inbox", "xfs /dev/sdb1 /outbox")
+    assert not is_same("xfs /dev/sdb1 /inbox", "xfs /dev/sdc1 /inbox")
 
 
 def test_the_kernel_s_own_table_is_understood() -> None:

@@ -12,7 +12,7 @@ from watcher.errors import ConfigError, HostError
 from watcher.exits import CONFIG, IO
 from watcher.intake.root import stranger
 from watcher.journal import Journal
-from watcher.mounts import identity
+from watcher.mounts import identity, is_same
 
 
 def journal(settings: Settings) -> list[Finding]:
@@ -34,7 +34,7 @@ def _strangers(settings: Settings, journal: Journal) -> list[Finding]:
     for name, folder in settings.folders.items():
         here = identity(Path(os.path.realpath(folder.path)))
         before = journal.folder_identity(name)
-        if before not in (None, here) and folder.path.is_dir() and journal.known(name):
-            error = stranger(folder.path, name, expected=str(before), found=here)
+        if before is not None and not is_same(before, here) and folder.path.is_dir() and journal.known(name):
+            error = stranger(folder.path, name, expected=before, found=here)
             found.append(fail(name, str(error), error.remedy))
     return found

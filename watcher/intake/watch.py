@@ -32,6 +32,7 @@ from watcher.intake.refused import Refused
 from watcher.intake.settle import Settler
 from watcher.intake.standing import FolderStatus, Standing
 from watcher.log import event
+from watcher.mounts import is_same
 from watcher.pulse import Pulse
 
 logger = logging.getLogger(__name__)
@@ -208,7 +209,7 @@ class FolderWatch:
         if remembered == identity:
             return
         # With nothing to lose, a share that was first seen unmounted may still come.
-        if remembered is not None and self._journal.known(self.name):
+        if remembered is not None and not is_same(remembered, identity) and self._journal.known(self.name):
             raise root.stranger(self._folder.path, self.name, expected=remembered, found=identity)
         self._journal.remember_folder(self.name, identity)
 
