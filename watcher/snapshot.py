@@ -65,7 +65,13 @@ def _folder(assembly: Assembly, name: str, pauses: dict[str, Pause], shut: list[
     folder, status = assembly.settings.folders[name], assembly.watches[name].status()
     pause = pauses.get(name)
     reason, remedy = status.reason, None
-    if not reason:
+    if pause and status.state == "offline":
+        # Why it is away comes first: nobody's `resume` brings it back.
+        if pause.reason == BY_HAND:
+            reason, remedy = f"{reason} Also {BY_HAND}.", pause.remedy
+    elif pause:
+        reason, remedy = pause.reason, pause.remedy
+    elif not reason:
         # Nothing is wrong with a folder in which some files may not be read, or written; but somebody should know.
         notes = [(one.reason, one.remedy) for one in shut]
         notes += [(status.refused, status.remedy)] * bool(status.refused)
@@ -76,8 +82,8 @@ def _folder(assembly: Assembly, name: str, pauses: dict[str, Pause], shut: list[
         "output": printable(str(folder.output)),
         "profile": folder.profile,
         "state": "paused" if pause and status.state == "watching" else status.state,
-        "reason": printable(pause.reason if pause else reason),
-        "remedy": pause.remedy if pause else remedy,
+        "reason": printable(reason),
+        "remedy": remedy,
         "observer": status.observer,
         "observer_reason": status.observer_reason,
         "files": status.scan_files,

@@ -169,6 +169,18 @@ def test_results_and_archived_photos_are_no_work_where_they_lay_before_a_reload_
     daemon.wait_done("_done/shoot/a.jpg")
 
 
+def test_a_folder_that_is_away_says_so_although_it_is_paused_by_hand(rig):
+    daemon = rig(card="tiny", folders={"in": {"create": False}})
+    daemon.start()
+    assert daemon.hotmatte("pause", "in").returncode == 0
+    daemon.wait(lambda: "cannot be reached" in daemon.hotmatte("status").stdout, timeout=30, every=0.5)
+    shown = daemon.hotmatte("status").stdout
+    assert "in: offline" in shown and "Also paused by hand" in shown and "`hotmatte resume in`" in shown
+    daemon.hot().mkdir(parents=True)
+    daemon.wait(lambda: daemon.status()["folders"]["in"]["state"] == "paused", timeout=30)
+    assert "cannot be reached" not in daemon.hotmatte("status").stdout
+
+
 def test_a_broken_configuration_is_refused_and_the_old_one_stays_in_force(rig):
     daemon = rig()
     daemon.start()
