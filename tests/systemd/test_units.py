@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 import shlex
@@ -125,6 +126,15 @@ def test_the_commands_of_a_unit_are_ones_there_are(unit: Path) -> None:
             if words[0] == "web" and "web" not in cli.COMMANDS:
                 pytest.skip("this version has no web command")
             cli._parser(words[0], cli._module(words[0])).parse_args(words)
+
+
+@pytest.mark.parametrize("unit", [unit for unit in UNITS if "Type=oneshot" not in unit.read_text()], ids=name)
+def test_an_upgrade_stops_and_starts_every_unit_that_runs(unit: Path) -> None:
+    """Its code is replaced under it: what it starts later would be of another version."""
+    prerm = (DEPLOY / "debian/prerm").read_text(encoding="utf-8")
+    patterns = re.findall(r"'(hotmatte\S*\.service)'", prerm)
+    instance = unit.name.replace("@.", "@studio.")
+    assert any(fnmatch.fnmatchcase(instance, pattern) for pattern in patterns)
 
 
 def test_the_kernel_limits_we_set_are_those_that_doctor_asks_for() -> None:
