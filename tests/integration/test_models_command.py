@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from watcher import config
 from watcher.commands import models
-from watcher.config import Settings
 from watcher.errors import ConfigError, InputRejected
 
 ROOT = Path(__file__).parents[2]
@@ -45,13 +45,14 @@ def place(tmp_path):
 
 @pytest.fixture
 def hotmatte(place):
-    settings = Settings.model_validate(
-        {
-            "folders": {"hot": {"path": "hot", "output": "out"}},
-            "profiles": {"portrait": {"model": "tiny"}},
-            "models": {"cards": place / "cards", "cache": place / "cache"},
-        }
-    )
+    # From a file: the built-in profiles that it does not speak of are there too, and want another model.
+    told = {
+        "folders": {"hot": {"path": "hot", "output": "out"}},
+        "profiles": {"portrait": {"model": "tiny"}},
+        "models": {"cards": "cards", "cache": "cache", "offline": False},
+    }
+    (place / "hotmatte.yaml").write_text(yaml.safe_dump(told))
+    settings = config.load(place / "hotmatte.yaml")
 
     def run(*words):
         parser = argparse.ArgumentParser()
@@ -90,7 +91,7 @@ def test_a_broken_card_is_reported_and_the_others_listed(hotmatte, place, capsys
 def test_pull_without_a_name_takes_what_the_profiles_use(hotmatte, capsys):
     assert hotmatte("pull") == 0
     said = capsys.readouterr()
-    assert said.out.startswith("tiny: ok ")
+    assert said.out.startswith("tiny: ok ") and len(said.out.splitlines()) == 1
     assert "fetching" not in said.err
 
 

@@ -99,6 +99,25 @@ def test_a_wrong_configuration_fails_once_and_says_where(stopped: Machine) -> No
 # --- Reload --------------------------------------------------------------------------------
 
 
+def test_weights_are_looked_for_before_each_start_and_reload(service: Machine) -> None:
+    """A changed configuration, or an upgrade, may need others than those of the boot, and the daemon has no network."""
+
+    def looked() -> int:
+        word = "ExecMainStartTimestampMonotonic"
+        return int(service.show("hotmatte-weights", word)[word])
+
+    times = [looked()]
+    service.run("systemctl", "restart", "hotmatte")
+    times.append(looked())
+    service.run("systemctl", "reload", "hotmatte")
+    times.append(looked())
+    killed = service.pid()
+    service.run("kill", "-KILL", str(killed))
+    service.eventually(lambda: service.is_active() and service.pid() != killed)
+    times.append(looked())
+    assert times == sorted(set(times))
+
+
 def test_reload_returns_when_the_new_configuration_is_in_force(service: Machine) -> None:
     pid = service.pid()
     for number in range(5):

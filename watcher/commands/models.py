@@ -64,7 +64,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 def _named(settings: Settings) -> set[str]:
     """The models of the profiles that are written down or that a hot folder uses; not of every built-in one."""
     used = {folder.profile for folder in settings.folders.values()}
-    written = {name for name, profile in settings.profiles.items() if profile is not BUILT_IN.get(name)}
+    written = {name for name, profile in settings.profiles.items() if profile != BUILT_IN.get(name)}
     return {settings.profiles[name].model for name in used | written}
 
 
