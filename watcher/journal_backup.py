@@ -6,6 +6,7 @@ By SQLite's own backup, page by page: a copy of the file alone would lack what i
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import sqlite3
@@ -24,9 +25,9 @@ def save(journal: Path, target: Path) -> int:
 
     A file that is there is replaced if it is an older copy, and nothing else.
     """
+    _require_replaceable(target, journal)
     temporary = target.with_name(f".{target.name}.tmp")
     try:
-        _require_replaceable(target, journal)
         temporary.unlink(missing_ok=True)
         with contextlib.closing(sqlite3.connect(journal, timeout=30.0)) as source:
             _copy(source, temporary)
@@ -34,14 +35,20 @@ def save(journal: Path, target: Path) -> int:
         temporary.replace(target)
         _sync(target.parent)
     except (OSError, sqlite3.OperationalError) as error:
-        raise HostError(
-            f"cannot copy {journal} to {target}: {error}",
-            remedy="Name a file in a folder that is there and may be written; run it as the user of the daemon.",
-        ) from error
+        raise _no_copy(journal, target, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
     return jobs
+
+
+def _no_copy(journal: Path, target: Path, error: OSError | sqlite3.OperationalError) -> HostError:
+    words = f"cannot copy {journal} to {target}: {error}"
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+        return HostError(words, remedy="Free space there, or name a file on another disk.")
+    remedy = "Name a file in a folder that is there and may be written; run it as the user of the daemon."
+    return HostError(words, remedy=remedy)
 
 
 def _require_replaceable(target: Path, journal: Path) -> None:
@@ -49,11 +56,17 @@ def _require_replaceable(target: Path, journal: Path) -> None:
     remedy = "Name another file; this one was left as it is."
     if not os.path.lexists(target):
         return
-    if not target.is_file():
-        raise ConfigError([f"{target} is no file"], remedy=remedy)
-    if journal.exists() and target.samefile(journal):
-        raise ConfigError([f"{target} is the journal itself"], remedy=remedy)
-    if target.stat().st_size:
+    try:
+        if target.is_dir():
+            raise ConfigError([f"{target} is a folder"], remedy="Name a file in it.")
+        if not target.is_file():
+            raise ConfigError([f"{target} is no file"], remedy=remedy)
+        if journal.exists() and target.samefile(journal):
+            raise ConfigError([f"{target} is the journal itself"], remedy=remedy)
+        size = target.stat().st_size
+    except OSError as error:
+        raise _no_copy(journal, target, error) from error
+    if size:
         try:
             check(target)
         except ConfigError as error:

@@ -127,7 +127,10 @@ def test_a_copy_replaces_an_older_copy_and_nothing_else(rig: Callable[..., Daemo
     for target, words in (
         (daemon.hot() / "a.jpg", "no copy of a journal"),
         (journal, "the journal itself"),
-        (daemon.hot(), "no file"),
+        (daemon.hot(), "is a folder"),
+        (Path("."), "is a folder"),
+        (Path("/"), "is a folder"),
+        (Path("/dev/null"), "no file"),
     ):
         said = daemon.hotmatte("backup", str(target))
         assert (said.returncode, words in said.stderr) == (exits.CONFIG, True), said.stderr

@@ -347,6 +347,16 @@ def test_a_full_disk_under_the_journal_loses_nothing(rig, small_disk):
     daemon.wait(lambda: daemon.counts() == {"done": 51}, timeout=40)
 
 
+def test_a_copy_of_the_journal_that_finds_no_room_says_so_and_leaves_nothing(rig, small_disk):
+    daemon = rig(card="tiny")
+    daemon.start()
+    (small_disk / "ballast").write_bytes(bytes(1_000_000))
+    said = daemon.hotmatte("backup", str(small_disk / "copy.sqlite"))
+    assert said.returncode == 74
+    assert "full" in said.stderr and "Free space there" in said.stderr
+    assert [path.name for path in small_disk.iterdir()] == ["ballast"]
+
+
 # --- Files that nobody may read ------------------------------------------------------------
 
 
