@@ -172,12 +172,46 @@ def test_a_share_whose_mount_point_shows_through_is_another_folder(nas):
     bare = share.point / "photos"
     bare.mkdir()
     drop(bare / "on the wrong disk.jpg", jpeg(6))
-    daemon.wait(lambda: "another folder than before" in reason(daemon), timeout=30)
+    daemon.wait(lambda: f"is not mounted: it was on {share.point}" in reason(daemon), timeout=30)
     others_work(daemon, 6)
     shutil.rmtree(bare)
     share.mount()
     comes_back(daemon, share, 6)
     assert daemon.state_of("on the wrong disk.jpg", "nas") is None
+
+
+def test_an_unmounted_share_is_away_although_all_its_photos_were_archived(rig, tmp_path, real_part):
+    """Nothing that is known of it could be lost: the empty mount point is no hot folder all the same."""
+    real_part("FUSE", can_mount(), "apt install fuse3, and a machine that lets root mount")
+    share = Share(tmp_path / "server", tmp_path / "mnt")
+    shared = {"path": str(share.point), "source": "archive", "create": False, "poll_interval_s": 0.3}
+    daemon = rig(folders={"in": shared}, card="tiny")
+    share.mount()
+    try:
+        daemon.start()
+        drop(share.source / "a.jpg", jpeg(1))
+        daemon.wait(lambda: (daemon.archive() / "a.jpg").exists(), timeout=30)
+        share.unmount()
+        daemon.wait(lambda: f"is not mounted: it was on {share.point}" in reason(daemon, "in"), timeout=30)
+        photo = tmp_path / "b.jpg"
+        photo.write_bytes(jpeg(2))
+        assert "another folder than before" in daemon.hotmatte("submit", str(photo)).stderr
+        assert not list(share.point.iterdir())
+        # Nor after a restart.
+        assert daemon.stop() == 0
+        daemon.start()
+        assert state(daemon, "in") == "offline"
+        share.mount()
+        drop(share.source / "c.jpg", jpeg(3))
+        daemon.wait(lambda: (daemon.archive() / "c.jpg").exists(), timeout=30)
+        # Where that is how it shall be from now on, a word is enough.
+        share.unmount()
+        daemon.wait(lambda: "is not mounted" in reason(daemon, "in"), timeout=30)
+        assert daemon.hotmatte("accept", "in").returncode == 0
+        daemon.wait(lambda: state(daemon, "in") == "watching", timeout=30)
+        assert daemon.stop() == 0
+    finally:
+        share.unmount()
 
 
 def test_another_disk_mounted_over_it_is_another_folder(nas):

@@ -185,8 +185,9 @@ class FolderWatch:
         """Find the folder, observe it, list it. Raises HostError."""
         self._standing.beat(time.monotonic())
         anchor = root.anchor(self._folder.path)
-        self._recognise(anchor.identity)
         self._footing.forget()
+        self._footing.require_mount()  # first: what lies below a mount point is not to be remembered
+        self._recognise(anchor.identity)
         self._footing.check()
         self._leave_out_former()
         self._guard.take()
