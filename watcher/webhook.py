@@ -50,10 +50,17 @@ def post(url: str, content: Mapping[str, Any], *, key: bytes, message_id: str, n
     }
     try:
         status = _posted(url, body, headers)
+    except http.client.BadStatusLine as error:
+        # Not in its own words: they may be as long as it likes.
+        raise NotSent("what answers there does not speak HTTP, or closed the connection") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise NotSent(f"{error or type(error).__name__}") from error
+    if 300 <= status < 400:  # the message was signed for this address
+        words = (
+            f"the server answers {status}, a redirect, which is not followed: name the address it leads to"
+        )
+        raise NotSent(words, final=True)
     if not 200 <= status < 300:
-        # A redirect is not followed: the message was signed for this address.
         raise NotSent(f"the server answers {status}", final=status < 500 and status not in (408, 425, 429))
 
 

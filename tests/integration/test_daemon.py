@@ -309,6 +309,19 @@ def test_what_failed_is_listed_with_its_reason_and_can_be_tried_again(rig):
     assert "1 done, 0 in quarantine" in told, "the status tells what the list of failures tells"
 
 
+def test_a_retry_for_a_hot_folder_that_is_not_there_any_more_says_that_it_waits(rig):
+    daemon = rig(card="tiny")
+    daemon.start()
+    drop(daemon.hot() / "bad.jpg", b"no photo at all")
+    daemon.wait_quarantined("bad.jpg")
+    assert daemon.stop() == 0
+    daemon.settings["folders"] = {"other": daemon.settings["folders"]["in"]}
+    daemon.configure()
+    said = daemon.hotmatte("retry", "--all")
+    assert said.returncode == 0 and "queued again: " in said.stdout
+    assert "no hot folder is called 'in' any more: its photos wait until one is" in said.stderr
+
+
 def test_the_report_of_a_photo_that_is_renamed_or_deleted_goes_with_it(rig):
     daemon = rig()
     daemon.start()

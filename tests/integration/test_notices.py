@@ -98,6 +98,11 @@ def test_a_test_message_says_what_came_of_it(tmp_path: Path) -> None:
         receiver.answers = ["403"]
         done = daemon.hotmatte("notify")
         assert (done.returncode, done.stdout) == (IO, "webhook: NOT SENT: the server answers 403\n")
+        receiver.answers = ["301"]
+        assert (
+            "a redirect, which is not followed: name the address it leads to"
+            in daemon.hotmatte("notify").stdout
+        )
 
 
 def test_a_service_that_could_not_sign_does_not_start(tmp_path: Path) -> None:

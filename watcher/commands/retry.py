@@ -43,6 +43,11 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     ring(settings.state_dir)
     for job in queued:
         print(f"queued again: {job.id}  {job.source.folder}/{printable(job.source.relpath)}")
+    for name in sorted({job.source.folder for job in queued} - set(settings.folders)):
+        print(
+            f"hotmatte: no hot folder is called {name!r} any more: its photos wait until one is",
+            file=sys.stderr,
+        )
     for name in unknown:
         print(f"hotmatte: {name}: no failed photo of that name; see `hotmatte failed`", file=sys.stderr)
     if not queued and not unknown:
