@@ -218,6 +218,8 @@ def test_a_flagged_matte_is_accepted_or_done_anew_elsewhere(web: WebRig, client:
     assert client.get(f"/v1/jobs/{second['job']}").json()["verdict"] == "redone"
     waiting = {job["job"] for job in client.get("/v1/review").json()["jobs"]}
     assert not {first["job"], second["job"]} & waiting
+    listed = {job["job"]: job["verdict"] for job in client.get("/v1/jobs").json()["jobs"]}
+    assert (listed[first["job"]], listed[second["job"]]) == ("accepted", "redone")
 
 
 def test_a_photo_that_is_gone_cannot_be_done_anew(client: httpx.Client) -> None:

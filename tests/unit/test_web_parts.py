@@ -307,12 +307,12 @@ def test_a_flagged_matte_waits_for_a_verdict_and_a_newer_one_for_another(journal
     assert not desk.judge(plain, "accepted")
     assert desk.judge(flagged, "accepted")
     assert desk.to_review() == []
-    assert desk.verdict(flagged) == "accepted"
+    assert desk.verdicts([flagged]) == {flagged: "accepted"}
     # Taken away and brought back: the same job is done anew, and is to be looked at anew.
     journal.mark_gone("in", ["a.jpg"])
     assert ended(journal, "a.jpg", '{"flags": ["nothing_found"]}') == flagged
     assert [record.job.id for record in desk.to_review()] == [flagged]
-    assert desk.verdict(flagged) is None
+    assert desk.verdicts([flagged]) == {}
 
 
 def test_whoever_begins_to_wait_while_the_service_ends_does_not_hold_it_up(

@@ -21,7 +21,16 @@ from watcher.web.refusal import Refused, answers
 from watcher.web.results import Output, result_of
 from watcher.web.site import Site, site_of
 from watcher.web.uploads import Arrival, arrive, form_of, raw_body
-from watcher.web.views import FolderList, FolderView, JobList, JobView, folder_views, job_view, whole_view
+from watcher.web.views import (
+    FolderList,
+    FolderView,
+    JobList,
+    JobView,
+    folder_views,
+    job_view,
+    job_views,
+    whole_view,
+)
 
 router = APIRouter(prefix="/v1", tags=["v1"])
 
@@ -109,7 +118,7 @@ def jobs(
     more = None
     if len(found) == limit:
         more = str(request.url.include_query_params(before=found[-1].job.id).replace(scheme="", netloc=""))
-    return JobList(jobs=[job_view(record) for record in found], next=more)
+    return JobList(jobs=job_views(site, found), next=more)
 
 
 @router.get("/jobs/{number}", responses=MISSING)

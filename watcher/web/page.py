@@ -26,13 +26,14 @@ from watcher.web.refusal import Refused, too_many
 from watcher.web.results import SHOWN, photo_of, result_of
 from watcher.web.reviews import redone
 from watcher.web.site import Site, site_of
-from watcher.web.views import folder_views, job_view
+from watcher.web.views import JobView, folder_views, job_view, job_views
 
 router = APIRouter(include_in_schema=False)
 HERE = Path(__file__).parent
 templates = Jinja2Templates(HERE / "templates")
 
-PARTS = ("pill", "folders", "now", "results", "review", "failures", "timings")
+PAGES = {"/": "overview", "/review": "review", "/failures": "failures", "/timings": "timings"}
+PARTS = ("nav", "pill", "folders", "now", "results", "review", "failures", "timings")
 MINUTES, COLUMNS = 60, 60
 WORDS = {
     "nothing_found": "no person was found",
@@ -87,6 +88,7 @@ def part(request: Request, name: str, caller: Looker) -> Response:
         raise Refused(404, "not_found", "There is no such part")
     site = site_of(request)
     context = {**_common(request, caller), **_context(site, {name})}
+    context["page"] = PAGES.get(context["back"], "")
     return templates.TemplateResponse(
         request, f"part_{name}.html", context, headers={"Cache-Control": "no-store"}
     )
@@ -97,7 +99,8 @@ def job(request: Request, number: JobNumber, caller: Looker) -> Response:
     """One photo: source, matte and cutout beside and over each other."""
     site = site_of(request)
     record = site.record(number)
-    context = {**_common(request, caller), "page": "job", **_shown(site, record)}
+    [shown] = _all_shown(site, [record])
+    context = {**_common(request, caller), "page": "job", **shown}
     older = site.desk.listed(state=JobState.DONE, before=number, limit=1)
     newer = site.desk.next_done(number)
     context |= {"older": older[0].job.id if older else None, "newer": newer}
@@ -134,9 +137,9 @@ def _context(site: Site, parts: set[str]) -> dict[str, Any]:
         context["throughput"] = plot.throughput(buckets, until=now, step=60, count=MINUTES)
         context["hour"] = sum(bucket.done for bucket in buckets)
     if "results" in parts:
-        context["results"] = [_shown(site, record) for record in site.desk.latest(JobState.DONE, limit=24)]
+        context["results"] = _all_shown(site, site.desk.latest(JobState.DONE, limit=24))
     if "review" in parts:
-        context["to_review"] = [_shown(site, record) for record in site.desk.to_review(limit=24)]
+        context["to_review"] = _all_shown(site, site.desk.to_review(limit=24))
     if "failures" in parts:
         failed = site.desk.latest(JobState.QUARANTINED, limit=100)
         context["failures"] = [job_view(record) for record in failed]
@@ -158,7 +161,12 @@ def _timed(site: Site) -> dict[str, Any]:
     }
 
 
-def _shown(site: Site, record: Record) -> dict[str, Any]:
+def _all_shown(site: Site, records: list[Record]) -> list[dict[str, Any]]:
+    views = job_views(site, records)
+    return [_shown(site, record, view) for record, view in zip(records, views, strict=True)]
+
+
+def _shown(site: Site, record: Record, view: JobView) -> dict[str, Any]:
     """A job with what of it can be looked at."""
     folder = site.settings.folders.get(record.job.source.folder)
     result = result_of(record, folder)
@@ -166,7 +174,7 @@ def _shown(site: Site, record: Record) -> dict[str, Any]:
     ending = record.job.source.relpath.rpartition(".")[2].lower()
     photo = photo_of(record.job.source, folder) if ending in SHOWN else None
     return {
-        "job": job_view(record),
+        "job": view,
         "kinds": kinds,
         "photo": photo is not None,
         "outputs": result.outputs if result else (),
