@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import os
 import re
@@ -10,19 +11,24 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import httpx
 import pytest
+from fastapi import FastAPI
+from PIL import Image
 from pydantic import ValidationError
 from starlette.types import Message, Receive, Scope, Send
 
 from watcher import bell, drop
+from watcher.config import load
 from watcher.desk import Desk
 from watcher.domain import JobState, Source, Stamp
 from watcher.errors import HostError
 from watcher.health import JOURNAL, StateDir
 from watcher.journal import Journal
+from watcher.web.app import create_app
 from watcher.web.keys import KeyRing, signing_secret
 from watcher.web.limits import BodyLimit, Rates, Turns
 from watcher.web.measures import Measures
@@ -76,6 +82,70 @@ def test_whoever_waits_for_an_answer_may_be_silent(monkeypatch: pytest.MonkeyPat
 
     asyncio.run(BodyLimit(app, 10_000)({"type": "http", "headers": []}, receive, send))
     assert heard == ["http.disconnect"]
+
+
+# --- The whole service, within this process -------------------------------------------------
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> FastAPI:
+    """A hot folder `in` with one photo, `a.png`, whose job is number 1 and waits."""
+    config = tmp_path / "hotmatte.yaml"
+    folders = "folders: {in: {path: hot, output: out, create: true}}"
+    config.write_text(f"state_dir: state\n{folders}\nprofiles: {{portrait: {{model: modnet}}}}\n")
+    for name in ("state", "hot", "out"):
+        (tmp_path / name).mkdir()
+    photo = tmp_path / "hot" / "a.png"
+    Image.new("RGB", (30, 20)).save(photo)
+    with Journal(tmp_path / "state" / JOURNAL) as journal:
+        journal.admit(Source("in", "a.png", Stamp.of(photo.stat())))
+    return create_app(load(config), lambda *_: True)
+
+
+@contextlib.asynccontextmanager
+async def visitor(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client,
+    ):
+        yield client
+
+
+def test_those_who_wait_for_a_picture_keep_nobody_else_waiting(app: FastAPI) -> None:
+    async def crowd() -> None:
+        async with visitor(app) as client:
+            site = app.state.site
+            finish(site.journal)
+            making = site.previews.making
+            busy = [object() for _ in range(int(making.total_tokens))]
+            for one in busy:
+                await making.acquire_on_behalf_of(one)
+            asked = [asyncio.create_task(client.get("/preview/1/photo?w=640")) for _ in range(60)]
+            async with asyncio.timeout(20):
+                while making.statistics().tasks_waiting < len(asked):
+                    await asyncio.sleep(0)
+                assert (await client.get("/healthz")).status_code == 200
+            for one in busy:
+                making.release_on_behalf_of(one)
+            assert {answer.status_code for answer in await asyncio.gather(*asked)} == {200}
+
+    asyncio.run(crowd())
+
+
+def test_a_photo_that_no_reader_has_got_through_is_not_decoded_here(app: FastAPI) -> None:
+    async def looked_at() -> None:
+        async with visitor(app) as client:
+            assert (await client.get("/preview/1/photo")).status_code == 404
+            finish(app.state.site.journal)
+            assert (await client.get("/preview/1/photo")).status_code == 200
+
+    asyncio.run(looked_at())
+
+
+def finish(journal: Journal) -> None:
+    (job,) = journal.claim(["in"], limit=1, now=1e12, lease=60)
+    journal.finish(job, "{}")
 
 
 # --- Keys ----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.templating import Jinja2Templates
+from starlette.concurrency import run_in_threadpool
 
 from watcher import __version__
 from watcher.bell import ring
@@ -189,7 +190,7 @@ def _shown(site: Site, record: Record, view: JobView) -> dict[str, Any]:
 
 
 @router.get("/preview/{number}/{what}")
-def preview(
+async def preview(
     request: Request,
     number: JobNumber,
     what: Literal["photo", "cutout", "matte", "composite"],
@@ -199,23 +200,27 @@ def preview(
     if w not in (0, *WIDTHS):
         raise Refused(404, "not_found", "There is no preview of that width")
     site = site_of(request)
-    record = site.record(number)
-    folder = site.settings.folders.get(record.job.source.folder)
-    if what == "photo":
-        path = photo_of(record.job.source, folder)
-    else:
-        result = result_of(record, folder)
-        output = result.one(what) if result else None
-        path = output.path if output else None
+    path = await run_in_threadpool(_picture_of, site, number, what)
     if path is None:
-        raise Refused(404, "not_found", "That picture is no longer there")
+        raise Refused(404, "not_found", "That picture is not there, or no longer")
     try:
-        content = site.previews.picture(path, w)
+        content = await site.previews.picture(path, w)
     except (OSError, ValueError) as error:
         raise Refused(404, "not_found", "That picture cannot be shown") from error
     kind = "image/webp" if w else "image/png"
     # The address holds a mark of the version, so it may be kept.
     return Response(content, media_type=kind, headers={"Cache-Control": "private, max-age=86400"})
+
+
+def _picture_of(site: Site, number: int, what: str) -> Path | None:
+    record = site.record(number)
+    folder = site.settings.folders.get(record.job.source.folder)
+    if what == "photo":
+        # Only what a reader has got through within its limits is decoded here.
+        return photo_of(record.job.source, folder) if record.state is JobState.DONE else None
+    result = result_of(record, folder)
+    output = result.one(what) if result else None
+    return output.path if output else None
 
 
 # --- Actions -------------------------------------------------------------------------------
