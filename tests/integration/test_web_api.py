@@ -61,6 +61,11 @@ def test_an_upload_is_matted_and_its_files_are_the_published_ones(web: WebRig, c
         published = client.get(file["href"])
         assert published.headers["content-type"] == "image/png"
         assert len(published.content) == file["size"]
+        tag = published.headers["etag"]
+        for asked in (tag, f'"other", W/{tag}', "*"):
+            again = client.get(file["href"], headers={"If-None-Match": asked})
+            assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+        assert client.get(file["href"], headers={"If-None-Match": '"other"'}).status_code == 200
     matte = next(file for file in job["files"] if file["kind"] == "matte")
     assert client.get(matte["href"]).content == next(web.daemon.out("api").glob("*.matte.png")).read_bytes()
 

@@ -143,6 +143,39 @@ def test_a_photo_that_no_reader_has_got_through_is_not_decoded_here(app: FastAPI
     asyncio.run(looked_at())
 
 
+def test_a_fault_of_our_own_is_told_in_the_shape_of_all_others(app: FastAPI) -> None:
+    @app.get("/mistake")
+    def mistake() -> None:
+        raise AssertionError
+
+    async def met() -> None:
+        async with visitor(app) as client:
+            answer = await client.get("/mistake")
+            assert answer.status_code == 500
+            assert answer.json()["errors"][0]["code"] == "internal_error"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            counted = 'hotmatte_http_request_seconds_count{method="GET",route="/mistake",status="500"} 1.0'
+            assert counted in (await client.get("/metrics")).text
+
+    asyncio.run(met())
+
+
+@pytest.mark.parametrize("kind", ["image/jpeg", "multipart/form-data; boundary=X"])
+def test_a_full_temporary_folder_is_the_machines_fault_and_worth_another_try(
+    app: FastAPI, kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    body = b'--X\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + bytes(3 << 20)
+
+    async def sent() -> None:
+        async with visitor(app) as client:
+            answer = await client.post("/v1/jobs", content=body, headers={"Content-Type": kind})
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+            assert "TMPDIR" in answer.json()["errors"][0]["detail"]
+
+    asyncio.run(sent())
+
+
 def finish(journal: Journal) -> None:
     (job,) = journal.claim(["in"], limit=1, now=1e12, lease=60)
     journal.finish(job, "{}")

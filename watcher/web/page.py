@@ -265,8 +265,11 @@ def act_on_folder(
 
 def _to(place: str) -> Response:
     """Only ever to a page of ours."""
-    parts = urlsplit(place)
-    fine = not parts.scheme and not parts.netloc and place.startswith("/") and "\\" not in place
+    try:
+        parts = urlsplit(place)
+        fine = not parts.scheme and not parts.netloc and place.startswith("/") and "\\" not in place
+    except ValueError:
+        fine = False
     return RedirectResponse(place if fine else "/", 303)
 
 

@@ -142,7 +142,7 @@ def _rgba(word: str) -> tuple[int, int, int, int]:
 
 @asynccontextmanager
 async def _order(request: Request) -> AsyncIterator[_Order]:
-    if request.headers.get("content-type", "").partition(";")[0].strip() == "application/json":
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
         yield _Order(await _json_fields(request), {})
         return
     async with form_of(request) as form:
