@@ -169,6 +169,18 @@ def test_whoever_leaves_while_photos_are_on_their_way_is_asked(
     expect(page.locator("#sent")).to_be_hidden()
 
 
+def test_a_photo_gets_through_although_a_proxy_has_no_service_for_a_moment(
+    web: WebRig, opened: Callable[..., Page], complaints: list[str], eventually: Callable[..., object]
+) -> None:
+    page = opened("/")
+    before = web.daemon.counts()["done"]
+    page.route("**/v1/jobs?*", lambda route: route.fulfill(status=502, body="<h1>Bad Gateway</h1>"), times=1)
+    page.set_input_files("#add-studio", [{"name": "c.jpg", "mimeType": "image/jpeg", "buffer": jpeg(214)}])
+    expect(page.locator("#uploads")).to_contain_text("The service answers 502. It is tried again")
+    eventually(lambda: web.daemon.counts()["done"] == before + 1)
+    assert "502" in complaints.pop()
+
+
 def test_what_cannot_be_read_any_more_is_said_so_at_once(
     opened: Callable[..., Page], tmp_path: Path, complaints: list[str], eventually: Callable[..., object]
 ) -> None:

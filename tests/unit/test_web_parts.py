@@ -41,7 +41,11 @@ from watcher.web_settings import Web
 # --- Bodies --------------------------------------------------------------------------------
 
 
-def test_an_upload_that_stops_arriving_gives_its_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("drips", [False, True])
+def test_an_upload_that_stops_arriving_gives_its_place_back(
+    monkeypatch: pytest.MonkeyPatch, drips: bool
+) -> None:
+    """Nor does a byte now and then keep it."""
     monkeypatch.setattr("watcher.web.limits.STALL_S", 0.05)
     under_way: list[str] = []
 
@@ -56,14 +60,37 @@ def test_an_upload_that_stops_arriving_gives_its_place_back(monkeypatch: pytest.
     came = [{"type": "http.request", "body": b"x" * 10, "more_body": True}]
 
     async def receive() -> Message:
+        if drips:
+            await asyncio.sleep(0.01)
+            return {"type": "http.request", "body": b"x", "more_body": True}
         return came.pop() if came else await asyncio.get_running_loop().create_future()
 
     async def send(_: Message) -> None: ...
 
     scope = {"type": "http", "headers": [(b"content-length", b"1000")]}
-    with pytest.raises(Refused, match="Nothing of the upload came") as refused:
+    with pytest.raises(Refused, match="Less than 16 kB of the upload came") as refused:
         asyncio.run(asyncio.wait_for(BodyLimit(app, 10_000)(scope, receive, send), 20))
     assert (refused.value.status, under_way) == (408, ["entered", "left"])
+
+
+def test_an_upload_may_take_as_long_as_it_keeps_coming(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("watcher.web.limits.STALL_S", 10.0)
+    clock = [0.0]
+    monkeypatch.setattr("watcher.web.limits.monotonic", lambda: clock[0])
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive()).get("more_body"):
+            clock[0] += 60  # what is done with it meanwhile is not its sender's fault
+
+    async def receive() -> Message:
+        clock[0] += 9
+        return {"type": "http.request", "body": bytes(16_000), "more_body": clock[0] < 1000}
+
+    async def send(_: Message) -> None: ...
+
+    scope = {"type": "http", "headers": [(b"content-length", b"1000000")]}
+    asyncio.run(BodyLimit(app, 1_000_000)(scope, receive, send))
+    assert clock[0] >= 1000
 
 
 def test_whoever_waits_for_an_answer_may_be_silent(monkeypatch: pytest.MonkeyPatch) -> None:

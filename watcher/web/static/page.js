@@ -158,6 +158,8 @@ function setUpBackdrops() {
 const queue = [];
 let sending = 0;
 const AT_ONCE = 3;
+// No service (of a proxy, too), no room, or a line that was still for too long.
+const LATER = new Set([0, 408, 429, 502, 503, 504]);
 
 function take(files, folder) {
   for (const file of files) {
@@ -202,7 +204,7 @@ async function send(item) {
     setTimeout(() => { item.row.remove(); tell(); }, 1500);
   } else if (status === 0 && !(await isReadable(item.file))) {
     failed(item, "It cannot be read: it was moved or changed, or is a folder. Choose the photos anew");
-  } else if ((status === 429 || status === 0 || status === 503) && item.tries < 30) {
+  } else if (LATER.has(status) && item.tries < 30) {
     // The key makes a second try of what did arrive harmless.
     item.tries += 1;
     item.state.textContent = status === 429 ? "waits for room" : `${words}. It is tried again`;
