@@ -267,7 +267,11 @@ function setUpUploads() {
   addEventListener("click", ({ target }) => {
     if (target.matches("[data-upload]")) { choosing = target; choosing.onchange = chosen; }
   });
-  addEventListener("beforeunload", (event) => { if (queue.length || sending) event.preventDefault(); });
+  addEventListener("beforeunload", (event) => {
+    if (!queue.length && !sending) return;
+    event.preventDefault();
+    event.returnValue = true;  // for browsers before 2024
+  });
   let depth = 0;
   const files = (event) => [...(event.dataTransfer?.types || [])].includes("Files");
   const folderAt = (event) => event.target.closest?.("[data-folder]");
