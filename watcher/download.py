@@ -156,6 +156,11 @@ def _onwards(url: str, location: str) -> str:
 
 def _parse(url: str) -> SplitResult:
     try:
+        url.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        words = f"{url} is not a URL: it has half a character in it"
+        raise InputRejected(printable(words), remedy="Correct it.") from error
+    try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:

@@ -61,6 +61,11 @@ def test_an_upload_is_matted_and_its_files_are_the_published_ones(web: WebRig, c
         published = client.get(file["href"])
         assert published.headers["content-type"] == "image/png"
         assert len(published.content) == file["size"]
+        tag = published.headers["etag"]
+        for asked in (tag, f'"other", W/{tag}', "*"):
+            again = client.get(file["href"], headers={"If-None-Match": asked})
+            assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+        assert client.get(file["href"], headers={"If-None-Match": '"other"'}).status_code == 200
     matte = next(file for file in job["files"] if file["kind"] == "matte")
     assert client.get(matte["href"]).content == next(web.daemon.out("api").glob("*.matte.png")).read_bytes()
 
@@ -218,6 +223,8 @@ def test_a_flagged_matte_is_accepted_or_done_anew_elsewhere(web: WebRig, client:
     assert client.get(f"/v1/jobs/{second['job']}").json()["verdict"] == "redone"
     waiting = {job["job"] for job in client.get("/v1/review").json()["jobs"]}
     assert not {first["job"], second["job"]} & waiting
+    listed = {job["job"]: job["verdict"] for job in client.get("/v1/jobs").json()["jobs"]}
+    assert (listed[first["job"]], listed[second["job"]]) == ("accepted", "redone")
 
 
 def test_a_photo_that_is_gone_cannot_be_done_anew(client: httpx.Client) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -125,6 +126,110 @@ def test_photos_are_uploaded_by_choosing_them_and_by_dragging(
     assert "400" in complaints.pop()
 
 
+def test_photos_are_taken_although_the_folders_are_drawn_anew_while_somebody_chooses(
+    web: WebRig, opened: Callable[..., Page], eventually: Callable[..., object]
+) -> None:
+    page = opened("/")
+    old = page.locator("#add-other").element_handle()
+    with page.expect_file_chooser() as choosing:
+        page.locator("label[for=add-other]").click()
+    drop(web.daemon.hot("other") / "meanwhile.jpg", jpeg(210))
+    web.daemon.wait_done("meanwhile.jpg", "other")
+    page.wait_for_function("field => !field.isConnected", arg=old)
+    before = web.daemon.counts()["done"]
+    choosing.value.set_files([{"name": "chosen.jpg", "mimeType": "image/jpeg", "buffer": jpeg(211)}])
+    eventually(lambda: web.daemon.counts()["done"] == before + 1)
+
+
+def test_whoever_leaves_while_photos_are_on_their_way_is_asked(
+    web: WebRig, opened: Callable[..., Page], eventually: Callable[..., object]
+) -> None:
+    page = opened("/")
+    before = web.daemon.counts()["done"]
+    asked: list[str] = []
+    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+    page.locator("h2", has_text="Hot folders").click()  # or no browser would ask
+    page.route("**/v1/jobs?*", lambda route: None)  # nothing arrives
+    photos = [
+        {"name": f"IMG_{number}.jpg", "mimeType": "image/jpeg", "buffer": jpeg(300 + number)}
+        for number in range(60)
+    ]
+    page.set_input_files("#add-studio", photos)
+    expect(page.locator("#left")).to_contain_text("60 photos are still on the way")
+    # What is below is not pushed out of reach.
+    box = page.locator("#uploads").bounding_box()
+    assert box is not None
+    assert box["height"] <= 0.4 * page.viewport_size["height"] + 1  # type: ignore[index]
+    page.get_by_role("link", name="Timings").click()
+    eventually(lambda: asked)
+    assert asked == ["beforeunload"]
+    assert page.url == web.url + "/"
+    page.unroute("**/v1/jobs?*")
+    eventually(lambda: web.daemon.counts()["done"] == before + 60)
+    expect(page.locator("#sent")).to_be_hidden()
+
+
+def test_a_photo_gets_through_although_a_proxy_has_no_service_for_a_moment(
+    web: WebRig, opened: Callable[..., Page], complaints: list[str], eventually: Callable[..., object]
+) -> None:
+    page = opened("/")
+    before = web.daemon.counts()["done"]
+    page.route("**/v1/jobs?*", lambda route: route.fulfill(status=502, body="<h1>Bad Gateway</h1>"), times=1)
+    page.set_input_files("#add-studio", [{"name": "c.jpg", "mimeType": "image/jpeg", "buffer": jpeg(214)}])
+    expect(page.locator("#uploads")).to_contain_text("The service answers 502. It is tried again")
+    eventually(lambda: web.daemon.counts()["done"] == before + 1)
+    assert "502" in complaints.pop()
+
+
+def test_what_cannot_be_read_any_more_is_said_so_at_once(
+    opened: Callable[..., Page], tmp_path: Path, complaints: list[str], eventually: Callable[..., object]
+) -> None:
+    page = opened("/")
+    photo = tmp_path / "moved.jpg"
+    photo.write_bytes(jpeg(212))
+    page.evaluate("document.body.insertAdjacentHTML('beforeend', '<input type=file id=elsewhere>')")
+    page.set_input_files("#elsewhere", photo)
+    photo.unlink()
+    page.evaluate("take(document.getElementById('elsewhere').files, 'studio')")
+    expect(page.locator(".uploads .failed")).to_contain_text("It cannot be read")
+    eventually(lambda: complaints)
+    assert "ERR_FILE_NOT_FOUND" in complaints.pop()
+
+
+def test_a_dozen_tabs_are_open_and_each_answers(opened: Callable[..., Page]) -> None:
+    first = opened("/")
+    tabs = [first, *(first.context.new_page() for _ in range(11))]
+    for tab in tabs:
+        tab.goto(first.url)
+        expect(tab.locator(".folder")).to_have_count(3)
+        # Another one is in front of it now.
+        tab.evaluate(HIDE, True)
+    first.evaluate(HIDE, False)
+    first.locator("#hold-other").click()
+    expect(first.locator("[data-folder=other] .state")).to_have_text("paused")
+    first.locator("#hold-other").click()
+    expect(first.locator("[data-folder=other] .state")).to_have_text("watching")
+
+
+HIDE = """hidden => {
+  Object.defineProperty(document, 'hidden', {get: () => hidden, configurable: true});
+  document.dispatchEvent(new Event('visibilitychange', {bubbles: true}));
+}"""
+
+
+def test_a_photo_that_waits_shows_its_end_by_itself(web: WebRig, opened: Callable[..., Page]) -> None:
+    page = opened("/")
+    page.locator("#hold-studio").click()
+    expect(page.locator("#hold-studio")).to_have_text("Resume")
+    drop(web.daemon.hot("studio") / "patient.jpg", jpeg(213))
+    record = web.until(lambda: web.daemon.record("patient.jpg", "studio"))
+    waiting = opened(f"/job/{record.job.id}")
+    expect(waiting.locator(".facts h2").first).to_have_text("queued")
+    page.locator("#hold-studio").click()
+    expect(waiting.locator(".facts h2").first).to_have_text("done")
+    expect(waiting.locator("#viewer")).to_be_visible()
+
+
 def test_a_folder_is_paused_and_resumed_by_keyboard(web: WebRig, opened: Callable[..., Page]) -> None:
     page = opened("/")
     page.locator("#hold-studio").focus()
@@ -167,8 +272,18 @@ def test_a_flagged_matte_is_accepted_or_done_anew_elsewhere(web: WebRig, opened:
         page.locator(".review", has_text="flat.jpg"),
         page.locator(".review", has_text="flatter.jpg"),
     )
+    seen = opened("/")
+    tile = seen.locator(".tile", has_text="flat.jpg")
+    expect(tile).to_have_class("tile flagged")
+    badge = seen.locator("#to-review .count")
+    before = int(badge.text_content() or 0)
     accepted.get_by_role("button", name="Accept").click()
     expect(accepted).to_have_count(0)
+    # Everywhere, at once.
+    expect(badge).to_have_text(str(before - 1))
+    expect(tile).to_have_class("tile")
+    tile.click()
+    expect(seen.get_by_role("button", name="Accept")).to_have_count(0)
     redone.get_by_role("combobox").select_option("other")
     redone.get_by_role("button", name="Redo there").click()
     expect(redone).to_have_count(0)

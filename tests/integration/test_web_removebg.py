@@ -11,9 +11,11 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import removebg.removebg
 import requests
@@ -258,6 +260,45 @@ def test_an_answer_that_takes_too_long_is_collected_later(web: WebRig, client: h
     finally:
         second.close()
         web.daemon.hotmatte("resume", "api")
+
+
+def test_those_who_wait_with_a_background_do_not_fill_the_memory(web: WebRig, client: httpx.Client) -> None:
+    """A few kilobytes of one colour are 27 megapixels each."""
+    behind = io.BytesIO()
+    Image.new("RGB", (5200, 5200), "teal").save(behind, "PNG")
+    assert web.child is not None
+    memory = psutil.Process(web.child.pid).memory_info
+    fill = {"image_file": ("a.jpg", PHOTO.read_bytes()), "bg_image_file": ("b.png", behind.getvalue())}
+    assert ask_with(client, fill).status_code == 200
+    before = memory().rss
+    assert web.daemon.hotmatte("pause", "api").returncode == 0
+    try:
+        with ThreadPoolExecutor(12) as crowd:
+            answers = [crowd.submit(ask_with, client, fill) for _ in range(12)]
+            web.until(lambda: web.daemon.counts().get("queued") == 12)
+            # As pixels they would be a gigabyte.
+            assert memory().rss - before < 400e6
+            assert web.daemon.hotmatte("resume", "api").returncode == 0
+            assert [answer.result().status_code for answer in answers] == [200] * 12
+    finally:
+        web.daemon.hotmatte("resume", "api")
+
+
+def test_a_background_that_would_keep_its_decoder_busy_is_refused(client: httpx.Client) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), (200, 150, 100)).save(file, "JPEG", progressive=True)
+    content = file.getvalue()
+    last = content.rindex(b"\xff\xda")
+    behind = content[:-2] + content[last:-2] * 200 + b"\xff\xd9"
+    before = client.get("/v1/jobs").json()["jobs"]
+    answer = ask_with(client, {"image_file": ("a.jpg", jpeg(90)), "bg_image_file": ("b.jpg", behind)})
+    assert code(answer) == (400, "failed_to_read_image")
+    assert "100 scans" in answer.json()["errors"][0]["detail"]
+    assert client.get("/v1/jobs").json()["jobs"] == before
+
+
+def ask_with(client: httpx.Client, files: dict[str, tuple[str, bytes]]) -> httpx.Response:
+    return client.post("/v1.0/removebg", data={"size": "preview"}, files=files)
 
 
 # --- rembg ---------------------------------------------------------------------------------

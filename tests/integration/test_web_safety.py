@@ -76,6 +76,7 @@ def test_our_own_names_are_ours(web: WebRig, host: str) -> None:
         {"Sec-Fetch-Site": "same-site"},
         {"Sec-Fetch-Site": "cross-site"},
         {"Origin": "http://127.0.0.1:1"},
+        {"Origin": "http://["},
     ],
 )
 def test_another_site_cannot_make_a_browser_do_anything(web: WebRig, headers: dict[str, str]) -> None:
@@ -116,7 +117,13 @@ def test_every_answer_says_what_a_browser_may_do_with_it(web: WebRig) -> None:
 
 def test_a_form_leads_back_to_our_own_pages_only(web: WebRig) -> None:
     with web.client() as client:
-        for back in ("https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)"):
+        for back in (
+            "https://evil.example/",
+            "//evil.example",
+            "/\\evil.example",
+            "javascript:alert(1)",
+            "//[",
+        ):
             answer = client.post("/folder/resume/other", data={"back": back})
             assert (answer.status_code, answer.headers["location"]) == (303, "/")
 
@@ -130,6 +137,28 @@ def test_paths_do_not_lead_out(web: WebRig) -> None:
             "/part/../base",
         ):
             assert client.get(path).status_code in (404, 405)
+
+
+@pytest.mark.parametrize("charset", ["undefined", "punycode", "idna", "nonsense", "utf-7"])
+def test_a_form_in_an_odd_charset_is_read_or_refused(web: WebRig, charset: str) -> None:
+    body = (
+        b'--X\r\nContent-Disposition: form-data; name="a..b\xff"\r\n\r\nc..d\xff\r\n'
+        b'--X\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\nnone\r\n--X--\r\n'
+    )
+    kind = f"multipart/form-data; charset={charset}; boundary=X"
+    with web.client(**{"Content-Type": kind}) as client:
+        for path in ("/v1/jobs", "/v1.0/removebg", "/api/remove"):
+            assert client.post(path, content=body).json()["errors"]
+            assert client.post(path, content=body).status_code == 400
+
+
+def test_the_case_of_a_content_type_does_not_matter(web: WebRig) -> None:
+    body = b'--X\r\nContent-Disposition: form-data; name="other"\r\n\r\nword\r\n--X--\r\n'
+    with web.client(**{"Content-Type": "Multipart/Form-Data; boundary=X"}) as client:
+        assert code(client.post("/v1/jobs", content=body)) == (400, "missing_source")
+    with web.client(**{"Content-Type": "Application/JSON"}) as client:
+        answer = client.post("/v1.0/removebg", content=b'{"image_file_b64": "!"}')
+        assert code(answer) == (400, "failed_to_read_image")
 
 
 # --- URLs ----------------------------------------------------------------------------------
@@ -208,8 +237,12 @@ def test_the_page_is_behind_a_login_and_a_revoked_key_ends_its_sessions(locked: 
             client.post("/v1/folders/in/pause", headers={"Origin": "https://evil.example"}).status_code == 403
         )
         forged = client.cookies["hotmatte"].rpartition(".")[0] + "." + "0" * 64
-        with locked.client(Cookie=f"hotmatte={forged}") as forger:
-            assert forger.get("/v1/jobs").status_code == 403
+        number = forged.partition(".")[0]
+        for cookie in (forged, f"{forged}\xe9", f"{number}.{'9' * 5000}.{'0' * 64}"):
+            with httpx.Client(
+                headers=[(b"Cookie", f"hotmatte={cookie}".encode("latin-1"))], trust_env=False
+            ) as forger:
+                assert forger.get(f"{locked.url}/v1/jobs").status_code == 403
         assert locked.daemon.hotmatte("keys", "revoke", "studio").returncode == 0
         assert client.get("/v1/jobs").status_code == 403
 

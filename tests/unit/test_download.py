@@ -169,6 +169,12 @@ def test_letters_that_urls_do_not_have_are_written_as_browsers_write_them(site, 
     assert (found.content, found.name) == (PHOTO, "grün.jpg")
 
 
+@pytest.mark.parametrize("url", ["http://\ud800/", "http://1.1.1.1/\ud800"])
+def test_half_a_character_is_said(url):
+    with pytest.raises(InputRejected, match="half a character"):
+        download(url)
+
+
 @pytest.mark.parametrize("url", [f"http://{'a' * 64}.example/", "http://a..b/", "http://grün..b/"])
 def test_what_cannot_be_the_name_of_a_host_is_said(url):
     with pytest.raises(InputRejected, match="no name of a host"):

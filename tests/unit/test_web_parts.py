@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import os
 import re
@@ -10,19 +11,24 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import httpx
 import pytest
+from fastapi import FastAPI
+from PIL import Image
 from pydantic import ValidationError
 from starlette.types import Message, Receive, Scope, Send
 
 from watcher import bell, drop
+from watcher.config import load
 from watcher.desk import Desk
 from watcher.domain import JobState, Source, Stamp
 from watcher.errors import HostError
 from watcher.health import JOURNAL, StateDir
 from watcher.journal import Journal
+from watcher.web.app import create_app
 from watcher.web.keys import KeyRing, signing_secret
 from watcher.web.limits import BodyLimit, Rates, Turns
 from watcher.web.measures import Measures
@@ -35,7 +41,11 @@ from watcher.web_settings import Web
 # --- Bodies --------------------------------------------------------------------------------
 
 
-def test_an_upload_that_stops_arriving_gives_its_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("drips", [False, True])
+def test_an_upload_that_stops_arriving_gives_its_place_back(
+    monkeypatch: pytest.MonkeyPatch, drips: bool
+) -> None:
+    """Nor does a byte now and then keep it."""
     monkeypatch.setattr("watcher.web.limits.STALL_S", 0.05)
     under_way: list[str] = []
 
@@ -50,14 +60,37 @@ def test_an_upload_that_stops_arriving_gives_its_place_back(monkeypatch: pytest.
     came = [{"type": "http.request", "body": b"x" * 10, "more_body": True}]
 
     async def receive() -> Message:
+        if drips:
+            await asyncio.sleep(0.01)
+            return {"type": "http.request", "body": b"x", "more_body": True}
         return came.pop() if came else await asyncio.get_running_loop().create_future()
 
     async def send(_: Message) -> None: ...
 
     scope = {"type": "http", "headers": [(b"content-length", b"1000")]}
-    with pytest.raises(Refused, match="Nothing of the upload came") as refused:
+    with pytest.raises(Refused, match="Less than 16 kB of the upload came") as refused:
         asyncio.run(asyncio.wait_for(BodyLimit(app, 10_000)(scope, receive, send), 20))
     assert (refused.value.status, under_way) == (408, ["entered", "left"])
+
+
+def test_an_upload_may_take_as_long_as_it_keeps_coming(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("watcher.web.limits.STALL_S", 10.0)
+    clock = [0.0]
+    monkeypatch.setattr("watcher.web.limits.monotonic", lambda: clock[0])
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive()).get("more_body"):
+            clock[0] += 60  # what is done with it meanwhile is not its sender's fault
+
+    async def receive() -> Message:
+        clock[0] += 9
+        return {"type": "http.request", "body": bytes(16_000), "more_body": clock[0] < 1000}
+
+    async def send(_: Message) -> None: ...
+
+    scope = {"type": "http", "headers": [(b"content-length", b"1000000")]}
+    asyncio.run(BodyLimit(app, 1_000_000)(scope, receive, send))
+    assert clock[0] >= 1000
 
 
 def test_whoever_waits_for_an_answer_may_be_silent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,6 +109,103 @@ def test_whoever_waits_for_an_answer_may_be_silent(monkeypatch: pytest.MonkeyPat
 
     asyncio.run(BodyLimit(app, 10_000)({"type": "http", "headers": []}, receive, send))
     assert heard == ["http.disconnect"]
+
+
+# --- The whole service, within this process -------------------------------------------------
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> FastAPI:
+    """A hot folder `in` with one photo, `a.png`, whose job is number 1 and waits."""
+    config = tmp_path / "hotmatte.yaml"
+    folders = "folders: {in: {path: hot, output: out, create: true}}"
+    config.write_text(f"state_dir: state\n{folders}\nprofiles: {{portrait: {{model: modnet}}}}\n")
+    for name in ("state", "hot", "out"):
+        (tmp_path / name).mkdir()
+    photo = tmp_path / "hot" / "a.png"
+    Image.new("RGB", (30, 20)).save(photo)
+    with Journal(tmp_path / "state" / JOURNAL) as journal:
+        journal.admit(Source("in", "a.png", Stamp.of(photo.stat())))
+    return create_app(load(config), lambda *_: True)
+
+
+@contextlib.asynccontextmanager
+async def visitor(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client,
+    ):
+        yield client
+
+
+def test_those_who_wait_for_a_picture_keep_nobody_else_waiting(app: FastAPI) -> None:
+    async def crowd() -> None:
+        async with visitor(app) as client:
+            site = app.state.site
+            finish(site.journal)
+            making = site.previews.making
+            busy = [object() for _ in range(int(making.total_tokens))]
+            for one in busy:
+                await making.acquire_on_behalf_of(one)
+            asked = [asyncio.create_task(client.get("/preview/1/photo?w=640")) for _ in range(60)]
+            async with asyncio.timeout(20):
+                while making.statistics().tasks_waiting < len(asked):
+                    await asyncio.sleep(0)
+                assert (await client.get("/healthz")).status_code == 200
+            for one in busy:
+                making.release_on_behalf_of(one)
+            assert {answer.status_code for answer in await asyncio.gather(*asked)} == {200}
+
+    asyncio.run(crowd())
+
+
+def test_a_photo_that_no_reader_has_got_through_is_not_decoded_here(app: FastAPI) -> None:
+    async def looked_at() -> None:
+        async with visitor(app) as client:
+            assert (await client.get("/preview/1/photo")).status_code == 404
+            finish(app.state.site.journal)
+            assert (await client.get("/preview/1/photo")).status_code == 200
+
+    asyncio.run(looked_at())
+
+
+def test_a_fault_of_our_own_is_told_in_the_shape_of_all_others(app: FastAPI) -> None:
+    @app.get("/mistake")
+    def mistake() -> None:
+        raise AssertionError
+
+    async def met() -> None:
+        async with visitor(app) as client:
+            answer = await client.get("/mistake")
+            assert answer.status_code == 500
+            assert answer.json()["errors"][0]["code"] == "internal_error"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            counted = 'hotmatte_http_request_seconds_count{method="GET",route="/mistake",status="500"} 1.0'
+            assert counted in (await client.get("/metrics")).text
+
+    asyncio.run(met())
+
+
+@pytest.mark.parametrize("kind", ["image/jpeg", "multipart/form-data; boundary=X"])
+def test_a_full_temporary_folder_is_the_machines_fault_and_worth_another_try(
+    app: FastAPI, kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    body = b'--X\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + bytes(3 << 20)
+
+    async def sent() -> None:
+        async with visitor(app) as client:
+            answer = await client.post("/v1/jobs", content=body, headers={"Content-Type": kind})
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+            assert "TMPDIR" in answer.json()["errors"][0]["detail"]
+
+    asyncio.run(sent())
+
+
+def finish(journal: Journal) -> None:
+    (job,) = journal.claim(["in"], limit=1, now=1e12, lease=60)
+    journal.finish(job, "{}")
 
 
 # --- Keys ----------------------------------------------------------------------------------
@@ -307,12 +437,12 @@ def test_a_flagged_matte_waits_for_a_verdict_and_a_newer_one_for_another(journal
     assert not desk.judge(plain, "accepted")
     assert desk.judge(flagged, "accepted")
     assert desk.to_review() == []
-    assert desk.verdict(flagged) == "accepted"
+    assert desk.verdicts([flagged]) == {flagged: "accepted"}
     # Taken away and brought back: the same job is done anew, and is to be looked at anew.
     journal.mark_gone("in", ["a.jpg"])
     assert ended(journal, "a.jpg", '{"flags": ["nothing_found"]}') == flagged
     assert [record.job.id for record in desk.to_review()] == [flagged]
-    assert desk.verdict(flagged) is None
+    assert desk.verdicts([flagged]) == {}
 
 
 def test_whoever_begins_to_wait_while_the_service_ends_does_not_hold_it_up(

@@ -77,9 +77,10 @@ class Access:
         content, _, signature = cookie.rpartition(".")
         id_, _, until = content.partition(".")
         key = self._keys.get(id_)
-        if key is None or not until.isdecimal() or int(until) < time.time():
+        if key is None or not until.isdecimal() or len(until) > 12 or int(until) < time.time():
             return None
-        return key if hmac.compare_digest(signature, self._signature(content, key)) else None
+        expected = self._signature(content, key).encode()
+        return key if hmac.compare_digest(signature.encode(), expected) else None
 
     def _signature(self, content: str, key: Key) -> str:
         return hmac.new(self._secret, f"{content}.{key.digest}".encode(), hashlib.sha256).hexdigest()
@@ -109,10 +110,7 @@ class Access:
         if request.method in SAFE or site in ("same-origin", "none"):
             return
         origin = request.headers.get("origin")
-        same = (
-            origin is not None and urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
-        )
-        if not (same if origin is not None else site is None):
+        if not (site is None if origin is None else _is_at(origin, request.headers.get("host", ""))):
             raise Refused(403, "foreign_site", "Another web site may not do this")
 
 
@@ -122,6 +120,13 @@ def _presented(request: Request) -> str | None:
         return word
     kind, _, token = request.headers.get("authorization", "").partition(" ")
     return token.strip() if kind.lower() == "bearer" else None
+
+
+def _is_at(origin: str, host: str) -> bool:
+    try:
+        return urlsplit(origin).netloc.lower() == host.lower()
+    except ValueError:
+        return False
 
 
 def _hostname(host: str) -> str:

@@ -21,7 +21,16 @@ from watcher.web.refusal import Refused, answers
 from watcher.web.results import Output, result_of
 from watcher.web.site import Site, site_of
 from watcher.web.uploads import Arrival, arrive, form_of, raw_body
-from watcher.web.views import FolderList, FolderView, JobList, JobView, folder_views, job_view, whole_view
+from watcher.web.views import (
+    FolderList,
+    FolderView,
+    JobList,
+    JobView,
+    folder_views,
+    job_view,
+    job_views,
+    whole_view,
+)
 
 router = APIRouter(prefix="/v1", tags=["v1"])
 
@@ -109,7 +118,7 @@ def jobs(
     more = None
     if len(found) == limit:
         more = str(request.url.include_query_params(before=found[-1].job.id).replace(scheme="", netloc=""))
-    return JobList(jobs=[job_view(record) for record in found], next=more)
+    return JobList(jobs=job_views(site, found), next=more)
 
 
 @router.get("/jobs/{number}", responses=MISSING)
@@ -138,20 +147,32 @@ def retry(request: Request, number: JobNumber, _: Operator) -> JobView:
     return whole_view(site, site.record(number))
 
 
-@router.get("/jobs/{number}/files/{index}", responses=ANSWERS, response_class=FileResponse)
+@router.get(
+    "/jobs/{number}/files/{index}",
+    responses={**ANSWERS, 304: {"description": "it is the one that `If-None-Match` names"}},
+    response_class=FileResponse,
+)
 def file(
-    request: Request, number: JobNumber, index: Annotated[int, Path(ge=0, le=99)], _: Looker
-) -> FileResponse:
+    request: Request,
+    number: JobNumber,
+    index: Annotated[int, Path(ge=0, le=99)],
+    _: Looker,
+    if_none_match: Annotated[str, Header(max_length=10_000, description="ETags that are here already")] = "",
+) -> Response:
     """The bytes of a published file."""
     site = site_of(request)
     output = output_of(site, site.record(number), index)
+    # A matte that is made anew has the same address.
+    headers = {"Cache-Control": "no-cache", "ETag": f'"{output.sha256}"'}
+    known = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
+    if known & {headers["ETag"], "*"}:
+        return Response(status_code=304, headers=headers)
     return FileResponse(
         output.path,
         media_type=output.media_type,
         filename=printable(output.path.name),
         content_disposition_type="inline",
-        # A matte that is made anew has the same address.
-        headers={"Cache-Control": "no-cache", "ETag": f'"{output.sha256}"'},
+        headers=headers,
     )
 
 
@@ -200,7 +221,7 @@ async def upload(
 async def _received(
     site: Site, request: Request, folder: str, caller: Any, idempotency_key: str | None
 ) -> Arrival:
-    if request.headers.get("content-type", "").startswith("multipart/form-data"):
+    if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         async with form_of(request) as form:
             photo = form.get("file")
             if not isinstance(photo, UploadFile):

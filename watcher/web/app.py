@@ -66,7 +66,7 @@ def create_app(settings: Settings, accepts: Accepts) -> FastAPI:
 
 
 class Surroundings:
-    """Headers for every answer, and a measurement of each request by its route."""
+    """Headers for every answer, that to a fault of our own included, and a measurement of each request by its route."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -75,10 +75,12 @@ class Surroundings:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began = time.perf_counter()
+        began, started = time.perf_counter(), False
 
         async def sending(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 present = {name for name, _ in message["headers"]}
                 message["headers"] = [
                     *message["headers"],
@@ -87,7 +89,13 @@ class Surroundings:
                 _measure(scope, message["status"], time.perf_counter() - began)
             await send(message)
 
-        await self._app(scope, receive, sending)
+        try:
+            await self._app(scope, receive, sending)
+        except Exception:
+            # What happened is for the log, where it goes from here.
+            if not started:
+                await refusal.own_fault()(scope, receive, sending)
+            raise
 
 
 def _measure(scope: Scope, status: int, seconds: float) -> None:

@@ -11,6 +11,7 @@ import time
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,8 +23,9 @@ from watcher.web.refusal import Refused, too_many
 REMEMBERED = 10_000
 MULTIPART_ROOM = 1 << 16
 DRAIN_S = 20.0
-# Without a byte of a body for so long its sender is gone: its place is somebody else's.
+# Of whom we waited so long for so little its place is somebody else's: gone, or keeping it by a byte now and then.
 STALL_S = 30.0
+LEAST_BYTES = 16_000
 CALM_S = 1.0
 # Seconds after which even the last in a line should ask again: the pace may have changed.
 LONGEST = 30.0
@@ -200,6 +202,11 @@ class _Body:
         self._receive = receive
         self._most = most
         self._came = 0
+        self._renew()
+
+    def _renew(self) -> None:
+        """So long, in seconds, will be waited for the next bytes, so many."""
+        self._patience, self._wanted = STALL_S, LEAST_BYTES
 
     async def receive(self) -> Message:
         if self._length is not None and self._length > self._most and not self._came:
@@ -213,25 +220,32 @@ class _Body:
         message = await (self._receive() if self._ended else self._while_it_comes())
         self._asks_first = False
         if message["type"] == "http.request":
-            self._came += len(message.get("body", b""))
+            fresh = len(message.get("body", b""))
+            self._came += fresh
+            self._wanted -= fresh
+            if self._wanted <= 0:
+                self._renew()
             self._ended = not message.get("more_body", False)
         else:
             self._ended = True
         return message
 
     async def _while_it_comes(self) -> Message:
+        began = monotonic()
         try:
-            return await asyncio.wait_for(self._receive(), STALL_S)
+            return await asyncio.wait_for(self._receive(), self._patience)
         except TimeoutError:
             self._ended = True  # nothing more is waited for
-            words = f"Nothing of the upload came for {STALL_S:g} s"
+            words = f"Less than {LEAST_BYTES / 1e3:g} kB of the upload came in {STALL_S:g} s"
             raise Refused(408, "request_timeout", words, headers={"Connection": "close"}) from None
+        finally:
+            self._patience -= monotonic() - began
 
     async def drain(self, calm: Callable[[], Awaitable[None]]) -> None:
         if self._asks_first or self._ended:
             return
         await calm()
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, Refused):
             async with asyncio.timeout(DRAIN_S):
                 while not self._ended and self._came <= 2 * self._most:
                     await self._next()

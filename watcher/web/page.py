@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.templating import Jinja2Templates
+from starlette.concurrency import run_in_threadpool
 
 from watcher import __version__
 from watcher.bell import ring
@@ -26,13 +27,14 @@ from watcher.web.refusal import Refused, too_many
 from watcher.web.results import SHOWN, photo_of, result_of
 from watcher.web.reviews import redone
 from watcher.web.site import Site, site_of
-from watcher.web.views import folder_views, job_view
+from watcher.web.views import JobView, folder_views, job_view, job_views
 
 router = APIRouter(include_in_schema=False)
 HERE = Path(__file__).parent
 templates = Jinja2Templates(HERE / "templates")
 
-PARTS = ("pill", "folders", "now", "results", "review", "failures", "timings")
+PAGES = {"/": "overview", "/review": "review", "/failures": "failures", "/timings": "timings"}
+PARTS = ("nav", "pill", "folders", "now", "results", "review", "failures", "timings")
 MINUTES, COLUMNS = 60, 60
 WORDS = {
     "nothing_found": "no person was found",
@@ -87,6 +89,7 @@ def part(request: Request, name: str, caller: Looker) -> Response:
         raise Refused(404, "not_found", "There is no such part")
     site = site_of(request)
     context = {**_common(request, caller), **_context(site, {name})}
+    context["page"] = PAGES.get(context["back"], "")
     return templates.TemplateResponse(
         request, f"part_{name}.html", context, headers={"Cache-Control": "no-store"}
     )
@@ -97,7 +100,8 @@ def job(request: Request, number: JobNumber, caller: Looker) -> Response:
     """One photo: source, matte and cutout beside and over each other."""
     site = site_of(request)
     record = site.record(number)
-    context = {**_common(request, caller), "page": "job", **_shown(site, record)}
+    [shown] = _all_shown(site, [record])
+    context = {**_common(request, caller), "page": "job", **shown}
     older = site.desk.listed(state=JobState.DONE, before=number, limit=1)
     newer = site.desk.next_done(number)
     context |= {"older": older[0].job.id if older else None, "newer": newer}
@@ -134,9 +138,9 @@ def _context(site: Site, parts: set[str]) -> dict[str, Any]:
         context["throughput"] = plot.throughput(buckets, until=now, step=60, count=MINUTES)
         context["hour"] = sum(bucket.done for bucket in buckets)
     if "results" in parts:
-        context["results"] = [_shown(site, record) for record in site.desk.latest(JobState.DONE, limit=24)]
+        context["results"] = _all_shown(site, site.desk.latest(JobState.DONE, limit=24))
     if "review" in parts:
-        context["to_review"] = [_shown(site, record) for record in site.desk.to_review(limit=24)]
+        context["to_review"] = _all_shown(site, site.desk.to_review(limit=24))
     if "failures" in parts:
         failed = site.desk.latest(JobState.QUARANTINED, limit=100)
         context["failures"] = [job_view(record) for record in failed]
@@ -158,7 +162,12 @@ def _timed(site: Site) -> dict[str, Any]:
     }
 
 
-def _shown(site: Site, record: Record) -> dict[str, Any]:
+def _all_shown(site: Site, records: list[Record]) -> list[dict[str, Any]]:
+    views = job_views(site, records)
+    return [_shown(site, record, view) for record, view in zip(records, views, strict=True)]
+
+
+def _shown(site: Site, record: Record, view: JobView) -> dict[str, Any]:
     """A job with what of it can be looked at."""
     folder = site.settings.folders.get(record.job.source.folder)
     result = result_of(record, folder)
@@ -166,7 +175,7 @@ def _shown(site: Site, record: Record) -> dict[str, Any]:
     ending = record.job.source.relpath.rpartition(".")[2].lower()
     photo = photo_of(record.job.source, folder) if ending in SHOWN else None
     return {
-        "job": job_view(record),
+        "job": view,
         "kinds": kinds,
         "photo": photo is not None,
         "outputs": result.outputs if result else (),
@@ -181,7 +190,7 @@ def _shown(site: Site, record: Record) -> dict[str, Any]:
 
 
 @router.get("/preview/{number}/{what}")
-def preview(
+async def preview(
     request: Request,
     number: JobNumber,
     what: Literal["photo", "cutout", "matte", "composite"],
@@ -191,23 +200,27 @@ def preview(
     if w not in (0, *WIDTHS):
         raise Refused(404, "not_found", "There is no preview of that width")
     site = site_of(request)
-    record = site.record(number)
-    folder = site.settings.folders.get(record.job.source.folder)
-    if what == "photo":
-        path = photo_of(record.job.source, folder)
-    else:
-        result = result_of(record, folder)
-        output = result.one(what) if result else None
-        path = output.path if output else None
+    path = await run_in_threadpool(_picture_of, site, number, what)
     if path is None:
-        raise Refused(404, "not_found", "That picture is no longer there")
+        raise Refused(404, "not_found", "That picture is not there, or no longer")
     try:
-        content = site.previews.picture(path, w)
+        content = await site.previews.picture(path, w)
     except (OSError, ValueError) as error:
         raise Refused(404, "not_found", "That picture cannot be shown") from error
     kind = "image/webp" if w else "image/png"
     # The address holds a mark of the version, so it may be kept.
     return Response(content, media_type=kind, headers={"Cache-Control": "private, max-age=86400"})
+
+
+def _picture_of(site: Site, number: int, what: str) -> Path | None:
+    record = site.record(number)
+    folder = site.settings.folders.get(record.job.source.folder)
+    if what == "photo":
+        # Only what a reader has got through within its limits is decoded here.
+        return photo_of(record.job.source, folder) if record.state is JobState.DONE else None
+    result = result_of(record, folder)
+    output = result.one(what) if result else None
+    return output.path if output else None
 
 
 # --- Actions -------------------------------------------------------------------------------
@@ -252,8 +265,11 @@ def act_on_folder(
 
 def _to(place: str) -> Response:
     """Only ever to a page of ours."""
-    parts = urlsplit(place)
-    fine = not parts.scheme and not parts.netloc and place.startswith("/") and "\\" not in place
+    try:
+        parts = urlsplit(place)
+        fine = not parts.scheme and not parts.netloc and place.startswith("/") and "\\" not in place
+    except ValueError:
+        fine = False
     return RedirectResponse(place if fine else "/", 303)
 
 

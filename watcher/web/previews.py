@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
+import anyio
 from PIL import Image, ImageOps
 
 from watcher.web.colours import to_srgb
@@ -19,6 +20,7 @@ WIDTHS = (320, 640, 1280)
 AT_ONCE = 2
 
 Stamp = tuple[int, int]
+Key = tuple[str, Stamp, int]
 
 
 class Previews:
@@ -26,33 +28,48 @@ class Previews:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._making = threading.Semaphore(AT_ONCE)
-        self._kept: OrderedDict[tuple[str, Stamp, int], bytes] = OrderedDict()
+        # Not a lock: those who wait for their turn must not hold the threads that everybody else needs.
+        self.making = anyio.CapacityLimiter(AT_ONCE)
+        self._kept: OrderedDict[Key, bytes] = OrderedDict()
         self._size = 0
 
-    def picture(self, path: Path, width: int) -> bytes:
+    async def picture(self, path: Path, width: int) -> bytes:
         """WebP, upright, in sRGB, at most `width` wide and high; 0: as large as it is.
 
         Raises OSError or ValueError where it is no picture that Pillow reads.
         """
-        status = path.stat()
-        key = (str(path), (status.st_size, status.st_mtime_ns), width)
+        known = await anyio.to_thread.run_sync(self._known, path, width)
+        if known is not None:
+            return known
+        return await anyio.to_thread.run_sync(self._new, path, width, limiter=self.making)
+
+    def _known(self, path: Path, width: int) -> bytes | None:
+        key = _key(path, width)
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
-                return self._kept[key]
-        with self._making:
-            content = _made(path, width)
+            return self._kept.get(key)
+
+    def _new(self, path: Path, width: int) -> bytes:
+        # Somebody who waited before us may have asked for the same.
+        if (known := self._known(path, width)) is not None:
+            return known
+        key, content = _key(path, width), _made(path, width)
         if width:
             self._keep(key, content)
         return content
 
-    def _keep(self, key: tuple[str, Stamp, int], content: bytes) -> None:
+    def _keep(self, key: Key, content: bytes) -> None:
         with self._lock:
             self._size += len(content) - len(self._kept.pop(key, b""))
             self._kept[key] = content
             while self._size > KEPT_BYTES:
                 self._size -= len(self._kept.popitem(last=False)[1])
+
+
+def _key(path: Path, width: int) -> Key:
+    status = path.stat()
+    return str(path), (status.st_size, status.st_mtime_ns), width
 
 
 def _made(path: Path, width: int) -> bytes:

@@ -65,6 +65,12 @@ def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Errors} for status in statuses}
 
 
+def own_fault() -> Response:
+    """500, where a request met a bug."""
+    words = "Please report it, with what the service's log says of it."
+    return JSONResponse(body("internal_error", "The service made a mistake", words), 500)
+
+
 def install(app: FastAPI) -> None:
     """Have every failure of `app` answered in this shape."""
 

@@ -12,7 +12,7 @@ import binascii
 import io
 import math
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import IO, Annotated, Any
@@ -28,10 +28,10 @@ from watcher.domain import JobState
 from watcher.download import ServerBusy, UrlLimits, Waiting, download
 from watcher.errors import InputNotReady, InputRejected
 from watcher.journal import Record
+from watcher.web import backgrounds
 from watcher.web.access import Caller, Reader, Uploader
 from watcher.web.api import ANSWERS, DENIED, IDEMPOTENCY
 from watcher.web.compose import Composed, compose
-from watcher.web.photo import look_at
 from watcher.web.progress import ENDED
 from watcher.web.refusal import Refused
 from watcher.web.removebg_schema import BODY, IMAGES, REMBG_BODY, Account
@@ -85,16 +85,17 @@ async def removebg(
 ) -> Response:
     """remove.bg's own call: one photo in, its cutout out."""
     site = site_of(request)
-    with site.gate.enter(site.upload_folder):
-        async with _order(request) as order:
-            want = wanted(order.fields)
-            source = order.source()
-            async with _until_they_leave(request) as waiting:
-                behind = await _background(site, order, waiting)
-                photo = await _photo(site, order, source, waiting)
-            record = await _kept(site, photo, caller, idempotency_key)
-    record, result = await _matted(site, record)
-    composed = await _composed(result, want, behind)
+    with ExitStack() as until:
+        with site.gate.enter(site.upload_folder):
+            async with _order(request) as order:
+                want = wanted(order.fields)
+                source = order.source()
+                async with _until_they_leave(request) as waiting:
+                    behind = await _background(site, order, waiting, until)
+                    photo = await _photo(site, order, source, waiting)
+                record = await _kept(site, photo, caller, idempotency_key)
+        record, result = await _matted(site, record)
+        composed = await _composed(result, want, behind)
     headers = {**_headers(composed), **request.state.rate.headers}
     if "application/json" in request.headers.get("accept", ""):
         return JSONResponse(_as_json(composed), headers=headers)
@@ -141,7 +142,7 @@ def _rgba(word: str) -> tuple[int, int, int, int]:
 
 @asynccontextmanager
 async def _order(request: Request) -> AsyncIterator[_Order]:
-    if request.headers.get("content-type", "").partition(";")[0].strip() == "application/json":
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
         yield _Order(await _json_fields(request), {})
         return
     async with form_of(request) as form:
@@ -230,24 +231,15 @@ def _fetched(site: Site, url: str, code: str, waiting: Waiting) -> bytes:
         raise Refused(400, code, "The image URL cannot be used", detail=str(error)) from error
 
 
-async def _background(site: Site, order: _Order, waiting: Waiting) -> Image.Image | None:
+async def _background(site: Site, order: _Order, waiting: Waiting, until: ExitStack) -> IO[bytes] | None:
     if "bg_image_file" in order.files:
         content: IO[bytes] = order.files["bg_image_file"]
     elif url := order.fields.get("bg_image_url"):
         content = io.BytesIO(await run_in_threadpool(_fetched, site, url, "invalid_bg_image_url", waiting))
     else:
         return None
-    return await run_in_threadpool(_picture, site, content)
-
-
-def _picture(site: Site, content: IO[bytes]) -> Image.Image:
-    look_at(content, max_mp=site.settings.web.max_upload_mp)
-    try:
-        image = Image.open(content)
-        image.load()
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError) as error:
-        raise Refused(400, "failed_to_read_image", "The background cannot be read") from error
-    return image
+    work = partial(backgrounds.kept, content, max_mp=site.settings.web.max_upload_mp, until=until)
+    return await anyio.to_thread.run_sync(work, limiter=_composing)
 
 
 # --- Through -------------------------------------------------------------------------------
@@ -289,7 +281,7 @@ async def _matted(site: Site, record: Record) -> tuple[Record, Result]:
     return found, result
 
 
-async def _composed(result: Result, want: Wanted, behind: Image.Image | None) -> Composed:
+async def _composed(result: Result, want: Wanted, behind: IO[bytes] | None) -> Composed:
     output = result.one("cutout")
     if output is None:
         raise Refused(
@@ -302,7 +294,7 @@ async def _composed(result: Result, want: Wanted, behind: Image.Image | None) ->
     def work() -> Composed:
         try:
             with Image.open(output.path) as cutout:
-                return compose(cutout, want, behind=behind)
+                return compose(cutout, want, behind=backgrounds.opened(behind) if behind else None)
         except FileNotFoundError as error:
             raise Refused(409, "gone", "The result has been taken away") from error
         except (UnidentifiedImageError, OSError) as error:

@@ -25,6 +25,7 @@ from starlette.formparsers import MultiPartException
 from watcher.bell import ring
 from watcher.domain import Source, Stamp
 from watcher.drop import check_known, place, place_as
+from watcher.errors import HostError
 from watcher.journal import Record
 from watcher.web.access import Caller
 from watcher.web.photo import Look, look_at
@@ -112,6 +113,12 @@ async def form_of(request: Request) -> AsyncIterator[dict[str, str | UploadFile]
         form = await request.form(max_files=4, max_fields=100, max_part_size=most)
     except MultiPartException as error:
         raise Refused(400, "invalid_request", "The form cannot be read", detail=error.message) from error
+    except UnicodeError as error:
+        raise Refused(
+            400, "invalid_request", "The form cannot be read", detail="Name no charset, or UTF-8."
+        ) from error
+    except OSError as error:
+        raise _no_room(error) from error
     except Exception as error:
         # Starlette turns the parser's complaint into its own HTTPException inside an app.
         if getattr(error, "status_code", None) == 400:
@@ -136,9 +143,19 @@ async def raw_body(request: Request) -> AsyncIterator[IO[bytes]]:
     """The body as a file, in memory while it is small."""
     with tempfile.SpooledTemporaryFile(SPOOL) as file:
         async for piece in request.stream():
-            if file.tell() + len(piece) > SPOOL:
-                await run_in_threadpool(file.write, piece)
-            else:
-                file.write(piece)
+            try:
+                if file.tell() + len(piece) > SPOOL:
+                    await run_in_threadpool(file.write, piece)
+                else:
+                    file.write(piece)
+            except OSError as error:
+                raise _no_room(error) from error
         file.seek(0)
         yield file
+
+
+def _no_room(error: OSError) -> HostError:
+    return HostError(
+        f"an upload cannot be written to {tempfile.gettempdir()}: {error.strerror or error}",
+        remedy="Make room there, or name another folder as TMPDIR of the service.",
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
@@ -100,14 +100,18 @@ def job_view(record: Record) -> JobView:
     )
 
 
+def job_views(site: Site, records: Sequence[Record]) -> list[JobView]:
+    """With what people said of them."""
+    said = site.desk.verdicts(record.job.id for record in records if words_of(record).get("flags"))
+    return [job_view(record).model_copy(update={"verdict": said.get(record.job.id)}) for record in records]
+
+
 def whole_view(site: Site, record: Record) -> JobView:
     """With what was published, as the sidecar tells, and what people said of it."""
     result = result_of(record, site.settings.folders.get(record.job.source.folder))
-    return job_view(record).model_copy(
-        update={
-            "files": files_of(record, result) if record.state is JobState.DONE else None,
-            "verdict": site.desk.verdict(record.job.id),
-        }
+    [view] = job_views(site, [record])
+    return view.model_copy(
+        update={"files": files_of(record, result) if record.state is JobState.DONE else None}
     )
 
 

@@ -30,7 +30,7 @@ async function refresh() {
   if (refreshing) { again = true; return; }
   refreshing = true;
   try {
-    await Promise.all(all("[data-part]").map(refreshPart));
+    await Promise.all([...all("[data-part]").map(refreshPart), ...all("[data-awaits]").map(refreshJob)]);
   } finally {
     refreshing = false;
     if (again) { again = false; setTimeout(refresh, 400); }
@@ -73,24 +73,46 @@ async function refreshPart(place) {
   } catch { stale("The service cannot be reached."); }  // the next event asks again
 }
 
+// A photo that is not done yet has nothing to look at: once it is, the page is another one.
+async function refreshJob(place) {
+  try {
+    const answer = await fetch(`/v1/jobs/${place.dataset.awaits}`);
+    if (answer.status === 403) return stale("You are not logged in any more.", "/login");
+    if (answer.status === 404) return stale("The photo was taken away before it was done.");
+    if (answer.status === 429) return;
+    if (!answer.ok) return stale(`The service answers ${answer.status}.`);
+    const { state } = await answer.json();
+    stale("");
+    if (state !== place.dataset.state) location.reload();
+  } catch { stale("The service cannot be reached."); }
+}
+
 function follow() {
-  if (!one("[data-part]")) return;
-  let due = 0, stream;
+  if (!one("[data-part], [data-awaits]")) return;
+  let due = 0, stream = null;
   const soon = () => { if (!due) due = setTimeout(() => { due = 0; refresh(); }, 250); };
+  const hush = () => { stream?.close(); stream = null; };
   const listen = () => {
+    if (stream || document.hidden) return;
     stream = new EventSource("/v1/events");
     stream.addEventListener("change", soon);
-    stream.addEventListener("error", () => {
+    stream.addEventListener("error", ({ target }) => {
       soon();
       // A browser gives up where a proxy answers instead of the service, or nobody is logged in.
-      if (stream.readyState === EventSource.CLOSED) setTimeout(listen, 2000);
+      if (target.readyState === EventSource.CLOSED && target === stream) { hush(); setTimeout(listen, 2000); }
     });
   };
   listen();
   // Ages grow although nothing happens; and a proxy may swallow the stream.
   setInterval(() => { if (!document.hidden) soon(); }, 30000);
-  addEventListener("visibilitychange", () => { if (!document.hidden) soon(); });
-  addEventListener("pagehide", () => stream.close());
+  // Browsers open six connections to a host, for all tabs together: one that nobody sees must not hold any.
+  addEventListener("visibilitychange", () => {
+    if (document.hidden) return hush();
+    listen();
+    soon();
+  });
+  addEventListener("pagehide", hush);
+  addEventListener("pageshow", listen);
 }
 
 addEventListener("submit", async (event) => {
@@ -136,6 +158,8 @@ function setUpBackdrops() {
 const queue = [];
 let sending = 0;
 const AT_ONCE = 3;
+// No service (of a proxy, too), no room, or a line that was still for too long.
+const LATER = new Set([0, 408, 429, 502, 503, 504]);
 
 function take(files, folder) {
   for (const file of files) {
@@ -149,11 +173,16 @@ function take(files, folder) {
     bar.max = 1;
     bar.value = 0;
     row.append(name, state, bar);
-    one("#uploads").hidden = false;
     one("#uploads").append(row);
     queue.push({ file, folder, row, state, bar, key: token(), tries: 0 });
   }
   pump();
+}
+
+function tell() {
+  const left = queue.length + sending;
+  one("#left").textContent = left ? `${left} ${left === 1 ? "photo is" : "photos are"} still on the way: leave this page open.` : "";
+  one("#sent").hidden = !left && !one("#uploads .row");
 }
 
 // Not crypto.randomUUID: that is missing where the page is not served by TLS or loopback.
@@ -165,23 +194,41 @@ function pump() {
     const item = queue.shift();
     send(item).finally(() => { sending -= 1; pump(); });
   }
+  tell();
 }
 
 async function send(item) {
   const { status, wait, words } = await post(item);
   if (status === 200 || status === 202) {
     item.state.textContent = "arrived";
-    setTimeout(() => { item.row.remove(); one("#uploads").hidden = !one("#uploads .row"); }, 1500);
-  } else if ((status === 429 || status === 0 || status === 503) && item.tries < 30) {
+    setTimeout(() => { item.row.remove(); tell(); }, 1500);
+  } else if (status === 0 && !(await isReadable(item.file))) {
+    failed(item, "It cannot be read: it was moved or changed, or is a folder. Choose the photos anew");
+  } else if (LATER.has(status) && item.tries < 30) {
     // The key makes a second try of what did arrive harmless.
     item.tries += 1;
-    item.state.textContent = "waits for room";
+    item.state.textContent = status === 429 ? "waits for room" : `${words}. It is tried again`;
     await new Promise((done) => setTimeout(done, 1000 * Math.min(30, wait || item.tries)));
     return send(item);
-  } else {
-    item.row.classList.add("failed");
-    item.state.textContent = words;
-    item.bar.remove();
+  } else failed(item, words);
+}
+
+function failed(item, words) {
+  item.row.classList.add("failed");
+  item.state.textContent = words;
+  item.bar.remove();
+}
+
+// By its first bytes. A slice of a file that is gone counts as read: it is an empty one.
+async function isReadable(file) {
+  const reader = file.stream().getReader();
+  try {
+    await reader.read();
+    return true;
+  } catch {
+    return false;
+  } finally {
+    reader.cancel().catch(() => {});
   }
 }
 
@@ -194,7 +241,11 @@ function post(item) {
     request.upload.onprogress = (event) => { if (event.lengthComputable) item.bar.value = event.loaded / event.total; };
     request.onloadend = () => {
       let words = request.status ? `The service answers ${request.status}` : "The service cannot be reached";
-      try { words = JSON.parse(request.responseText).errors[0].title; } catch { /* no JSON */ }
+      try {
+        const { code, title, detail } = JSON.parse(request.responseText).errors[0];
+        words = [title, detail?.replace(/\.$/, "")].filter(Boolean).join(". ");
+        if (code === "auth_failed") words = "You are not logged in any more. Log in, then choose the photos anew";
+      } catch { /* no JSON */ }
       done({ status: request.status, wait: Number(request.getResponseHeader("Retry-After")), words });
     };
     item.state.textContent = "";
@@ -205,11 +256,21 @@ function post(item) {
 function setUpUploads() {
   const zone = one("#dropzone");
   if (!zone) return;
-  addEventListener("change", (event) => {
-    const input = event.target;
-    if (!input.matches("[data-upload]")) return;
-    take(input.files, input.dataset.upload);
-    input.value = "";
+  const chosen = ({ target }) => {
+    if (!target.matches("[data-upload]")) return;
+    take(target.files, target.dataset.upload);
+    target.value = "";
+  };
+  addEventListener("change", chosen);
+  // The folders may be drawn anew while somebody chooses: then only the old field, which is nowhere any more, is told.
+  let choosing;
+  addEventListener("click", ({ target }) => {
+    if (target.matches("[data-upload]")) { choosing = target; choosing.onchange = chosen; }
+  });
+  addEventListener("beforeunload", (event) => {
+    if (!queue.length && !sending) return;
+    event.preventDefault();
+    event.returnValue = true;  // for browsers before 2024
   });
   let depth = 0;
   const files = (event) => [...(event.dataTransfer?.types || [])].includes("Files");
@@ -220,7 +281,7 @@ function setUpUploads() {
     if (!depth) all(".over").forEach((card) => card.classList.remove("over"));
   };
   addEventListener("dragenter", (event) => { if (files(event)) { depth += 1; settle(); } });
-  addEventListener("dragleave", (event) => { if (files(event)) { depth = Math.max(0, depth - 1); settle(); } });
+  addEventListener("dragleave", (event) => { if (files(event)) { depth = event.relatedTarget ? Math.max(0, depth - 1) : 0; settle(); } });
   addEventListener("dragover", (event) => {
     if (!files(event)) return;
     event.preventDefault();
