@@ -57,12 +57,17 @@ def count() -> int:
     return len(os.sched_getaffinity(0))
 
 
+# So many photos come first and do not count: with them a worker has had all the memory that photos like these take, which a
+# machine may have to fetch from its host (docs/benchmarks.md).
+WARM = 4
+
+
 def alone(made: list[Path], folder: Path, *, told: Path | None = None) -> list[Least]:
-    """Each of the photos with nothing beside it; results go below `folder`.
+    """Each of the photos with nothing beside it, after the first few of them; results go below `folder`.
 
     `told`: the answers of an engine that lie there (`tell`); None: a worker of one thread computes them.
     """
-    stages = _stages(made[0], folder, told)
+    stages = _stages(made[:WARM], folder, told)
     try:
         return [stages.took(path) for path in made]
     finally:
@@ -73,7 +78,7 @@ def beside(made: list[Path], folder: Path, *, told: Path | None = None) -> list[
     """`alone` on every core at one time, until the last photo: each core takes the next one when it is free."""
     processes = min(count(), len(made))
     with ProcessPoolExecutor(
-        processes, get_context("spawn"), initializer=_begin, initargs=(made[0], folder, told)
+        processes, get_context("spawn"), initializer=_begin, initargs=(made[:WARM], folder, told)
     ) as pool:
         return list(pool.map(_next, made))
 
@@ -89,7 +94,7 @@ def tell(made: list[Path], folder: Path) -> Path:
         np.save(_told(told, name, number), alpha)
         return alpha
 
-    stages = _Stages(made[0], folder / "telling", ask)
+    stages = _Stages(made[:1], folder / "telling", ask)
     try:
         for path in made[1:]:
             stages.took(path)
@@ -115,8 +120,8 @@ def _engine(*, threads: int) -> EngineClient:
 _process: list[_Stages] = []  # of a process of that pool; they end with it
 
 
-def _begin(warm: Path, folder: Path, told: Path | None) -> None:
-    # Each with results of its own: all begin with the same photo.
+def _begin(warm: list[Path], folder: Path, told: Path | None) -> None:
+    # Each with results of its own: all begin with the same photos.
     _process.append(_stages(warm, folder / str(os.getpid()), told))
 
 
@@ -124,7 +129,7 @@ def _next(path: Path) -> Least:
     return _process[0].took(path)
 
 
-def _stages(warm: Path, folder: Path, told: Path | None) -> _Stages:
+def _stages(warm: list[Path], folder: Path, told: Path | None) -> _Stages:
     if told is None:
         client = _engine(threads=1)
         return _Stages(warm, folder, lambda _, __, proxy: client.infer([proxy], timeout=120.0)[0], client)
@@ -132,17 +137,17 @@ def _stages(warm: Path, folder: Path, told: Path | None) -> _Stages:
 
 
 class _Stages:
-    """All stages of one photo after the other, with a process that reads. `warm` is done once.
+    """All stages of one photo after the other, with a process that reads. `warm` come first.
 
     `client`: the engine whose CPU time is counted by itself, and which is closed in the end.
     """
 
-    def __init__(self, warm: Path, folder: Path, ask: Asked, client: EngineClient | None = None) -> None:
+    def __init__(self, warm: list[Path], folder: Path, ask: Asked, client: EngineClient | None = None) -> None:
         card = load_card(REAL, card_folders(None))
         self._ask = ask
         self._client = client
         self._readers = Readers(timeout=120.0)
-        hot = Folder(path=warm.parent, output=folder)
+        hot = Folder(path=warm[0].parent, output=folder)
         self._work = FolderWork(
             {"hot": Recipe("hot", hot, "portrait", Profile(), lambda: ABOUT, Names())},
             proxy_size=partial(proxy_size, card=card),
@@ -150,7 +155,8 @@ class _Stages:
             limits=DecodeLimits(),
             reads=self._readers,
         )
-        self._pass(warm)
+        for path in warm:
+            self._pass(path)
 
     def took(self, path: Path) -> Least:
         engine, all_ = self._inside(), tree_cpu_seconds(os.getpid())

@@ -71,7 +71,7 @@ def build_runner(
         answers=answers,
         renders=renders,
     )
-    return Runner(
+    runner = Runner(
         work,
         supervisor,
         Batcher(batch_of(card, supervisor), card.max_delay_ms / 1000),
@@ -85,6 +85,8 @@ def build_runner(
         on_rest=BLOCKS.forget,
         lanes=supervisor.most,
     )
+    supervisor.mind(runner.company)
+    return runner
 
 
 def _close(readers: Readers, renders: Renders) -> None:

@@ -270,6 +270,23 @@ def test_where_threads_are_fixed_the_first_computes_what_comes_alone_and_others_
     assert asked(crew) == 6
 
 
+def test_where_threads_are_fixed_the_first_leaves_a_flood_to_the_others_from_its_first_photo_on(
+    settled, eventually
+):
+    crew = settled()
+    with ThreadPoolExecutor(1) as aside:
+        first = aside.submit(asked, crew, 200)
+        eventually(lambda: crew._busy)
+        assert asked(crew, 201) == 3
+        assert first.result(60) == 6
+    company = [2]
+    crew.mind(lambda: company[0])
+    # Nobody computes yet, but somebody will in a moment, whose core the threads of the first would take by spinning.
+    assert asked(crew) == 3
+    company[0] = 1
+    assert asked(crew) == 6
+
+
 def test_where_threads_are_fixed_those_for_whom_there_is_room_share_all_cores(settled, eventually):
     crew = settled(4, room=lambda more: more < 4)
     with ThreadPoolExecutor(2) as aside:

@@ -125,6 +125,28 @@ def build():
         runner.close()
 
 
+def test_company_are_those_that_the_engine_may_have_to_look_at_yet(build):
+    told: list[int] = []
+    goes_on = threading.Event()
+
+    class Counting(Engine):
+        def infer(self, proxies, *, timeout):
+            assert goes_on.wait(60)
+            told.append(runner.company())
+            return super().infer(proxies, timeout=timeout)
+
+    runner, _ = build(Counting())
+    assert runner.company() == 0
+    results = [runner.submit(job(id_)) for id_ in (1, 2, 13)]
+    assert isinstance(results[2].exception(30), InputRejected)
+    goes_on.set()
+    for result in results[:2]:
+        assert result.result(30)
+    # Not the one that could not be read, nor those that have their answer.
+    assert told[0] == 2
+    assert runner.company() == 0
+
+
 def test_each_job_comes_back_with_its_own_alpha_and_timings(build):
     runner, _ = build(Engine(), max_batch=3)
     for id_, result in [(i, runner.submit(job(i))) for i in range(1, 11)]:

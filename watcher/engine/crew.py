@@ -94,6 +94,7 @@ class Crew:
         self._wanted = wanted
         self._growth = growth
         self._backlog: Callable[[], int] = lambda: 0
+        self._company: Callable[[], int] = lambda: 1
         self._changed = threading.Condition()
         # All below are guarded by it. The first of `_members` is who is asked first.
         self._members = [Supervisor(launch)]
@@ -137,6 +138,10 @@ class Crew:
     def heed(self, backlog: Callable[[], int]) -> None:
         """`backlog` is asked, at most once a second, how many photos there are that nobody has begun; it may take long."""
         self._backlog = backlog
+
+    def mind(self, company: Callable[[], int]) -> None:
+        """`company` says at once how many photos are under way that will be asked for yet, this one included."""
+        self._company = company
 
     def start(self) -> EngineAbout:
         """Boot those wanted from the start, the others together after the first.
@@ -199,16 +204,20 @@ class Crew:
             while (free := self._free()) is None:
                 self._changed.wait(self._grow())
             self._waiting -= 1
-            alone = not self._busy and not self._waiting
+            alone = self._alone() and not self._waiting
             self._busy.add(free)
             if free not in self._members[: self._fixed]:
                 self._needed = time.monotonic()
             return free, 0 if alone or not self._grows() else self._share()
 
     def _free(self) -> Supervisor | None:
-        alone = not self._busy and self._waiting <= 1
+        alone = self._alone() and self._waiting <= 1
         asked = self._members[1:] if self._stands_back() and not alone else self._members
         return next((member for member in asked if member not in self._busy), None)
+
+    def _alone(self) -> bool:
+        """Does nobody compute, and is no other photo under way to us?"""
+        return not self._busy and self._company() <= 1
 
     def _share(self) -> int:
         """Threads of each, of those there are."""

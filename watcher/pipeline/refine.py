@@ -52,12 +52,12 @@ class Refined:
         return self.cutout[..., 3]
 
     def alpha_at(self, bits: int) -> Pixels:
-        """HxW at 8 or 16 bits, contiguous."""
+        """HxW at 8 or 16 bits; where the cutout has so many, a view of it."""
+        if self.cutout.itemsize * 8 == bits:
+            return self.alpha
         if bits == 8:
             return eight_bits(self.alpha)
-        if self.deep is not None:
-            return self.deep
-        return cast(Pixels, np.ascontiguousarray(sixteen_bits(self.alpha)))
+        return sixteen_bits(self.alpha) if self.deep is None else self.deep
 
     def at(self, bits: int) -> Refined:
         """The same at 8 or 16 bits. What rounds to no alpha has no colours either."""

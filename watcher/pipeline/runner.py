@@ -126,6 +126,10 @@ class Runner:
         self._hand_on(self._decoders, trip, self._decode)
         return trip.result
 
+    def company(self) -> int:
+        """Photos that the engine may have to look at yet."""
+        return sum(trip.asks for trip in list(self._trips.values()))
+
     def close(self) -> None:
         """Finish what was submitted, then stop."""
         for trip in list(self._trips.values()):

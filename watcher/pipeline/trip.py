@@ -19,6 +19,7 @@ class Trip:
 
     __slots__ = (
         "answer",
+        "empty",
         "frame",
         "job",
         "key",
@@ -43,6 +44,7 @@ class Trip:
         self.reduced = False  # the engine did less than it was asked for
         self.answer: Answer | None = None
         self.pixels = 0
+        self.empty = False
         self.timings: dict[str, float] = {}
         self.since = time.perf_counter()
 
@@ -62,7 +64,13 @@ class Trip:
             ms=round(spent * 1000),
         )
 
+    @property
+    def asks(self) -> bool:
+        """Whether the engine may have to look at it yet."""
+        return self.answer is None and not self.empty
+
     def let_go(self) -> None:
         """Of everything large."""
+        self.empty = True
         self.frame = self.proxy = self.answer = None
         self.views = []

@@ -5,6 +5,10 @@ Pure but for the picture that a composite may lie on. Same input, same bytes.
 
 from __future__ import annotations
 
+from typing import cast
+
+import numpy as np
+
 from watcher.domain import Frame, Metadata, Pixels
 from watcher.outputs import Output
 from watcher.pipeline import iptc, png, travel
@@ -24,7 +28,7 @@ def encode(output: Output, refined: Refined, frame: Frame) -> bytes:
         bits = kinds.bits_of(output, frame)
         layered = psd.Document(
             eight_bits(frame.pixels) if bits == 8 else sixteen_bits(frame.pixels),
-            refined.alpha_at(bits),
+            cast(Pixels, np.ascontiguousarray(refined.alpha_at(bits))),
             kinds.backdrop_of(output, frame, refined),
         )
         return psd.encode(
