@@ -142,7 +142,9 @@ class _Stages:
     `client`: the engine whose CPU time is counted by itself, and which is closed in the end.
     """
 
-    def __init__(self, warm: list[Path], folder: Path, ask: Asked, client: EngineClient | None = None) -> None:
+    def __init__(
+        self, warm: list[Path], folder: Path, ask: Asked, client: EngineClient | None = None
+    ) -> None:
         card = load_card(REAL, card_folders(None))
         self._ask = ask
         self._client = client
