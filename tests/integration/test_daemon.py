@@ -466,9 +466,9 @@ def test_the_real_model_cuts_out_a_real_person(rig, photos):
 
 def test_a_status_that_is_watched_through_a_pipe_is_said_again_and_again(rig):
     daemon = rig()
-    with subprocess.Popen(
-        daemon.command("status", "--watch"), env=daemon.environment(), stdout=subprocess.PIPE, text=True
-    ) as watched:
+    # Also where the tests run in the background of a shell, which has its children ignore Ctrl-C.
+    command = ["env", "--default-signal=INT", *daemon.command("status", "--watch")]
+    with subprocess.Popen(command, env=daemon.environment(), stdout=subprocess.PIPE, text=True) as watched:
         said = ""
         while said.count("hotmatte is not running") < 2:
             said += watched.stdout.readline()
