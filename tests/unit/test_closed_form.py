@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from watcher.pipeline import band, closed_form
+from watcher.pipeline import band, closed_form, laplacian
 from watcher.pipeline.refine import refine
 
 
@@ -40,9 +40,13 @@ def test_it_comes_near_the_least_squares_solution():
     image, given = np.ascontiguousarray(image[80:130, 30:80]), engine_like(truth)[80:130, 30:80].copy()
     free, _ = band.band(given, given, 0)
     places = np.flatnonzero(np.pad(free, 2))
-    number = np.full((54, 54), -1, np.int32)
-    number.ravel()[places] = np.arange(places.size)
-    rows = closed_form.laplacian_rows(image, number, places.size, 1e-6)
+    starts, lengths = laplacian.blocks(free)
+    lanes = starts[:, None] + np.arange(laplacian.LANES)
+    used = np.arange(laplacian.LANES) < lengths[:, None]
+    assert np.array_equal(lanes[used], places), "every free pixel has a lane, in order"
+    blocks = laplacian.rows_of(image, starts, lengths, 1e-6).reshape(len(starts), 25, laplacian.LANES)
+    rows = blocks.transpose(0, 2, 1)[used]
+    assert not blocks.transpose(0, 2, 1)[~used].any()
     assert np.abs(rows.sum(1)).max() < 1e-4, "a Laplacian's rows add up to nothing"
     around = [(dy - 2) * 54 + dx - 2 for dy in range(5) for dx in range(5)]
     full = np.zeros((places.size, 54 * 54))
@@ -54,6 +58,13 @@ def test_it_comes_near_the_least_squares_solution():
     held[places] = 0
     trusted = np.array([closed_form.trust(value) for value in given[free]], np.float64)
     right = trusted * given[free] - full @ held
+    vector = np.random.default_rng(1).random(54 * 54 + laplacian.LANES, dtype=np.float32)
+    weights, product = np.zeros(lanes.size, np.float32), np.empty(lanes.size, np.float32)
+    weights.reshape(lanes.shape)[used] = trusted
+    laplacian.times(blocks.ravel(), starts, 54, vector, weights, product, laplacian.LANES)
+    multiplied = full @ vector[: 54 * 54] + trusted * vector[places]
+    assert np.allclose(product.reshape(lanes.shape)[used], multiplied, atol=1e-4)
+    assert not product.reshape(lanes.shape)[~used].any()
     exact = np.linalg.solve(matrix + np.diag(trusted), right)
     assert np.abs(closed_form.solve(image, given)[free] - np.clip(exact, 0, 1)).mean() < 0.01
 

@@ -29,17 +29,18 @@ def band(alpha: Field, seen: Field, halvings: int) -> tuple[Mask, bool]:
     """
     height, width = alpha.shape
     free = np.zeros((height, width), np.bool_)
+    short = min(seen.shape)
+    near, reach = np.int32(max(_CLOSEST, _BAND * short) * PIXEL), np.int32(_BAND_SOFT * short * PIXEL)
     away, crossed = to_other_side(seen)
     if not crossed:
         return free, False
-    short = min(seen.shape)
     rows = int(2 * _BAND_SOFT * short) + 2
-    near, reach = int(max(_CLOSEST, _BAND * short) * PIXEL), int(_BAND_SOFT * short * PIXEL)
     columns = np.empty(width, np.int64)
     for x in range(width):
         columns[x] = min(x >> halvings, seen.shape[1] - 1)
     soft = np.zeros((height, width), np.bool_)
     first, last = len(seen), -1
+    far = np.empty(width, np.int32)
     for y in range(height):
         v = min(y >> halvings, len(seen) - 1)
         closest = FAR
@@ -47,18 +48,24 @@ def band(alpha: Field, seen: Field, halvings: int) -> tuple[Mask, bool]:
             closest = min(closest, away[v, u])
         if closest > reach:
             continue
+        if halvings:
+            for x in range(width):
+                far[x] = away[v, columns[x]]
+        else:
+            far[:] = away[v]
+        there, own, row, found = soft[y], free[y], alpha[y], False
         for x in range(width):
-            far, a = away[v, columns[x]], alpha[y, x]
-            if far <= near:
-                free[y, x] = True
-            elif far <= reach and a > SOFT and a < np.float32(1) - SOFT:
-                soft[y, x] = True
-                first, last = min(first, v), v
+            own[x] = far[x] <= near
+            there[x] = (far[x] > near) & (far[x] <= reach) & (row[x] > SOFT) & (row[x] < np.float32(1) - SOFT)
+            found |= there[x]
+        if found:
+            first, last = min(first, v), v
     if last < 0:
         return free, True
     top = max(0, first - rows)
     part = seen[top : last + rows + 1]
-    clear, full = to_sure(part, _SURE, _NEVER), to_sure(part, -_NEVER, np.float32(1) - _SURE)
+    clear = to_sure(part, _SURE, _NEVER)
+    full = to_sure(part, -_NEVER, np.float32(1) - _SURE)
     for y in range(height):
         v = min(y >> halvings, len(seen) - 1)
         if v < first or v > last:
@@ -75,28 +82,24 @@ def to_other_side(alpha: Field) -> tuple[Steps, bool]:
     """How far each pixel is from the nearest beyond the contour at 0.5, as `distance` counts; whether there are any."""
     height, width = alpha.shape
     half = np.float32(0.5)
-    inside, away = np.empty((height, width), np.bool_), np.empty((height, width), np.int32)
+    # Beyond the border it goes on as it is there.
+    inside = np.empty((height + 2, width + 2), np.bool_)
     for y in range(height):
+        row, of = inside[y + 1, 1 : width + 1], alpha[y]
         for x in range(width):
-            inside[y, x], away[y, x] = alpha[y, x] > half, FAR
+            row[x] = of[x] > half
+        inside[y + 1, 0], inside[y + 1, width + 1] = row[0], row[width - 1]
+    inside[0], inside[height + 1] = inside[1], inside[height]
+    away = np.empty((height, width), np.int32)
     crossed = False
     for y in range(height):
-        for x in range(width - 1):
-            if inside[y, x] != inside[y, x + 1]:
-                away[y, x] = away[y, x + 1] = STRAIGHT
-                crossed = True
-    for y in range(height - 1):
+        above, row, below, to = inside[y], inside[y + 1], inside[y + 2], away[y]
         for x in range(width):
-            if inside[y, x] != inside[y + 1, x]:
-                away[y, x] = away[y + 1, x] = STRAIGHT
-                crossed = True
-        for x in range(width - 1):
-            if inside[y, x] != inside[y + 1, x + 1]:
-                away[y, x] = min(away[y, x], ACROSS)
-                away[y + 1, x + 1] = min(away[y + 1, x + 1], ACROSS)
-            if inside[y, x + 1] != inside[y + 1, x]:
-                away[y, x + 1] = min(away[y, x + 1], ACROSS)
-                away[y + 1, x] = min(away[y + 1, x], ACROSS)
+            own = row[x + 1]
+            beside = (row[x] ^ own) | (row[x + 2] ^ own) | (above[x + 1] ^ own) | (below[x + 1] ^ own)
+            across = (above[x] ^ own) | (above[x + 2] ^ own) | (below[x] ^ own) | (below[x + 2] ^ own)
+            to[x] = STRAIGHT if beside else ACROSS if across else FAR
+            crossed |= beside | across
     # What lies on the other side is a step away: no way there through it is shorter.
     if crossed:
         spread(away)
@@ -110,7 +113,7 @@ def to_sure(alpha: Field, below: np.float32, above: np.float32) -> Steps:
     away = np.empty((height, width), np.int32)
     for y in range(height):
         for x in range(width):
-            there = alpha[y, x] < below or alpha[y, x] > above
+            there = (alpha[y, x] < below) | (alpha[y, x] > above)
             away[y, x] = np.int32(0) if there else FAR
     spread(away)
     return away

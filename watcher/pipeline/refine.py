@@ -165,11 +165,15 @@ def fitted(image: Field, alpha: Field) -> tuple[Field, Field]:
     height, width = alpha.shape
     reach = np.empty((height, width), np.uint8)
     near_soft(alpha, reach)
+    grey = np.empty((height, width), np.float32)
+    for y in range(height):
+        for x in range(width):
+            grey[y, x] = _LUMA[0] * image[y, x, 0] + _LUMA[1] * image[y, x, 1] + _LUMA[2] * image[y, x, 2]
     steepness, level_at = np.zeros((height, width), np.float32), np.zeros((height, width), np.float32)
     for y in range(height):
         for x in range(width):
             if reach[y, x]:
-                steepness[y, x], level_at[y, x] = line(image, alpha, y, x)
+                steepness[y, x], level_at[y, x] = line(grey, alpha, y, x)
     slope, offset = np.zeros((height, width), np.float32), alpha.copy()
     ninth = np.float32(1 / 9)
     for y in range(height):
@@ -193,30 +197,37 @@ def fitted(image: Field, alpha: Field) -> tuple[Field, Field]:
 def near_soft(alpha: Field, reach: NDArray[np.uint8]) -> None:
     """3 where alpha is soft, 2 beside that, 1 two pixels from it, else 0."""
     height, width = alpha.shape
+    # With a margin of 2, in which nothing is.
+    soft = np.zeros((height + 4, width), np.bool_)
     for y in range(height):
+        row, of = soft[y + 2], alpha[y]
         for x in range(width):
-            reach[y, x] = 0
+            row[x] = (of[x] > _SURE) & (of[x] < np.float32(1) - _SURE)
+    # Whether anything is soft in a column of three, of five. Slices, so that a loop needs not ask where it is.
+    three, five = np.zeros(width + 4, np.bool_), np.zeros(width + 4, np.bool_)
+    three_here, five_here = three[2 : width + 2], five[2 : width + 2]
+    three_left, three_right = three[1:], three[3:]
+    five_left, five_right, five_last = five[1:], five[3:], five[4:]
     for y in range(height):
+        first, above, own, below, last = soft[y], soft[y + 1], soft[y + 2], soft[y + 3], soft[y + 4]
         for x in range(width):
-            a = alpha[y, x]
-            if a <= _SURE or a >= np.float32(1) - _SURE:
-                continue
-            for v in range(max(0, y - 2), min(height, y + 3)):
-                for u in range(max(0, x - 2), min(width, x + 3)):
-                    beside = abs(v - y) <= 1 and abs(u - x) <= 1
-                    reach[v, u] = max(reach[v, u], 2 if beside else 1)
-            reach[y, x] = 3
+            three_here[x] = above[x] | own[x] | below[x]
+            five_here[x] = first[x] | three_here[x] | last[x]
+        row = reach[y]
+        for x in range(width):
+            beside = three_left[x] | three_here[x] | three_right[x]
+            near = five[x] | five_left[x] | five_here[x] | five_right[x] | five_last[x]
+            row[x] = np.uint8(near) + np.uint8(beside) + np.uint8(own[x])
 
 
 @compiled
-def line(image: Field, alpha: Field, y: int, x: int) -> tuple[np.float32, np.float32]:
+def line(grey: Field, alpha: Field, y: int, x: int) -> tuple[np.float32, np.float32]:
     """Slope and offset of alpha over grey in the window around a pixel: equations (5) and (6)."""
     height, width = alpha.shape
     greys = alphas = squares = products = np.float32(0)
     for j in range(9):
         v, u = min(height - 1, max(0, y + j // 3 - 1)), min(width - 1, max(0, x + j % 3 - 1))
-        g = _LUMA[0] * image[v, u, 0] + _LUMA[1] * image[v, u, 1] + _LUMA[2] * image[v, u, 2]
-        a = alpha[v, u]
+        g, a = grey[v, u], alpha[v, u]
         greys += g
         alphas += a
         squares += g * g
@@ -238,15 +249,33 @@ def _colours(image: Field, alpha: Field) -> Field:
 
 
 @compiled
-def sure_until(slope: Field, offset: Field, ends: NDArray[np.int64]) -> None:
-    """For each column of a row the last one to which all is as surely clear, or as surely opaque; -1 in between."""
-    kind_after = 0
-    for i in range(len(offset) - 1, -1, -1):
-        kind = 0
-        if slope[i] == 0:
-            kind = 1 if offset[i] >= 1 - _FLOOR else -1 if offset[i] <= _FLOOR else 0
-        ends[i] = -1 if kind == 0 else ends[i + 1] if kind == kind_after else i
-        kind_after = kind
+def sure_until(slopes: Field, offsets: Field, kinds: NDArray[np.int32], ends: NDArray[np.int64]) -> None:
+    """For each column the last one to which both rows (2xW) are as surely clear, or as surely opaque; -1 in between.
+
+    `kinds`: -1 where both are clear, 1 where both are opaque, else 0.
+    """
+    high, low, zero = np.float32(1) - _FLOOR, _FLOOR, np.float32(0)
+    above, below, steep_above, steep_below = offsets[0], offsets[1], slopes[0], slopes[1]
+    width = len(kinds)
+    for i in range(width):
+        flat = (steep_above[i] == zero) & (steep_below[i] == zero)
+        opaque, clear = min(above[i], below[i]) >= high, max(above[i], below[i]) <= low
+        kinds[i] = np.int32(flat & opaque) - np.int32(flat & clear)
+    first = 0
+    while first < width:
+        kind, end = kinds[first], first + 1
+        while end < width and kinds[end] == kind:
+            end += 1
+        ends[first:end] = -1 if kind == 0 else end - 1
+        first = end
+
+
+@compiled
+def between(rows: Field, share: np.float32, out: Field) -> None:
+    """What lies between two rows (2xW), `share` of the way down."""
+    above, below = rows[0], rows[1]
+    for i in range(len(out)):
+        out[i] = above[i] + share * (below[i] - above[i])
 
 
 @compiled
@@ -280,7 +309,9 @@ def paint(
     cy0, cy1, cty = taps(height, colours.shape[0])
     row_slope = np.empty(slope.shape[1], np.float32)
     row_offset = np.empty(slope.shape[1], np.float32)
-    ends = np.empty(slope.shape[1], np.int64)
+    # Rows between the same two of the grid are sure in the same places.
+    slopes, offsets = np.empty((2, slope.shape[1]), np.float32), np.empty((2, slope.shape[1]), np.float32)
+    kinds, ends = np.empty(slope.shape[1], np.int32), np.empty(slope.shape[1], np.int64)
     beyond = np.empty(slope.shape[1] + 1, np.int64)
     place = 0
     for i in range(beyond.size):
@@ -288,20 +319,24 @@ def paint(
             place += 1
         beyond[i] = place
     for y in range(height):
-        for i in range(slope.shape[1]):
-            row_slope[i] = slope[y0[y], i] + ty[y] * (slope[y1[y], i] - slope[y0[y], i])
-            row_offset[i] = offset[y0[y], i] + ty[y] * (offset[y1[y], i] - offset[y0[y], i])
-        sure_until(row_slope, row_offset, ends)
+        if y == 0 or y0[y] != y0[y - 1] or y1[y] != y1[y - 1]:
+            slopes[0], slopes[1] = slope[y0[y]], slope[y1[y]]
+            offsets[0], offsets[1] = offset[y0[y]], offset[y1[y]]
+            sure_until(slopes, offsets, kinds, ends)
+        # In between, what is clear and what is opaque beside it are mixed.
+        if opacity.size or ends[0] < len(ends) - 1:
+            between(slopes, ty[y], row_slope)
+            between(offsets, ty[y], row_offset)
         x = -1
         while x + 1 < width:
             x += 1
             i, j, t = x0[x], x1[x], tx[x]
             if ends[i] >= j and not opacity.size:
                 stop = beyond[ends[i] + 1]
-                if row_offset[i] < half:
+                if kinds[i] < 0:
                     out[y, x:stop] = 0  # as a loop it takes twice as long here
                 if deep.size:
-                    deep[y, x:stop] = 0 if row_offset[i] < half else 65535
+                    deep[y, x:stop] = 0 if kinds[i] < 0 else 65535
                 x = stop - 1
                 continue
             red, green, blue = pixels[y, x, 0], pixels[y, x, 1], pixels[y, x, 2]
