@@ -31,6 +31,8 @@ _SWEEPS_SMALL, _SWEEPS = 10, 3
 # Nearer to 0 or 1 than this, and so are its neighbours: a pixel shows one colour, and tells nothing
 # of the other that a coarser level did not know.
 _CLEAR = np.float32(1 / 64)
+# The rows of a picture that its mean colours are taken of.
+_ROWS = 100
 
 
 def estimate(
@@ -135,12 +137,17 @@ def initial(image: Field, alpha: Field) -> Field:
     """One pixel: the mean colours of what is surely foreground, and surely not; of all, where nothing is."""
     sums = np.zeros((3, 3))
     counts = np.zeros(3)
-    for y in range(alpha.shape[0]):
-        for x in range(alpha.shape[1]):
-            side = 0 if alpha[y, x] > 0.9 else 1 if alpha[y, x] < 0.1 else 2
-            counts[side] += 1
-            for c in range(3):
-                sums[side, c] += image[y, x, c]
+    # A mean of some of the rows is as good a start, unless one of the two is in none of them.
+    for step in (max(1, alpha.shape[0] // _ROWS), 1):
+        sums[:], counts[:] = 0.0, 0.0
+        for y in range(step // 2, alpha.shape[0], step):
+            for x in range(alpha.shape[1]):
+                side = 0 if alpha[y, x] > 0.9 else 1 if alpha[y, x] < 0.1 else 2
+                counts[side] += 1
+                for c in range(3):
+                    sums[side, c] += image[y, x, c]
+        if counts[0] and counts[1]:
+            break
     colours = np.empty((1, 1, 6), np.float32)
     for side in range(2):
         for c in range(3):
