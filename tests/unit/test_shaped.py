@@ -338,6 +338,21 @@ def test_a_large_file_is_not_read_to_be_changed(gpu, tmp_path, monkeypatch):
     assert gpu.onnxruntime.fed == [["tensor(float)"]]
 
 
+@pytest.mark.parametrize("can", [True, False])
+def test_a_worker_sleeps_while_its_gpu_computes_where_the_card_says_so(
+    gpu, tmp_path, monkeypatch, capsys, can
+):
+    graph, asked = str(clipped(tmp_path / "g.onnx")), []
+    monkeypatch.setattr(gpu.driver, "wait_asleep", asked.append)
+    monkeypatch.setattr(gpu.driver, "waits_asleep", lambda index: can and asked == [index])
+    gpu.load(graph, "cuda:1", {})
+    assert asked == []
+    gpu.load(graph, "cuda:1", {"blocking_sync": True})
+    gpu.load(graph, "cpu", {"blocking_sync": True})
+    assert asked == [1]
+    assert ("does not let this worker sleep" in capsys.readouterr().err) is not can
+
+
 def test_a_graph_with_states_and_a_ratio_sees_every_photo(gpu, tmp_path):
     card = load_card("rvm", card_folders(None))
     hello = prepare(card, film(tmp_path / "g.onnx"), device="cuda:1").hello
