@@ -139,6 +139,17 @@ def test_a_graph_that_cannot_be_captured_is_computed_all_the_same(tmp_path, caps
     assert capsys.readouterr().err.count("no CUDA graph of this model") == 1
 
 
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8])
+def test_an_answer_is_of_the_kind_that_the_graph_gives(tmp_path, kind):
+    path = clipped(tmp_path / "g.onnx")
+    model = onnx.load(path)
+    model.graph.node[-1].CopyFrom(helper.make_node("Cast", ["mean"], ["output"], to=kind))
+    model.graph.output[0].type.tensor_type.elem_type = kind
+    path.write_bytes(model.SerializeToString())
+    (answer,) = Studio(path).shaped().run(["output"], {"input": picture(4, 6)})
+    assert answer.dtype == helper.tensor_dtype_to_np_dtype(kind)
+
+
 def test_an_output_of_unknown_shape_is_fetched(tmp_path):
     studio = Studio(clipped(tmp_path / "g.onnx", sides=("batch", 3, None, None)))
     (answer,) = studio.shaped().run(["output"], {"input": picture(4, 6)})

@@ -16,6 +16,9 @@ CUDA = "CUDAExecutionProvider"
 # Sessions at one time: a camera makes three shapes lying and three upright, and few studios have more than two kinds.
 MOST = 16
 
+# What an answer may be made of besides single precision.
+_KINDS = {"tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
+
 # Sessions and values of ONNX Runtime, and arrays of NumPy, which have no parameters under Python 3.7.
 Session = Any
 Array = Any
@@ -136,7 +139,7 @@ class _Bound:
         (node,) = [node for node in session.get_outputs() if node.name == output]
         self._answer = None  # type: Any
         if all(isinstance(side, int) for side in node.shape):
-            kind = np.float16 if node.type == "tensor(float16)" else np.float32
+            kind = _KINDS.get(node.type, np.float32)
             self._answer = value.ortvalue_from_shape_and_type(node.shape, kind, *place)
             self._binding.bind_ortvalue_output(output, self._answer)
         else:
