@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from graphs import film
+from graphs import film, one_map
 from onnx import TensorProto, helper, numpy_helper
 
 from watcher.engine.card import card_folders, load_card
@@ -139,6 +139,17 @@ def test_a_graph_that_cannot_be_captured_is_computed_all_the_same(tmp_path, caps
     assert capsys.readouterr().err.count("no CUDA graph of this model") == 1
 
 
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8])
+def test_an_answer_is_of_the_kind_that_the_graph_gives(tmp_path, kind):
+    path = clipped(tmp_path / "g.onnx")
+    model = onnx.load(path)
+    model.graph.node[-1].CopyFrom(helper.make_node("Cast", ["mean"], ["output"], to=kind))
+    model.graph.output[0].type.tensor_type.elem_type = kind
+    path.write_bytes(model.SerializeToString())
+    (answer,) = Studio(path).shaped().run(["output"], {"input": picture(4, 6)})
+    assert answer.dtype == helper.tensor_dtype_to_np_dtype(kind)
+
+
 def test_an_output_of_unknown_shape_is_fetched(tmp_path):
     studio = Studio(clipped(tmp_path / "g.onnx", sides=("batch", 3, None, None)))
     (answer,) = studio.shaped().run(["output"], {"input": picture(4, 6)})
@@ -211,6 +222,7 @@ class Played:
     def __init__(self, real):
         self._real = real
         self.fixed = []  # the sides of each session that was opened for one shape
+        self.fed = []  # ... and the kinds of its inputs
         self.OrtValue = self
 
     def __getattr__(self, name):
@@ -224,7 +236,8 @@ class Played:
 
     def ortvalue_from_numpy(self, array, device, number):
         assert (device, number) == ("cuda", 1)
-        return self._real.OrtValue.ortvalue_from_numpy(array, "cpu", 0)
+        # A copy, as on a GPU.
+        return self._real.OrtValue.ortvalue_from_numpy(array.copy(), "cpu", 0)
 
     def ortvalue_from_shape_and_type(self, shape, kind, device, number):
         assert (device, number) == ("cuda", 1)
@@ -253,10 +266,13 @@ class Played:
         session = self._real.InferenceSession(
             graph, options.__dict__["real"], providers=["CPUExecutionProvider"]
         )
+        if providers == ["CPUExecutionProvider"]:
+            return session
         ((first, asked), _) = providers
         assert (first, asked["device_id"]) == (CUDA, "1")
         if self._sides:
             self.fixed.append((self._sides, asked.get("enable_cuda_graph")))
+            self.fed.append([node.type for node in session.get_inputs()])
         session.get_providers = lambda: [CUDA, "CPUExecutionProvider"]
         session.get_provider_options = lambda: {CUDA: {"device_id": "1"}}
         return session
@@ -300,6 +316,54 @@ def test_the_engine_computes_full_batches_together(gpu, tmp_path):
     assert [sides["batch"] for sides, _ in gpu.onnxruntime.fixed] == [2, 1]
 
 
+@pytest.mark.parametrize(
+    ("layout", "shape"), [("nchw", ("n", 3, "h", "w")), ("nhwc", ("n", "h", "w", 3)), ("hwc", ("h", "w", 3))]
+)
+def test_the_engine_feeds_bytes_to_a_gpu_and_says_what_it_says_on_a_cpu(gpu, tmp_path, layout, shape):
+    options = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4], "layout": layout, "sizes": {"batch": 2}}
+    graph = str(one_map(tmp_path / "g.onnx", shape=shape, step=1))
+    pictures = [shown(6, 8), shown(6, 8, 1), shown(8, 6)]
+    played = gpu.load(graph, "cuda:1", options).infer(pictures)
+    assert gpu.onnxruntime.fed == [["tensor(uint8)"]] * len(gpu.onnxruntime.fed)
+    assert gpu.onnxruntime.fed
+    gpu.onnxruntime = onnxruntime
+    for one, other in zip(played, gpu.load(graph, "cpu", options).infer(pictures), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_a_graph_that_is_not_understood_is_fed_numbers_on_a_gpu_too(gpu, tmp_path, monkeypatch, capsys):
+    graph, pictures = str(clipped(tmp_path / "g.onnx")), [shown(6, 8), shown(8, 6)]
+    for made in (None, b"no graph any more"):
+        monkeypatch.setattr(gpu.levels_onnx, "fed_levels", lambda *_, made=made: made)
+        session = gpu.load(graph, "cuda:1", {})
+        for picture, alpha in zip(pictures, session.infer(pictures), strict=True):
+            assert np.allclose(alpha, np.clip(picture / 255, 0, 0.5).mean(2), atol=1e-5)
+    assert gpu.onnxruntime.fed == [["tensor(float)"]] * 4
+    assert capsys.readouterr().err.count("pictures are made numbers of before the graph") == 1
+
+
+def test_a_large_file_is_not_read_to_be_changed(gpu, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "_CHANGED", 100)
+    (alpha,) = gpu.load(str(clipped(tmp_path / "g.onnx")), "cuda:1", {}).infer([shown(6, 8)])
+    assert np.allclose(alpha, np.clip(shown(6, 8) / 255, 0, 0.5).mean(2), atol=1e-5)
+    assert gpu.onnxruntime.fed == [["tensor(float)"]]
+
+
+@pytest.mark.parametrize("can", [True, False])
+def test_a_worker_sleeps_while_its_gpu_computes_where_the_card_says_so(
+    gpu, tmp_path, monkeypatch, capsys, can
+):
+    graph, asked = str(clipped(tmp_path / "g.onnx")), []
+    monkeypatch.setattr(gpu.driver, "wait_asleep", asked.append)
+    monkeypatch.setattr(gpu.driver, "waits_asleep", lambda index: can and asked == [index])
+    gpu.load(graph, "cuda:1", {})
+    assert asked == []
+    gpu.load(graph, "cuda:1", {"blocking_sync": True})
+    gpu.load(graph, "cpu", {"blocking_sync": True})
+    assert asked == [1]
+    assert ("does not let this worker sleep" in capsys.readouterr().err) is not can
+
+
 def test_a_graph_with_states_and_a_ratio_sees_every_photo(gpu, tmp_path):
     card = load_card("rvm", card_folders(None))
     hello = prepare(card, film(tmp_path / "g.onnx"), device="cuda:1").hello
@@ -309,3 +373,4 @@ def test_a_graph_with_states_and_a_ratio_sees_every_photo(gpu, tmp_path):
             (alpha,) = session.infer([picture])
             assert np.allclose(alpha, picture.mean(axis=2) / 255, atol=1e-5)
     assert len(gpu.onnxruntime.fixed) == 2
+    assert gpu.onnxruntime.fed == [["tensor(uint8)"] + 5 * ["tensor(float)"]] * 2

@@ -19,6 +19,8 @@ _PR_SET_PDEATHSIG = 1
 # mallopt(3): from what size on memory is mapped by itself, and how much may lie free at the heap's end.
 _M_MMAP_THRESHOLD, _MOST_ON_THE_HEAP = -3, 32 << 20
 _M_TRIM_THRESHOLD, _MOST_FREE = -1, 128 << 20
+# The bits of 1.0 in single precision. Those of less, down to zero, are a smaller number; those of all else a larger one.
+_ONE = 0x3F800000
 
 
 def claim_channel():
@@ -88,11 +90,15 @@ def infer(session, images, outs):
         values = np.asarray(alpha, np.float32)
         if values.shape != image.shape[:2]:
             raise RuntimeError("alpha of shape {} for {}".format(values.shape, image.shape))
-        # The least and the largest tell of NaN, too; and nothing as large as the alpha is made for it,
-        # which in a batch would be fresh pages each time: six times the CPU.
-        if not np.isfinite([values.min(), values.max()]).all():
+        # In one pass where all is well. Nothing as large as the alpha is made for it, which in a batch would be
+        # fresh pages each time: six times the CPU.
+        if values.view(np.uint32).max() <= _ONE:
+            np.copyto(out, values)
+        # The least and the largest tell of NaN, too.
+        elif np.isfinite([values.min(), values.max()]).all():
+            np.clip(values, 0.0, 1.0, out=out)
+        else:
             raise RuntimeError("alpha with values that are not finite")
-        np.clip(values, 0.0, 1.0, out=out)
 
 
 def warm_up(session, height, width):

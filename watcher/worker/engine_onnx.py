@@ -8,15 +8,19 @@ are fed zeros, what the memory of a film begins with), `downsample` (`input`, `l
 told by how much to reduce the picture to that side), `threads` (0: every core we may use), `tensorrt`
 (true: on a GPU by TensorRT; "fp16": in half precision, whatever the graph's), `sizes` (`least`, `usual` and
 `most` as [height, width], and `batch`: what TensorRT prepares for; unset: the first picture's), `shapes` (on a GPU by
-CUDA: for how many shapes of picture the worker stays prepared, 16), `half_pixel`
+CUDA: for how many shapes of picture the worker stays prepared, 16), `blocking_sync` (true: a worker sleeps while a GPU
+computes; false: it asks for the end, and keeps a core for it), `half_pixel`
 (true: a graph in one file, of one size, that resizes by PyTorch's rule is computed by the plain one on a CPU, for
 which there is a faster kernel; they differ only where a side shrinks to a single pixel).
 Alpha is never stretched to its own minimum and maximum: that turns nobody into somebody.
 """
 
+import collections
 import os
 import sys
 
+import driver
+import levels_onnx
 import numpy as np
 import opset
 import planes
@@ -33,8 +37,9 @@ import onnxruntime
 CPU, CUDA = "CPUExecutionProvider", shaped_onnx.CUDA
 # BSHM truncates 255 times a sigmoid: solid foreground is 254, never 255.
 OPAQUE = 254.0
-# Networks that clip are made for phones; larger files are not read for it.
-_MOBILE = 256 << 20
+# Files larger than this are not read to have their graphs changed: what clips is made for phones, and what computes for longer
+# has time to spare for its picture.
+_CHANGED = 256 << 20
 _shared = []  # whether sessions share an arena, once somebody has asked
 # What ONNX Runtime and CUDA say when memory is short; there is no exception class for it.
 _TOO_BIG = (
@@ -45,6 +50,10 @@ _TOO_BIG = (
     "cuda failure 2:",
     "alloc_failed",
 )
+
+
+# What a session says of an input, without keeping that session.
+_Node = collections.namedtuple("_Node", "name type shape")
 
 
 class Session:
@@ -61,7 +70,8 @@ class Session:
         self._beyond = None
         self._by_threads = {0: session}
         self._open_with = open_with
-        self._input = _named(session.get_inputs(), options.get("input_name"), "input")
+        image = getattr(session, "image", options.get("input_name"))
+        self._input = _named(session.get_inputs(), image, "input")
         self._output = _named(session.get_outputs(), options.get("output_name"), "output").name
         self._dtype = _dtype_of(self._input)
         self._states = _zeros(session.get_inputs(), options.get("states") or {})
@@ -101,7 +111,9 @@ class Session:
 
     def _run(self, images):
         size = images[0].shape[:2]
-        if self._layout == "nchw":
+        if self._input.name == levels_onnx.NAME:
+            pixels = images[0][None] if len(images) == 1 else np.stack(images)
+        elif self._layout == "nchw":
             pixels = self._normal.planes(images)
         else:
             pixels = self._normal.pictures(images)
@@ -152,7 +164,7 @@ def _named(nodes, name, what):
 
 
 def _dtype_of(node):
-    return np.float16 if node.type == "tensor(float16)" else np.float32
+    return {"tensor(float16)": np.float16, "tensor(uint8)": np.uint8}.get(node.type, np.float32)
 
 
 def _zeros(nodes, shapes):
@@ -253,12 +265,13 @@ def _compiled(model, device, options):
     return provider, shapes.get(image)
 
 
-def _shaped(plain, model, providers, options):
+def _shaped(plain, model, providers, options, may_feed_levels):
     """`plain`, a session of CUDA, as sessions for one shape each."""
-    graph = None
-    if os.path.getsize(model) <= _MOBILE:
-        with open(model, "rb") as file:
-            graph = opset.raised(file.read())
+    inputs = plain.get_inputs()
+    image = _named(inputs, options.get("input_name"), "input").name
+    fed = None
+    if may_feed_levels:
+        fed = _inputs_fed_levels(_changed(model, options, image))
     (cuda, chosen), cpu = providers
 
     def open_fixed(sides, capture):
@@ -266,15 +279,53 @@ def _shaped(plain, model, providers, options):
         for name, length in sides.items():
             settings.add_free_dimension_override_by_name(name, length)
         asked = [(cuda, dict(chosen, enable_cuda_graph="1") if capture else chosen), cpu]
-        return onnxruntime.InferenceSession(graph or model, settings, providers=asked)
+        # Read anew for each shape, which takes no time beside opening it: kept, it may be large.
+        graph = _changed(model, options, image if fed else None)
+        return onnxruntime.InferenceSession(graph, settings, providers=asked)
 
-    place = "cuda", int(chosen["device_id"])
-    whole = int((options.get("sizes") or {}).get("batch", 1))
-    image = _named(plain.get_inputs(), options.get("input_name"), "input").name
-    most = int(options.get("shapes", shaped_onnx.MOST))
     return shaped_onnx.Shaped(
-        plain, image, open_fixed, onnxruntime.OrtValue, _is_shortage, place, whole, most
+        plain,
+        levels_onnx.NAME if fed else image,
+        open_fixed,
+        onnxruntime.OrtValue,
+        _is_shortage,
+        ("cuda", int(chosen["device_id"])),
+        int((options.get("sizes") or {}).get("batch", 1)),
+        int(options.get("shapes", shaped_onnx.MOST)),
+        fed or inputs,
     )
+
+
+def _changed(model, options, image):
+    """The graph as CUDA computes it best, or the path of the file where nothing is to be changed in it.
+
+    `image`: the input that is fed levels from now on, if that can be; None: none is.
+    """
+    if os.path.getsize(model) > _CHANGED:
+        return model
+    with open(model, "rb") as file:
+        read = file.read()
+    raised, fed = opset.raised(read), None
+    if image is not None:
+        normal, layout = planes.Normal(options), options.get("layout", "nchw")
+        fed = levels_onnx.fed_levels(raised or read, image, layout, normal.scale, normal.shift)
+    return fed or raised or model
+
+
+def _inputs_fed_levels(graph):
+    """What the inputs of `graph` are; None where none of them is fed levels, or where it is no graph any more."""
+    if not isinstance(graph, bytes):
+        return None
+    chosen = onnxruntime.SessionOptions()
+    chosen.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    chosen.add_session_config_entry("session.disable_prepacking", "1")
+    try:
+        found = onnxruntime.InferenceSession(graph, chosen, providers=[CPU]).get_inputs()
+    except Exception as error:
+        sys.stderr.write("pictures are made numbers of before the graph: {}\n".format(str(error)[:300]))
+        return None
+    nodes = [_Node(node.name, node.type, list(node.shape)) for node in found]
+    return nodes if any(node.name == levels_onnx.NAME for node in nodes) else None
 
 
 def load(model, device, options):
@@ -293,6 +344,9 @@ def load(model, device, options):
     if len(providers) > 1 and hasattr(onnxruntime, "preload_dlls"):
         # CUDA and cuDNN from wheels lie where the loader does not look.
         onnxruntime.preload_dlls()
+    sleeps = len(providers) > 1 and bool(options.get("blocking_sync"))
+    if sleeps:
+        driver.wait_asleep(int(_index(device)))
     # Counted by affinity, not by what the machine has: containers and taskset are respected.
     most = int(options.get("threads", 0)) or len(os.sched_getaffinity(0))
     half_pixel = bool(options.get("half_pixel"))
@@ -300,11 +354,14 @@ def load(model, device, options):
     def open_with(threads):
         return _open(model, [CPU], threads, half_pixel) if threads < most else None
 
-    def open_usual():
+    def open_usual(may_feed_levels=False):
         plain = _open(model, usual, most, half_pixel)
-        return plain if _device_of(plain) == "cpu" else _shaped(plain, model, usual, options)
+        if _device_of(plain) == "cpu":
+            return plain
+        return _shaped(plain, model, usual, options, may_feed_levels)
 
-    opened = open_usual() if providers == usual else _open(model, providers, most)
+    # What is beside TensorRT is fed what TensorRT is fed.
+    opened = open_usual(may_feed_levels=True) if providers == usual else _open(model, providers, most)
     session = Session(
         opened,
         options,
@@ -322,6 +379,8 @@ def load(model, device, options):
             "the card asks for TensorRT, but its libraries could not be loaded: see the lines above; install "
             "TensorRT, or take `tensorrt` out of the card's options"
         )
+    if sleeps and used != "cpu" and not driver.waits_asleep(int(_index(device))):
+        sys.stderr.write("blocking_sync: the driver does not let this worker sleep while the GPU computes\n")
     if device.startswith("cuda") and not used.startswith("cuda"):
         raise RuntimeError("asked for a GPU, but CUDA could not be started: see the lines above")
     if device == "auto" and used == "cpu":

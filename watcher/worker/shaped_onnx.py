@@ -8,13 +8,16 @@ all of the graph is on the GPU it is captured as a CUDA graph and replayed, with
 
 import sys
 import time
-from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 CUDA = "CUDAExecutionProvider"
 # Sessions at one time: a camera makes three shapes lying and three upright, and few studios have more than two kinds.
 MOST = 16
+
+# What an answer may be made of besides single precision.
+_KINDS = {"tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 
 # Sessions and values of ONNX Runtime, and arrays of NumPy, which have no parameters under Python 3.7.
 Session = Any
@@ -31,6 +34,7 @@ class Shaped:
     and whether to capture it; it raises what ONNX Runtime raises. `value` is onnxruntime.OrtValue. `is_shortage` tells
     errors for want of memory, `place` the device and its number. `image` is the input that differs from photo to photo:
     what the others are fed depends on its shape only. `whole`: pictures are computed one at a time, or so many together.
+    `inputs`: what sessions for a shape are fed, where that is something else than `plain` is.
     """
 
     def __init__(
@@ -43,9 +47,10 @@ class Shaped:
         place: Place = ("cuda", 0),
         whole: int = 1,
         most: int = MOST,
+        inputs: Optional[Sequence[Any]] = None,
     ) -> None:
-        self._plain = plain
-        self._image = image
+        self.image = image
+        self._inputs = list(inputs or plain.get_inputs())
         self._open_fixed = open_fixed
         self._value = value
         self._is_shortage = is_shortage
@@ -54,10 +59,12 @@ class Shaped:
         self._kept = {}  # type: Dict[Any, _Bound]  # by shapes; the last one used is the last
         self._captures = True
         self.whole = whole
-        self.get_inputs = plain.get_inputs
         self.get_outputs = plain.get_outputs
         self.get_providers = plain.get_providers
         self.get_provider_options = plain.get_provider_options
+
+    def get_inputs(self) -> List[Any]:
+        return self._inputs
 
     def run(self, outputs: Sequence[str], feed: Feed) -> List[Array]:
         """As InferenceSession.run, for one output.
@@ -79,7 +86,7 @@ class Shaped:
             while len(self._kept) >= self._most:
                 del self._kept[next(iter(self._kept))]
             bound = self._prepared(output, feed)
-        answer = bound.run(feed[self._image])
+        answer = bound.run(feed[self.image])
         self._kept[shapes] = bound
         return answer
 
@@ -88,11 +95,11 @@ class Shaped:
         began = time.time()
         bound = self._opened(output, feed)
         words = "prepared for pictures of shape {} in {:.1f} s, beside {} other shape(s)\n"
-        sys.stderr.write(words.format(feed[self._image].shape, time.time() - began, len(self._kept)))
+        sys.stderr.write(words.format(feed[self.image].shape, time.time() - began, len(self._kept)))
         return bound
 
     def _opened(self, output: str, feed: Feed) -> "_Bound":
-        sides = sides_of(self._plain.get_inputs(), feed)
+        sides = sides_of(self._inputs, feed)
         if self._captures:
             try:
                 return self._captured(sides, output, feed)
@@ -107,11 +114,11 @@ class Shaped:
         """What cannot be captured is known before a photo counts on it: the first run computes, the second is recorded."""
         bound = self._bound(self._open_fixed(sides, True), output, feed)
         for _ in range(2):
-            bound.run(feed[self._image])
+            bound.run(feed[self.image])
         return bound
 
     def _bound(self, session: Session, output: str, feed: Feed) -> "_Bound":
-        return _Bound(session, self._image, output, feed, self._value, self._place)
+        return _Bound(session, self.image, output, feed, self._value, self._place)
 
 
 class _Bound:
@@ -132,7 +139,7 @@ class _Bound:
         (node,) = [node for node in session.get_outputs() if node.name == output]
         self._answer = None  # type: Any
         if all(isinstance(side, int) for side in node.shape):
-            kind = np.float16 if node.type == "tensor(float16)" else np.float32
+            kind = _KINDS.get(node.type, np.float32)
             self._answer = value.ortvalue_from_shape_and_type(node.shape, kind, *place)
             self._binding.bind_ortvalue_output(output, self._answer)
         else:
