@@ -25,14 +25,14 @@ from watcher.errors import EngineUnavailable
 DEVICE = "cuda"
 HALF = f"{REAL}-fp16"
 # (photos in a batch, workers)
-WAYS = ((1, 1), (1, 2), (1, 3), (4, 2), (8, 1), (8, 2))
+WAYS = ((1, 1), (1, 2), (1, 3), (4, 2))
 # ... and who renders.
 FLOODS = (
     (REAL, 1, 2, "threads"),
-    (REAL, 1, 2, "processes"),
     (REAL, 1, 1, "processes"),
-    (REAL, 8, 1, "processes"),
-    (HALF, 1, 1, "processes"),
+    (REAL, 1, 2, "processes"),
+    (REAL, 1, 3, "processes"),
+    (HALF, 1, 2, "processes"),
 )
 # Of the photos of a flood, the share that goes before it: for each shape of picture a worker prepares once.
 FIRST = 5
