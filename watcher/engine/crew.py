@@ -204,15 +204,16 @@ class Crew:
             while (free := self._free()) is None:
                 self._changed.wait(self._grow())
             self._waiting -= 1
-            alone = self._alone() and not self._waiting
+            grows = self._grows()
+            alone = grows and self._alone() and not self._waiting
             self._busy.add(free)
             if free not in self._members[: self._fixed]:
                 self._needed = time.monotonic()
-            return free, 0 if alone or not self._grows() else self._share()
+            return free, 0 if alone or not grows else self._share()
 
     def _free(self) -> Supervisor | None:
-        alone = self._alone() and self._waiting <= 1
-        asked = self._members[1:] if self._stands_back() and not alone else self._members
+        stands_back = self._stands_back() and not (self._alone() and self._waiting <= 1)
+        asked = self._members[1:] if stands_back else self._members
         return next((member for member in asked if member not in self._busy), None)
 
     def _alone(self) -> bool:

@@ -35,7 +35,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 def publish_all(
     folder: Path,
     base: str,
-    outputs: Sequence[tuple[str, bytes | Path]],
+    outputs: Sequence[tuple[str, bytes | memoryview | Path]],
     *,
     sidecar: bytes,
     job_id: int,
@@ -142,7 +142,7 @@ def _prepare(
     folder: Path,
     place: int,
     base: str,
-    files: Sequence[tuple[str, bytes | Path]],
+    files: Sequence[tuple[str, bytes | memoryview | Path]],
     sidecar: bytes,
     record: int,
     job_id: int,
@@ -201,7 +201,7 @@ def _create(path: Path | str) -> int:
         os.close(place)  # swept away before it was locked
 
 
-def _write(path: str, content: bytes) -> None:
+def _write(path: str, content: bytes | memoryview) -> None:
     with _closed(_create(path)) as place:
         _fill(place, content)
 
@@ -217,7 +217,7 @@ def _moved(path: Path, temporary: str) -> bool:
     return True
 
 
-def _fill(place: int, content: bytes) -> None:
+def _fill(place: int, content: bytes | memoryview) -> None:
     left = memoryview(content)
     while left:
         left = left[os.write(place, left) :]

@@ -225,7 +225,8 @@ class Runner:
             assert trip.frame is not None
             assert trip.proxy is not None
             waiting[trip.job] = trip
-            shown = replace(trip.frame, proxy=trip.proxy)
+            frame = trip.frame
+            shown = frame if trip.proxy is frame.proxy else replace(frame, proxy=trip.proxy)
             batches.append(self._batcher.add(shown, time.monotonic()))
         except queue.Empty:
             if not self._trips:
