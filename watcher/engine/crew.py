@@ -105,6 +105,10 @@ class Crew:
         self._booting: list[Supervisor] | None = None  # empty: it is being found out whether any shall come
         self._not_before = 0.0  # monotonic
         self._needed = 0.0  # monotonic: when more than the fixed ones were at work
+        self._each = (
+            0,
+            0,
+        )  # threads of each of so many workers: to find out how many cores there are takes a dozen files
         self._lost = 0
         self._closed = False
 
@@ -222,7 +226,11 @@ class Crew:
 
     def _share(self) -> int:
         """Threads of each, of those there are."""
-        return _shared(self.size) if self.size > 1 else 0
+        if self.size == 1:
+            return 0
+        if self._each[0] != self.size:
+            self._each = self.size, _shared(self.size)
+        return self._each[1]
 
     def _missing(self) -> int:
         """How many could be booted now for `growth.most` to compute side by side."""
