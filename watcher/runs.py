@@ -49,7 +49,8 @@ class Words:
     def say(self, word: Word | None) -> None:
         """None: nothing to record, but something to look at."""
         self._said.put(word)
-        if self._hurried or self._said.qsize() >= self._enough:
+        # Whoever gathers has taken the first.
+        if self._hurried or self._said.qsize() + 1 >= self._enough:
             self._heard_enough.set()
 
     def hurry(self) -> None:
@@ -59,10 +60,10 @@ class Words:
 
     def hear(self, patience: float, *, crowded: bool) -> list[Word]:
         """All that were said, waiting `patience` seconds for the first; a little longer for more where `crowded`."""
-        self._heard_enough.clear()
         heard: list[Word | None] = []
         try:
             heard.append(self._said.get(timeout=patience))
+            self._heard_enough.clear()
             if crowded and not self._hurried and self._said.qsize() + 1 < self._enough:
                 self._heard_enough.wait(GATHER_S)
             while True:

@@ -13,7 +13,7 @@ from watcher.runs import Word, Words
 
 
 @pytest.fixture(autouse=True)
-def _long_gather(monkeypatch):
+def _long_gather(monkeypatch) -> None:
     monkeypatch.setattr(runs, "GATHER_S", 20.0)
 
 
@@ -27,14 +27,14 @@ def heard(words: Words, *, crowded: bool, patience: float = 20.0) -> tuple[list[
     return numbers, time.monotonic() - began
 
 
-def test_a_lone_word_is_heard_at_once():
+def test_a_lone_word_is_heard_at_once() -> None:
     words = Words(most=40)
     words.say(word(1))
     numbers, took = heard(words, crowded=False)
     assert (numbers, took < 5) == ([1], True)
 
 
-def test_where_many_are_under_way_the_first_waits_for_others_until_there_are_enough():
+def test_where_many_are_under_way_the_first_waits_for_others_until_there_are_enough() -> None:
     words = Words(most=40)
 
     def speak() -> None:
@@ -49,7 +49,7 @@ def test_where_many_are_under_way_the_first_waits_for_others_until_there_are_eno
     assert (numbers, took < 15) == (list(range(10)), True)
 
 
-def test_the_first_waits_no_longer_than_it_may(monkeypatch):
+def test_the_first_waits_no_longer_than_it_may(monkeypatch) -> None:
     monkeypatch.setattr(runs, "GATHER_S", 0.05)
     words = Words(most=40)
     words.say(word(1))
@@ -57,7 +57,7 @@ def test_the_first_waits_no_longer_than_it_may(monkeypatch):
     assert (numbers, took < 5) == ([1], True)
 
 
-def test_nobody_waits_once_there_is_a_hurry():
+def test_nobody_waits_once_there_is_a_hurry() -> None:
     words = Words(most=40)
     words.say(word(1))
     threading.Timer(0.1, words.hurry).start()
@@ -67,5 +67,5 @@ def test_nobody_waits_once_there_is_a_hurry():
     assert heard(words, crowded=True)[1] < 15
 
 
-def test_silence_is_heard_as_nothing():
+def test_silence_is_heard_as_nothing() -> None:
     assert heard(Words(most=4), crowded=True, patience=0.01)[0] == []
