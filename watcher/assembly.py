@@ -269,6 +269,7 @@ class Assembly:
             blames=blames,
             look_again=lambda name: self.watches[name].rescan(),
             on_lost=self._lost,
+            at_once=self._ends.at_once,
         )
         self._dispatchers |= dict.fromkeys(recipes, dispatcher)
         return dispatcher

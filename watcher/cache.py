@@ -91,11 +91,14 @@ class Cache:
             return
         temporary = self._folder / f".{key}.{os.getpid()}.{next(self._serial)}{_TEMPORARY}"
         try:
-            if not self._folder.exists():
-                self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with temporary.open("wb") as file:
-                file.write(_MAGIC + hashlib.sha256(body).digest())
-                file.write(body)
+            file = self._made(temporary)
+            try:
+                head, rest = memoryview(_MAGIC + hashlib.sha256(body).digest()), memoryview(body)
+                while head or rest:
+                    count = os.writev(file, [head, rest])
+                    head, rest = head[count:], rest[max(0, count - len(head)) :]
+            finally:
+                os.close(file)
             temporary.replace(self._folder / key)
         except OSError as error:
             with suppress(OSError):
@@ -107,6 +110,14 @@ class Cache:
             self._known = Contents(self._known.entries + 1, self._known.size + size)
             if self._known.size > self._most or self._fresh >= _RECOUNT:
                 self._recount()
+
+    def _made(self, path: Path) -> int:
+        """A new file, and the folder where that is missing."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        with suppress(FileNotFoundError):
+            return os.open(path, flags, 0o666)
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return os.open(path, flags, 0o666)
 
     def clear(self) -> Contents:
         """Forget everything; returns what there was."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import queue
 import threading
 import time
 from collections import deque
@@ -27,7 +26,7 @@ from watcher.log import event
 from watcher.pauses import Pauses
 from watcher.pipeline.crews import PATIENCE, Crews
 from watcher.pulse import Pulse
-from watcher.runs import Ends, Runs, Word
+from watcher.runs import Ends, Runs, Word, Words
 from watcher.tally import ENGINE, LaneStatus, Tally
 from watcher.telling import confess, done_words, failure_of, stage_of, tell_again, tell_quarantined, words_of
 
@@ -36,6 +35,8 @@ LEASE = 120.0
 RENEWAL = LEASE / 4
 # The loop wakes by itself this often, so that a missed wake-up costs seconds, not files.
 TICK = 5.0
+# While no more photos than these are under way, none waits for company to be recorded.
+FEW = 4
 
 
 class Dispatcher:
@@ -45,6 +46,7 @@ class Dispatcher:
     do not count: the other folders go on. Nor do those whose sources are being retired, but a
     folder with about twice as many of these waits for them. `look_again`: sources of this folder could
     not be retired, and it is time for another try. `on_lost`: no result will come of this source.
+    `at_once`: at the end of this one there is no file to wait for.
     Folders with a higher `priority` are served first. `blames`: photos are worked on in this daemon,
     so its death may have been the fault of one.
     """
@@ -64,12 +66,14 @@ class Dispatcher:
         blames: bool = True,
         look_again: Callable[[str], None] = lambda _: None,
         on_lost: Callable[[Source], None] = lambda _: None,
+        at_once: Callable[[Outcome], bool] = lambda _: False,
     ) -> None:
         self._is_open = is_open
         self._priority = priority or {}
         self._blames = blames
         self._look_again = look_again
         self._on_lost = on_lost
+        self._at_once = at_once
         self._journal = journal
         self._runs = runs
         self._folders = tuple(folders)
@@ -80,7 +84,7 @@ class Dispatcher:
         self._on_halt = on_halt
         self._turns = itertools.count()
         self._crews = Crews("ends", 1, apart=True, patience=PATIENCE)
-        self._events: queue.SimpleQueue[Word | None] = queue.SimpleQueue()
+        self._said = Words(max_in_flight)
         self._words: deque[Word] = deque()
         self._alone: deque[Job] = deque()
         self.pauses = Pauses(policy)
@@ -96,12 +100,12 @@ class Dispatcher:
 
     def wake(self) -> None:
         """Something may be waiting in the journal."""
-        self._events.put(None)
+        self._said.say(None)
 
     def stop(self) -> None:
         """Claim no more. What runs goes on; `join` waits for it."""
         self._stopping.set()
-        self.wake()
+        self._said.hurry()
 
     def join(self, timeout: float | None = None) -> bool:
         """True once everything that was claimed is recorded."""
@@ -169,14 +173,7 @@ class Dispatcher:
 
     def _listen(self, patience: float) -> None:
         """Wait for a word, then take all that have been said."""
-        try:
-            item = self._events.get(timeout=patience)
-            while True:
-                if item is not None:
-                    self._words.append(item)
-                item = self._events.get_nowait()
-        except queue.Empty:
-            return
+        self._words += self._said.hear(patience, crowded=len(self._tally.running) > FEW)
 
     def _patience(self) -> float:
         if self._words:
@@ -217,7 +214,9 @@ class Dispatcher:
 
     def _active(self) -> list[Job]:
         """What runs, less what hangs."""
-        return [job for job in list(self._tally.running) if self._is_open(job.source.folder)]
+        running = list(self._tally.running)
+        open_ = set(filter(self._is_open, {job.source.folder for job in running}))
+        return [job for job in running if job.source.folder in open_]
 
     def _accept(self, job: Job) -> None:
         if not self._blames:
@@ -243,9 +242,9 @@ class Dispatcher:
         try:
             self._crews.open(job)  # what is done is to be told and retired
         except HostError as error:
-            self._events.put(Word(job, partial(self._fail, job, error)))
+            self._said.say(Word(job, partial(self._fail, job, error)))
             return
-        self._runs.submit(job).add_done_callback(lambda result: self._events.put(self._word_of(job, result)))
+        self._runs.submit(job).add_done_callback(lambda result: self._said.say(self._word_of(job, result)))
 
     def _word_of(self, job: Job, result: Future[Outcome]) -> Word:
         if (error := result.exception()) is not None:
@@ -299,10 +298,10 @@ class Dispatcher:
         self._tally.ending[job] = time.monotonic()
         try:
             self._crews.submit(job, work).add_done_callback(
-                lambda result: self._events.put(Word(job, partial(then, result.exception())))
+                lambda result: self._said.say(Word(job, partial(then, result.exception())))
             )
         except HostError as error:  # no thread for it: as if it had been tried
-            self._events.put(Word(job, partial(then, error)))
+            self._said.say(Word(job, partial(then, error)))
 
     def _tell_done(self, outcome: Outcome, seconds: float, *, kept: bool) -> None:
         job = outcome.job
@@ -321,7 +320,11 @@ class Dispatcher:
             attempts=job.attempts,
             review=flags,
         )
-        self._end(job, partial(self._ends.done, outcome), partial(self._retired, job))
+        if self._at_once(outcome):
+            self._ends.done(outcome)
+            self._retired(job, None)
+        else:
+            self._end(job, partial(self._ends.done, outcome), partial(self._retired, job))
 
     def _retired(self, job: Job, error: BaseException | None) -> None:
         # Done is done. A scan finds a source that is still there and tries again.

@@ -8,7 +8,7 @@ from watcher.domain import Failure, Job, JobState, Outcome
 from watcher.journal import Journal
 from watcher.pipeline.finish import report, withdraw_report_of
 from watcher.pipeline.recipe import Recipe
-from watcher.pipeline.retire import retire
+from watcher.pipeline.retire import leaves, retire
 from watcher.pipeline.sheet_keeper import SheetKeeper
 
 
@@ -19,6 +19,10 @@ class FileEnds:
         self._recipes = recipes
         self._sheets = sheets
         self._journal = journal
+
+    def at_once(self, outcome: Outcome) -> bool:
+        """Whether `done` touches no file that may have to be waited for."""
+        return not outcome.files or leaves(self._recipes[outcome.job.source.folder].folder)
 
     def done(self, outcome: Outcome) -> None:
         self._sheets.note(outcome.job.source.folder)

@@ -7,6 +7,7 @@ below its mount point, where nobody looks for them once it is back.
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -42,9 +43,9 @@ class Ground:
 
 def device_of(path: Path) -> int:
     """st_dev of `path`, or of the nearest folder above it that is there. Raises HostError."""
-    for place in (path, *path.parents):
+    for place in itertools.chain((path,), path.parents):
         try:
-            return place.stat().st_dev
+            return os.stat(place).st_dev  # noqa: PTH116  (half as much of Python as its own stat)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:

@@ -173,8 +173,8 @@ class Journal(PairedJournal):
         claimed: list[Job] = []
         with self._write() as db:
             for folder in folders:
-                args = {"folder": folder, "now": now, "until": now + lease, "limit": limit - len(claimed)}
-                rows = db.execute(CLAIM, args).fetchall() if args["limit"] else []
+                room = limit - len(claimed)
+                rows = db.execute(CLAIM, (now + lease, folder, now, room)).fetchall() if room else []
                 # RETURNING promises no order.
                 claimed += [_job(row) for row in sorted(rows)]
         return claimed

@@ -127,15 +127,15 @@ WHERE folder = ? AND substr(outcome, 1, 15) = '{"companion_of"' AND +state = 'do
 # still runs out of attempts. Two versions of one file never run at once: the older one could
 # publish last. Where both wait, since the older one came back from a dead holder, the newer one goes first.
 CLAIM = """
-UPDATE job SET state = 'running', attempts = attempts + 1, fence = fence + 1, lease_until = :until
+UPDATE job SET state = 'running', attempts = attempts + 1, fence = fence + 1, lease_until = ?1
 WHERE id IN (SELECT id FROM job AS waiting
-             WHERE state = 'queued' AND folder = :folder AND not_before <= :now
-               AND NOT EXISTS (SELECT 1 FROM hold WHERE hold.folder = :folder)
+             WHERE state = 'queued' AND folder = ?2 AND not_before <= ?3
+               AND NOT EXISTS (SELECT 1 FROM hold WHERE hold.folder = ?2)
                AND NOT EXISTS (SELECT 1 FROM job AS other
                                WHERE other.folder = waiting.folder AND other.relpath = waiting.relpath
                                  AND (other.state = 'running' OR other.state = 'queued'
-                                      AND other.id > waiting.id AND other.not_before <= :now))
-             ORDER BY not_before, id LIMIT :limit)
+                                      AND other.id > waiting.id AND other.not_before <= ?3))
+             ORDER BY not_before, id LIMIT ?4)
 RETURNING id, folder, relpath, size, mtime_ns, attempts, fence, crashes
 """
 

@@ -12,12 +12,13 @@ from watcher.pipeline import publish
 
 # Publishes, but waits for a line before the first rename, and for another before the last.
 PUBLISHER = """
+import os
 import sys
 from pathlib import Path
 from watcher.pipeline import publish
 
 def waiting(old, new, rename=publish.rename):
-    print(new.name, flush=True)
+    print(os.path.basename(new), flush=True)
     sys.stdin.readline()
     rename(old, new)
 

@@ -75,15 +75,15 @@ class Recorder:
             self._disk.contents[status.st_ino] = os.pread(number, status.st_size, 0)
         self._look()
 
-    def rename(self, old: Path, new: Path) -> None:
+    def rename(self, old: str | Path, new: str | Path) -> None:
         self._look()
         os.replace(old, new)
-        self._changed("rename", old.name, new.name)
+        self._changed("rename", Path(old).name, Path(new).name)
 
-    def unlink(self, path: Path) -> None:
+    def unlink(self, path: str | Path) -> None:
         self._look()
         os.unlink(path)
-        self._changed("unlink", path.name)
+        self._changed("unlink", Path(path).name)
 
     def _changed(self, *change: str) -> None:
         self._disk.pending.append(change)

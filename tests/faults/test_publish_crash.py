@@ -151,7 +151,7 @@ def test_the_steps_above_are_all_there_are(tmp_path, acting):
 def test_death_during_recovery_is_recovered_from_as_well(tmp_path, steps, acting):
     folder = tmp_path / "out"
     acting(folder, "old")
-    assert acting(folder, "new", 12) == 137
+    assert acting(folder, "new", 9) == 137
     assert "a.matte.json" not in content_of(folder), "past the point of no return"
     acting(folder, "sweep", steps)
     assert_no_reader_is_misled(folder)

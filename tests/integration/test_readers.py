@@ -231,7 +231,7 @@ def test_a_small_file_that_would_keep_a_decoder_busy_for_hours_is_given_up():
 
 def test_a_decoder_that_dies_costs_one_photo(pool):
     read(pool, jpeg())
-    with pool.opened(jpeg()) as reading:
+    with pool.opened(jpeg(3000, 2000)) as reading:
         reading.measure()
         only_child().kill()
         with pytest.raises(InputNotReady, match="signal 9"):
@@ -366,3 +366,12 @@ def test_a_daemon_survives_a_bomb_and_says_why(rig, eventually):
     daemon.wait_done("good.jpg")
     assert Path(f"/proc/{daemon.pid}").exists()
     eventually(lambda: len(daemon.readers()) >= 1)
+
+
+def test_a_photo_that_is_refused_for_its_measure_takes_no_memory_from_the_next(pool):
+    with pool.opened(jpeg()) as opened:
+        assert opened.measure() == ("JPEG", 64, 48)
+    assert read(pool, jpeg(32, 24)).pixels.shape == (24, 32, 3)
+    with pool.opened(jpeg()) as opened:
+        opened.measure()
+    assert read(pool, jpeg(80, 60)).pixels.shape == (60, 80, 3)

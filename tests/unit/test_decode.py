@@ -280,27 +280,14 @@ def test_a_file_that_changes_while_it_is_read_has_changed(tmp_path, variants, jo
     path = tmp_path / "a.png"
     path.write_bytes(variants["photo.png"])
     job = job_of(path)
-    real = os.fdopen
+    real = os.read
 
-    def meddling(*args, **kwargs):
-        stream = real(*args, **kwargs)
-        read = stream.read
+    def meddling(file, size):
+        content = real(file, size)
+        os.utime(path, ns=(1, 1))
+        return content
 
-        class Stream:
-            def __enter__(self):
-                return self
-
-            def __exit__(self, *_):
-                stream.close()
-
-            def read(self, size):
-                content = read(size)
-                os.utime(path, ns=(1, 1))
-                return content
-
-        return Stream()
-
-    monkeypatch.setattr("watcher.pipeline.decode.os.fdopen", meddling)
+    monkeypatch.setattr("watcher.pipeline.decode.os.read", meddling)
     with pytest.raises(InputChanged):
         decoded(path, job)
 

@@ -105,6 +105,10 @@ class Crew:
         self._booting: list[Supervisor] | None = None  # empty: it is being found out whether any shall come
         self._not_before = 0.0  # monotonic
         self._needed = 0.0  # monotonic: when more than the fixed ones were at work
+        self._each = (
+            0,
+            0,
+        )  # threads of each of so many workers: to find out how many cores there are takes a dozen files
         self._lost = 0
         self._closed = False
 
@@ -204,15 +208,16 @@ class Crew:
             while (free := self._free()) is None:
                 self._changed.wait(self._grow())
             self._waiting -= 1
-            alone = self._alone() and not self._waiting
+            grows = self._grows()
+            alone = grows and self._alone() and not self._waiting
             self._busy.add(free)
             if free not in self._members[: self._fixed]:
                 self._needed = time.monotonic()
-            return free, 0 if alone or not self._grows() else self._share()
+            return free, 0 if alone or not grows else self._share()
 
     def _free(self) -> Supervisor | None:
-        alone = self._alone() and self._waiting <= 1
-        asked = self._members[1:] if self._stands_back() and not alone else self._members
+        stands_back = self._stands_back() and not (self._alone() and self._waiting <= 1)
+        asked = self._members[1:] if stands_back else self._members
         return next((member for member in asked if member not in self._busy), None)
 
     def _alone(self) -> bool:
@@ -221,7 +226,11 @@ class Crew:
 
     def _share(self) -> int:
         """Threads of each, of those there are."""
-        return _shared(self.size) if self.size > 1 else 0
+        if self.size == 1:
+            return 0
+        if self._each[0] != self.size:
+            self._each = self.size, _shared(self.size)
+        return self._each[1]
 
     def _missing(self) -> int:
         """How many could be booted now for `growth.most` to compute side by side."""

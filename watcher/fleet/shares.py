@@ -21,7 +21,8 @@ from watcher.domain import Stamp
 from watcher.errors import HostError, InputRejected
 from watcher.fleet.messages import PROTOCOL, check_versions
 from watcher.fleet_settings import SCHEME, STATE
-from watcher.pipeline.publish import publish_one, translated
+from watcher.pipeline.obstacles import translated
+from watcher.pipeline.publish import publish_one
 
 PROBE = "share.json"
 # File systems keep times to 2 s (FAT), 100 ns (SMB) or 1 ns: the same time may read differently here.

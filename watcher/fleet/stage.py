@@ -21,7 +21,7 @@ from pathlib import Path
 
 from watcher.errors import ConfigError, HostError
 from watcher.fleet.messages import JobMessage, Unreadable, job_in, pack
-from watcher.pipeline.publish import translated
+from watcher.pipeline.obstacles import translated
 from watcher.pipeline.sidecar import SIDECAR, Record, record_in
 
 CLAIM = "claim.json"

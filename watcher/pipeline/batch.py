@@ -18,6 +18,11 @@ class Batcher:
         self._max_delay = max_delay
         self._waiting: dict[Bucket, tuple[float, list[Frame]]] = {}
 
+    @property
+    def alone(self) -> bool:
+        """Whether nobody ever waits for company."""
+        return self._max_batch == 1
+
     def add(self, frame: Frame, now: float) -> list[Frame]:
         """The batch that `frame` completes, or an empty list while it waits for company."""
         if frame.job.suspect or self._max_batch == 1:

@@ -114,8 +114,7 @@ def _read(path: Path, job: Job, limits: DecodeLimits) -> bytes:
         file = _open(path, job.source.relpath)
         try:
             _check(os.fstat(file), job.source.stamp, limits)
-            with os.fdopen(file, "rb", closefd=False) as stream:
-                content = stream.read(job.source.stamp.size + 1)
+            content = _content(file, job.source.stamp.size)
             if Stamp.of(os.fstat(file)) != job.source.stamp or len(content) != job.source.stamp.size:
                 raise InputChanged("the file changed while it was read")
             # The name may meanwhile stand for another file than the one still open.
@@ -126,6 +125,14 @@ def _read(path: Path, job: Job, limits: DecodeLimits) -> bytes:
     except OSError as error:
         raise translated(error, path) from error
     return content
+
+
+def _content(file: int, size: int) -> bytes:
+    """`size` bytes, less where there are no more, or more where there are."""
+    parts = [os.read(file, size + 1)]
+    while parts[-1] and (left := size - sum(map(len, parts))) > 0:
+        parts.append(os.read(file, left + 1))
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _open(path: Path, relpath: str) -> int:

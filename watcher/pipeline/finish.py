@@ -22,6 +22,7 @@ from watcher.pipeline.compiled import compile_all, compile_aside
 from watcher.pipeline.compiler import PARTS, call_each_kernel
 from watcher.pipeline.looks import Answer
 from watcher.pipeline.naming import Owner, Place
+from watcher.pipeline.obstacles import in_the_way
 from watcher.pipeline.recipe import Recipe
 from watcher.pipeline.render import Content, Rendered, Style, render, timed, varied
 
@@ -155,7 +156,7 @@ def _only_this_photo(root: Path) -> Iterator[None]:
         if not isinstance(cause, PermissionError) or not _may_write(root):
             raise
         if cause.filename and _may_write(Path(os.fsdecode(cause.filename)).parent):
-            raise publish.in_the_way(cause, root) from cause
+            raise in_the_way(cause, root) from cause
         raise SubfolderClosed(str(error)) from cause
     except InputRejected as error:
         if root.exists() and not root.is_dir():
@@ -187,9 +188,10 @@ def _described(
     contents: Sequence[Content], place: Place, recipe: Recipe, outcome: Outcome, size: tuple[int, int]
 ) -> Outcome:
     files = []
-    folder = place.folder.relative_to(recipe.folder.output)
+    folder = str(place.folder.relative_to(recipe.folder.output))
+    base = place.base if folder == "." else f"{folder}/{place.base}"
     for content in contents:
-        path = str(folder / (place.base + content.suffix))
+        path = base + content.suffix
         output = content.output
         files.append(Published(output.kind, path, output.format, *size, len(content.body), content.sha256))
     return replace(outcome, files=tuple(files))
@@ -199,7 +201,9 @@ def _publish(
     frame: Frame, contents: Sequence[Content], outcome: Outcome, place: Place, recipe: Recipe, *, now: float
 ) -> None:
     suffixes = [content.suffix for content in contents]
-    older = publish.settled(place.folder, place.base, suffixes, vary=names_vary(recipe))
+    older = None
+    if not place.free:
+        older = publish.settled(place.folder, place.base, suffixes, vary=names_vary(recipe))
     gone = [] if older is None else [old.suffix for old in older.outputs if old.suffix not in suffixes]
     told = sidecar.sidecar(
         frame,
@@ -224,9 +228,10 @@ def _report_place(relpath: str, recipe: Recipe) -> tuple[Path, str]:
 
 def withdraw_report(owner: Owner, place: Place, recipe: Recipe) -> None:
     """A report of an earlier failure is no longer true."""
-    path = naming.report_of(*_report_place(owner.relpath, recipe), owner)
-    with suppress(OSError):
-        path.unlink()
+    folder, base = _report_place(owner.relpath, recipe)
+    if naming.exists(f"{folder}/{base}{sidecar.REPORT}"):
+        with suppress(OSError):
+            naming.report_of(folder, base, owner).unlink()
 
 
 def withdraw_report_of(source: Source, recipe: Recipe) -> bool:

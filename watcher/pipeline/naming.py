@@ -50,7 +50,7 @@ class Owner:
 class Place:
     """Where one job's results go: `folder`/`base` plus a suffix. `taken`: leave it to its owner.
 
-    `former`: other bases, under which results of the same source lie. They were made with other outputs, for
+    `free`: nothing is there. `former`: other bases, under which results of the same source lie. They were made with other outputs, for
     which there was room, and are no longer true once these are there.
     """
 
@@ -58,6 +58,7 @@ class Place:
     base: str
     taken: bool = False
     former: tuple[str, ...] = ()
+    free: bool = False
 
     def path(self, suffix: str) -> Path:
         return self.folder / (self.base + suffix)
@@ -129,17 +130,30 @@ def claimed(
     held: list[str] = []
     mixed: list[str] = []
     try:
+        if duplicates == "number" and names.reserve(
+            paths := _paths(folder, first, all_suffixes), owner, wait=False
+        ):
+            # As a rule nobody else wants it: then to look once is enough.
+            held = paths
+            whose = holder(folder, first, all_suffixes, vary=vary)
+            second = None if whose == owner else holder(folder, f"{first}_2", all_suffixes, vary=vary)
+            if second is None and whose in (owner, None):
+                former = _former(owner, folder, mixed, others, all_suffixes, duplicates)
+                yield Place(folder, first, former=former, free=whose is None and not vary)
+                return
+            names.release(held)
+            held = []
         for base, own in _candidates(owner, folder, first, all_suffixes, duplicates, vary=vary, mixed=mixed):
-            # Text takes a fraction of the time that paths take to be put together and read again.
-            paths = [f"{folder}/{base}{suffix}" for suffix in all_suffixes]
+            paths = _paths(folder, base, all_suffixes)
             # Its own name may be in the hands of a neighbour that differs in case only: it comes back.
             if not names.reserve(paths, owner, wait=own or duplicates != "number"):
                 continue
             held = paths
             whose = holder(folder, base, all_suffixes, vary=vary)
             if whose in (owner, None) or duplicates == "replace":
-                former = (*mixed, *_elsewhere(folder, others, all_suffixes, duplicates))
-                yield Place(folder, base, former=tuple(one for one in former if _is_of(owner, folder, one)))
+                yield Place(
+                    folder, base, former=_former(owner, folder, mixed, others, all_suffixes, duplicates)
+                )
                 return
             if duplicates == "skip":
                 yield Place(folder, base, taken=True)
@@ -159,6 +173,24 @@ def claimed(
         names.release(held)
 
 
+def _paths(folder: Path, base: str, suffixes: Iterable[str]) -> list[str]:
+    """Text takes a fraction of the time that paths take to be put together and read again."""
+    return [f"{folder}/{base}{suffix}" for suffix in suffixes]
+
+
+def _former(
+    owner: Owner,
+    folder: Path,
+    mixed: Iterable[str],
+    others: Iterable[str],
+    suffixes: tuple[str, ...],
+    duplicates: Duplicates,
+) -> tuple[str, ...]:
+    """See Place."""
+    former = (*mixed, *_elsewhere(folder, others, suffixes, duplicates))
+    return tuple(base for base in former if _is_of(owner, folder, base))
+
+
 def _named(whose: Owner | Stranger | None) -> str:
     return f"{whose.relpath} in hot folder {whose.folder}" if isinstance(whose, Owner) else "somebody else"
 
@@ -170,7 +202,7 @@ def _elsewhere(
     for first in firsts:
         for number in range(1, _MOST if duplicates == "number" else 2):
             base = first if number == 1 else f"{first}_{number}"
-            if not any(_exists(f"{folder}/{base}{suffix}") for suffix in suffixes):
+            if not any(exists(f"{folder}/{base}{suffix}") for suffix in suffixes):
                 break
             yield base
 
@@ -204,7 +236,7 @@ def holder(
 
 
 def _look(folder: Path, base: str, suffixes: tuple[str, ...], *, vary: bool) -> Owner | Stranger | None:
-    there = [suffix for suffix in suffixes if _exists(f"{folder}/{base}{suffix}")]
+    there = [suffix for suffix in suffixes if exists(f"{folder}/{base}{suffix}")]
     told = _content(folder / (base + SIDECAR)) if SIDECAR in there else None
     if told is not None and (record := sidecar.record_in(told)) is not None:
         known = {SIDECAR, *(output.suffix for output in record.outputs)}
@@ -229,7 +261,7 @@ def _content(path: Path) -> bytes | None:
         return None
 
 
-def _exists(path: str | Path) -> bool:
+def exists(path: str | Path) -> bool:
     """Whether the name is taken, be it by a link that leads nowhere."""
     try:
         os.lstat(path)
@@ -322,7 +354,7 @@ def report_of(folder: Path, base: str, owner: Owner) -> Path:
     """The report that is `owner`'s, or where it may go without touching anybody else's."""
     for number in range(1, _MOST):
         path = folder / ((base if number == 1 else f"{base}_{number}") + REPORT)
-        if not _exists(path):
+        if not exists(path):
             return path
         told = _content(path)
         if told is not None and sidecar.owner_in(told) == (owner.folder, owner.relpath):

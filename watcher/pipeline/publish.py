@@ -16,11 +16,11 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from watcher.errors import HostError, InputRejected, WatcherError
 from watcher.litter import walk
+from watcher.pipeline.obstacles import translated
 from watcher.pipeline.sidecar import SIDECAR, Record, Written, record_in
 
 # Module-level so that tests can replace each durable step by sudden death.
@@ -29,14 +29,13 @@ rename = os.replace
 unlink = os.unlink
 
 TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<job>\d+)\.hotmatte\.tmp", re.DOTALL)
-# Not the machine's fault but the name's: something else is where this result has to go.
-_IN_THE_WAY = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP})
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def publish_all(
     folder: Path,
     base: str,
-    outputs: Sequence[tuple[str, bytes | Path]],
+    outputs: Sequence[tuple[str, bytes | memoryview | Path]],
     *,
     sidecar: bytes,
     job_id: int,
@@ -51,13 +50,12 @@ def publish_all(
     where a name cannot be had; then nothing has changed, or `recover` will finish it.
     """
     try:
-        make_folder(folder)
-        record = _create(temporary_of(folder / (base + SIDECAR), job_id))
-        try:
-            _prepare(folder, base, outputs, sidecar, record, job_id)
-            _commit(folder, base, [suffix for suffix, _ in outputs], supersedes, job_id)
-        finally:
-            os.close(record)
+        with (
+            _closed(_folder(folder)) as place,
+            _closed(_create(_temporary(folder, base + SIDECAR, job_id))) as record,
+        ):
+            _prepare(folder, place, base, outputs, sidecar, record, job_id)
+            _commit(folder, place, base, [suffix for suffix, _ in outputs], supersedes, job_id)
     except OSError as error:
         raise translated(error, folder) from error
 
@@ -65,15 +63,11 @@ def publish_all(
 def publish_one(path: Path, content: bytes, *, job_id: int) -> None:
     """One file by itself, such as a report. Raises as publish_all does."""
     try:
-        make_folder(path.parent)
         temporary = temporary_of(path, job_id)
-        place = _create(temporary)
-        try:
+        with _closed(_folder(path.parent)) as folder, _closed(_create(temporary)) as place:
             _fill(place, content)
             rename(temporary, path)
-            fsync_directory(path.parent)
-        finally:
-            os.close(place)
+            _sync(folder)
     except OSError as error:
         with suppress(OSError):
             unlink(temporary_of(path, job_id))
@@ -81,34 +75,27 @@ def publish_one(path: Path, content: bytes, *, job_id: int) -> None:
 
 
 def temporary_of(path: Path, job_id: int) -> Path:
-    return path.with_name(f".{path.name}.{job_id}.hotmatte.tmp")
+    return Path(_temporary(path.parent, path.name, job_id))
 
 
-def translated(error: OSError, folder: Path) -> WatcherError:
-    """What an OSError under `folder`, an output, quarantine or archive folder, means."""
-    if error.errno in _IN_THE_WAY:
-        return in_the_way(error, folder)
-    # Permission, too, is about the folder, as a rule: every other photo would meet it as well.
-    return HostError(f"cannot write to {folder}: {error.strerror or error}")
-
-
-def in_the_way(error: OSError, folder: Path) -> InputRejected:
-    return InputRejected(
-        f"its result cannot be written: {error.filename2 or error.filename or folder}: {error.strerror or error}",
-        remedy="Rename the photo or clear what is in the way, then `hotmatte retry`.",
-    )
+def _temporary(folder: Path, name: str, job_id: int) -> str:
+    """As text, which takes a fraction of the time that paths take to be put together and read again."""
+    return f"{folder}/.{name}.{job_id}.hotmatte.tmp"
 
 
 def fsync_directory(folder: Path) -> None:
-    """Make the names in `folder` durable. Some network file systems have nothing like it."""
-    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Make the names in `folder` durable."""
+    with _closed(os.open(folder, _FOLDER)) as place:
+        _sync(place)
+
+
+def _sync(folder: int) -> None:
+    """Some network file systems have nothing like it."""
     try:
-        fsync(place)
+        fsync(folder)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
-    finally:
-        os.close(place)
 
 
 def withdraw(folder: Path, base: str) -> None:
@@ -134,10 +121,28 @@ def withdraw(folder: Path, base: str) -> None:
 # --- The steps -----------------------------------------------------------------------------
 
 
+@contextmanager
+def _closed(place: int) -> Iterator[int]:
+    """In the end."""
+    try:
+        yield place
+    finally:
+        os.close(place)
+
+
+def _folder(folder: Path) -> int:
+    """`folder`, opened to be synchronised; made where it is missing."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return os.open(folder, _FOLDER)
+    make_folder(folder)
+    return os.open(folder, _FOLDER)
+
+
 def _prepare(
     folder: Path,
+    place: int,
     base: str,
-    files: Sequence[tuple[str, bytes | Path]],
+    files: Sequence[tuple[str, bytes | memoryview | Path]],
     sidecar: bytes,
     record: int,
     job_id: int,
@@ -148,43 +153,47 @@ def _prepare(
     """
     try:
         for suffix, content in files:
-            temporary = temporary_of(folder / (base + suffix), job_id)
+            temporary = _temporary(folder, base + suffix, job_id)
             if not isinstance(content, Path) or not _moved(content, temporary):
                 _write(temporary, content.read_bytes() if isinstance(content, Path) else content)
         _fill(record, sidecar)
-        fsync_directory(folder)
+        _sync(place)
     except OSError:
         # The record first: without the others it would promise too much.
         for suffix in (SIDECAR, *(suffix for suffix, _ in files)):
             with suppress(OSError):
-                unlink(temporary_of(folder / (base + suffix), job_id))
+                unlink(_temporary(folder, base + suffix, job_id))
         raise
 
 
-def _commit(folder: Path, base: str, suffixes: Sequence[str], supersedes: Sequence[str], job_id: int) -> None:
+def _commit(
+    folder: Path, place: int, base: str, suffixes: Sequence[str], supersedes: Sequence[str], job_id: int
+) -> None:
     """From durable temporaries to a published set; each step may have been done before."""
-    whole = folder / (base + SIDECAR)
+    whole = f"{folder}/{base}{SIDECAR}"
     if _remove(whole):
         # Durable before any output changes, or an old sidecar could vouch for new files.
-        fsync_directory(folder)
+        _sync(place)
     for suffix in supersedes:
         if suffix not in suffixes:
-            _remove(folder / (base + suffix))
+            _remove(f"{folder}/{base}{suffix}")
     for suffix in suffixes:
-        target = folder / (base + suffix)
         with suppress(FileNotFoundError):  # renamed already, before a death
-            rename(temporary_of(target, job_id), target)
-    fsync_directory(folder)
-    rename(temporary_of(whole, job_id), whole)
-    fsync_directory(folder)
+            rename(_temporary(folder, base + suffix, job_id), f"{folder}/{base}{suffix}")
+    _sync(place)
+    rename(_temporary(folder, base + SIDECAR, job_id), whole)
+    _sync(place)
 
 
-def _create(path: Path) -> int:
+def _create(path: Path | str) -> int:
     """A new, empty file at `path`, locked: the lock dies with its holder, however that dies."""
     while True:
-        _remove(path)
-        # O_EXCL: never through a link that somebody left under our name.
-        place = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            # O_EXCL: never through a link that somebody left under our name.
+            place = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        except FileExistsError:
+            _remove(path)
+            continue
         with suppress(OSError):  # a file system without locks: then nobody can tell us from a leftover
             fcntl.flock(place, fcntl.LOCK_EX)
         if os.fstat(place).st_nlink:
@@ -192,15 +201,12 @@ def _create(path: Path) -> int:
         os.close(place)  # swept away before it was locked
 
 
-def _write(path: Path, content: bytes) -> None:
-    place = _create(path)
-    try:
+def _write(path: str, content: bytes | memoryview) -> None:
+    with _closed(_create(path)) as place:
         _fill(place, content)
-    finally:
-        os.close(place)
 
 
-def _moved(path: Path, temporary: Path) -> bool:
+def _moved(path: Path, temporary: str) -> bool:
     """False where that is on another file system."""
     try:
         rename(path, temporary)
@@ -211,7 +217,7 @@ def _moved(path: Path, temporary: Path) -> bool:
     return True
 
 
-def _fill(place: int, content: bytes) -> None:
+def _fill(place: int, content: bytes | memoryview) -> None:
     left = memoryview(content)
     while left:
         left = left[os.write(place, left) :]
@@ -243,7 +249,7 @@ def _opened(path: Path) -> int:
         return os.open(path, os.O_RDONLY | flags)
 
 
-def _remove(path: Path) -> bool:
+def _remove(path: Path | str) -> bool:
     try:
         unlink(path)
     except FileNotFoundError:
@@ -359,7 +365,8 @@ def recover(folder: Path, base: str) -> None:
         if (folder / (base + SIDECAR)).exists():
             pass
         elif all(_has(folder, base, output, job_id) for output in record.outputs):
-            _commit(folder, base, suffixes, record.supersedes, job_id)
+            with _closed(_folder(folder)) as place:
+                _commit(folder, place, base, suffixes, record.supersedes, job_id)
             continue
         else:
             for output in record.outputs:

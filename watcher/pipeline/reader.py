@@ -31,6 +31,8 @@ from watcher.pipeline.rooms import METADATA_BYTES, Kept, Part, Room, Rooms
 SLACK = 1 << 30
 # ... and what decoders may take for a pixel: 16-bit RGBA several times over, as floats once.
 BYTES_A_PIXEL = 64
+# What pixels of a small picture take at most, 16-bit RGBA: it is read as soon as it is measured.
+SMALL_PIXEL = 8
 # Seconds without a message after which the memory of large pictures is left to others.
 FORGET_S = 3.0
 
@@ -59,16 +61,21 @@ def _serve(channel: socket.socket) -> None:
             return
         result: list[int] = []
         try:
+            rooms.take_back(message["free"])
             if message["kind"] == "measure":
                 content, kind = _taken(fds[0], message["bytes"]), ""
                 _allow(SLACK + 2 * len(content))
                 kind = sniff.kind_of(content)
                 width, height = sniff.size_of(content, kind)
                 area = width * height
-                answer = {"kind": "measured", "format": kind, "width": width, "height": height}
+                measure = {"format": kind, "width": width, "height": height}
+                if SMALL_PIXEL * area + METADATA_BYTES <= KEPT_BYTES:
+                    # Into memory that is there anyway: to be asked once more would take longer than to be told no.
+                    answer, result = _read(content, kind, area, kept, rooms)
+                    content, answer = b"", answer | measure
+                else:
+                    answer = {"kind": "measured"} | measure
             else:
-                rooms.take_back(message["free"])
-                _allow(SLACK + 2 * len(content) + BYTES_A_PIXEL * area)
                 answer, result = _read(content, kind, area, kept, rooms)
                 content = b""
         except InputError as error:
@@ -94,6 +101,7 @@ def _wait(channel: socket.socket, rooms: Rooms) -> None:
 
 def _read(content: bytes, kind: str, area: int, kept: Kept, rooms: Rooms) -> tuple[dict[str, Any], list[int]]:
     """The answer, and the descriptor that goes with it. What was decoded is gone when this returns."""
+    _allow(SLACK + 2 * len(content) + BYTES_A_PIXEL * area)
     fields, room = _laid(content, kind, area, kept, rooms)
     told = {"kind": "picture", "fields": fields}
     if room is kept:

@@ -20,6 +20,7 @@ from watcher.errors import HostError, InputError, InputNotReady, InputRejected, 
 from watcher.log import event
 from watcher.pipeline import parcel, pixels, sniff
 from watcher.pipeline.aides import Aide, Aides, Gone, death
+from watcher.pipeline.channel import shut
 from watcher.pipeline.picture import Picture
 from watcher.pipeline.rooms import Memory, mapped
 
@@ -99,6 +100,7 @@ class _Reading:
         self._content = content
         self._timeout = timeout
         self._process: _Reader | None = None
+        self._read: tuple[dict[str, Any], list[int]] | None = None  # a small one, with the measure
 
     def measure(self) -> tuple[str, int, int]:
         """Format, width and height as the header has them."""
@@ -108,16 +110,20 @@ class _Reading:
         try:
             _write(fd, self._content)
             count, self._content = len(self._content), b""
-            answer, _ = self._ask({"kind": "measure", "bytes": count}, [fd])
+            answer, given = self._ask({"kind": "measure", "bytes": count}, [fd])
         finally:
             os.close(fd)
+        if answer["kind"] == "picture":
+            self._read = answer, given
         return str(answer["format"]), int(answer["width"]), int(answer["height"])
 
     def picture(self) -> Picture:
         """What `pixels.read` makes of it, in memory of its own."""
         process = self._process
         assert process is not None
-        answer, fds = self._ask({"kind": "read", "free": process.freed()}, [])
+        if self._read is None:
+            self._read = self._ask({"kind": "read"}, [])
+        (answer, fds), self._read = self._read, None
         with _closing(fds):
             try:
                 if (room := answer["room"]) is not None:
@@ -142,9 +148,16 @@ class _Reading:
             raise
 
     def end(self) -> None:
-        if self._process is not None:
-            self._readers.give_back(self._process)
-            self._process = None
+        if self._process is None:
+            return
+        process = self._lose()
+        if self._read is not None and self._read[1]:
+            # Refused for its measure, and with it came what is given once: see `_keep`.
+            shut(self._read[1])
+            process.kill()
+            self._readers.replace(process)
+        else:
+            self._readers.give_back(process)
 
     def _ask(self, message: Mapping[str, Any], fds: list[int]) -> tuple[dict[str, Any], list[int]]:
         while True:
@@ -152,7 +165,8 @@ class _Reading:
                 self._process = self._readers.borrow()
             process, fresh = self._process, self._process.fresh
             try:
-                answer, given = process.ask(message, fds=fds, deadline=time.monotonic() + self._timeout)
+                told, deadline = {**message, "free": process.freed()}, time.monotonic() + self._timeout
+                answer, given = process.ask(told, fds=fds, deadline=deadline)
             except TimeoutError:
                 self._lose().kill()
                 self._readers.replace(process)

@@ -38,7 +38,7 @@ class Content:
 
     output: Output
     suffix: str
-    body: bytes
+    body: bytes | memoryview
     sha256: str
 
 

@@ -124,7 +124,7 @@ class _Results:
         self._fd = os.memfd_create("hotmatte-results", os.MFD_CLOEXEC)
         self._given = False
 
-    def fill(self, bodies: list[bytes]) -> list[int]:
+    def fill(self, bodies: list[bytes | memoryview]) -> list[int]:
         """Where each of them is."""
         self.forget()
         places, end = [], 0

@@ -66,7 +66,7 @@ class _Renderer(Aide):
         self._results: int | None = None
 
     def ask_for(self, frame: Frame, answer: Answer, style: Style, *, deadline: float) -> dict[str, Any]:
-        """As `ask`. What it made is there until it is asked again: see `result`."""
+        """As `ask`. What it made is there until it is asked again: see `results`."""
         picture = memory_of(frame.pixels)
         fields, parts, size = parcel.packed(values_of(frame, answer, style), picture)
         fds, fresh = [], None
@@ -89,16 +89,15 @@ class _Renderer(Aide):
             self._results = given[0]
         return told
 
-    def result(self, at: int, count: int) -> bytes:
+    def results(self, count: int) -> memoryview:
+        """The first so many bytes of what it made."""
         assert self._results is not None
-        parts = []
-        while count:
-            part = os.pread(self._results, count, at)
-            if not part:
+        parts: list[bytes] = []
+        while (at := sum(len(part) for part in parts)) < count:
+            parts.append(os.pread(self._results, count - at, at))
+            if not parts[-1]:
                 raise ValueError("results that end too early")
-            parts.append(part)
-            at, count = at + len(part), count - len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return memoryview(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def close(self) -> int:
         if self._room is not None:
@@ -174,8 +173,9 @@ class Renderers:
 def _rendered(
     aide: _Renderer, told: Mapping[str, Any], frame: Frame, answer: Answer, style: Style
 ) -> Rendered:
+    made = aide.results(max((at + count for _, at, count, _ in told["contents"]), default=0))
     contents = tuple(
-        Content(output, suffix, aide.result(at, count), sha256)
+        Content(output, suffix, made[at : at + count], sha256)
         for output, (suffix, at, count, sha256) in zip(style.profile.outputs, told["contents"], strict=True)
     )
     review = Review(**told["review"] | {"flags": tuple(told["review"]["flags"])})

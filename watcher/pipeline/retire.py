@@ -55,6 +55,11 @@ def retire(source: Source, folder: Folder, *, job_id: int, ground: Ground | None
         return _retire(path, source, folder, job_id, ground or Ground()) if ours else None
 
 
+def leaves(folder: Folder) -> bool:
+    """Whether `retire` has nothing to do there."""
+    return folder.source == "leave" and not _stranded
+
+
 @contextmanager
 def _alone(path: Path) -> Iterator[bool]:
     """False where somebody is at it: a job that ends and a scan may both want a photo to go."""

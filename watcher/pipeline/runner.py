@@ -73,7 +73,7 @@ class Runner:
     threads: decoders that wait would keep the others from ever starting. Delivering waits for
     disks and shares: its threads, `deliverers`, leave those that compute alone. `apart`: hot
     folders do not share threads either. So many batches as there are `lanes` are in the
-    engine at one time. `on_rest` is called now and then while there is nothing to do.
+    engine at one time; where each is of one photo, so many loops take them. `on_rest` is called now and then while there is nothing to do.
     """
 
     def __init__(
@@ -107,10 +107,21 @@ class Runner:
         self._finishers = Crews("finish", threads, apart=apart, patience=PATIENCE)
         self._deliverers = Crews("publish", deliverers or threads, apart=apart, patience=PATIENCE)
         self._free_lanes = threading.Semaphore(lanes)
-        self._lanes = Team(lanes, "infer-lane") if lanes > 1 else None
-        self._pulse = Pulse("infer")
-        self._inferring = threading.Thread(target=self._infer_loop, name="infer")
-        start(self._inferring)
+        self._lanes = Team(lanes, "infer-lane") if lanes > 1 and not batcher.alone else None
+        self._loops: list[tuple[threading.Thread, Pulse]] = []
+        self._begin(lanes if batcher.alone else 1)
+
+    def _begin(self, loops: int) -> None:
+        for number in range(loops):
+            pulse = Pulse(f"infer-{number}" if number else "infer")
+            thread = threading.Thread(target=self._infer_loop, args=(pulse, not number), name=pulse.name)
+            try:
+                start(thread)
+            except HostError:
+                if not number:
+                    raise
+                return  # those that there are take turns
+            self._loops.append((thread, pulse))
 
     def submit(self, job: Job) -> Future[Outcome]:
         """Start `job`. The future carries its outcome, or whatever went wrong."""
@@ -134,8 +145,10 @@ class Runner:
         """Finish what was submitted, then stop."""
         for trip in list(self._trips.values()):
             trip.result.exception()
-        self._decoded.put(None)
-        self._inferring.join()
+        for _ in self._loops:
+            self._decoded.put(None)
+        for thread, _ in self._loops:
+            thread.join()
         if self._lanes is not None:
             self._lanes.shutdown()
         self._decoders.shutdown()
@@ -205,48 +218,49 @@ class Runner:
                 other.answer = self._work.share(answer)
                 self._hand_on(self._finishers, other, self._finish)
 
-    def _infer_loop(self) -> None:
+    def _infer_loop(self, pulse: Pulse, first: bool) -> None:
         waiting: dict[Job, Trip] = {}
-        while self._gather(waiting):
+        while self._gather(waiting, pulse, first):
             pass
-        self._pulse.rest()
+        pulse.rest()
 
-    def _gather(self, waiting: dict[Job, Trip]) -> bool:
-        """One more trip, and what may enter the engine because of it; False after the last.
+    def _gather(self, waiting: dict[Job, Trip], pulse: Pulse, first: bool) -> bool:
+        """One more trip, and what may enter the engine because of it; False after the last. Only the `first` loop wakes by itself.
 
         No frame outlives a call of it but in `waiting`: the loop may have nothing to do for hours.
         """
         batches: list[list[Frame]] = []
-        self._pulse.beat()
+        pulse.beat() if first else pulse.rest()
         try:
-            trip = self._decoded.get(timeout=self._patience())
+            trip = self._decoded.get(timeout=self._patience() if first else None)
             if trip is None:
                 return False
             assert trip.frame is not None
             assert trip.proxy is not None
             waiting[trip.job] = trip
-            shown = replace(trip.frame, proxy=trip.proxy)
+            frame = trip.frame
+            shown = frame if trip.proxy is frame.proxy else replace(frame, proxy=trip.proxy)
             batches.append(self._batcher.add(shown, time.monotonic()))
         except queue.Empty:
             if not self._trips:
                 self._on_rest()
         batches += self._batcher.pop_overdue(time.monotonic())
         for batch in filter(None, batches):
-            self._enter([waiting.pop(frame.job) for frame in batch])
+            self._enter([waiting.pop(frame.job) for frame in batch], pulse)
         return True
 
     def pulses(self) -> list[Pulse]:
-        return [self._pulse, *self._finishers.pulses(), *self._deliverers.pulses()]
+        return [*(pulse for _, pulse in self._loops), *self._finishers.pulses(), *self._deliverers.pulses()]
 
     def _patience(self) -> float:
         """How long to wait for another frame: the loop is to be heard of, although nobody waits for company."""
         deadline = self._batcher.next_deadline()
         return TICK if deadline is None else min(TICK, max(0.0, deadline - time.monotonic()))
 
-    def _enter(self, batch: list[Trip]) -> None:
+    def _enter(self, batch: list[Trip], pulse: Pulse) -> None:
         """Infer `batch`: here where there is one lane, else in the next that is free."""
         # The engine keeps its own deadline; a worker that has to be replaced first takes longer.
-        self._pulse.beat(len(batch) * self._timeout + PATIENCE)
+        pulse.beat(len(batch) * self._timeout + PATIENCE)
         if self._lanes is None:
             self._infer(batch)
             return
@@ -362,9 +376,8 @@ class Runner:
             self._resolve(trip, outcome)
 
     def _fail(self, trip: Trip, error: BaseException, stage: str) -> None:
-        if isinstance(
-            error, OSError
-        ):  # no file is at fault where descriptors have run out, wherever that was
+        if isinstance(error, OSError):
+            # No file is at fault where descriptors have run out, wherever that was.
             error = host_error(error, f"{stage} a photo") or error
         if isinstance(error, WatcherError):
             error.stage = stage

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watcher.domain import Frame, Job, Outcome
-from watcher.log import event
+from watcher.log import LOGGER, event
 from watcher.pipeline.looks import Answer, Look, View
 
 
@@ -53,6 +53,8 @@ class Trip:
         now = time.perf_counter()
         spent, self.since = now - self.since, now
         self.timings[stage] = self.timings.get(stage, 0.0) + spent
+        if not LOGGER.isEnabledFor(logging.DEBUG):
+            return
         source = self.job.source
         event(
             logging.DEBUG,
