@@ -174,9 +174,7 @@ def _finishes(stack: Stack) -> bool:
 
 
 def _syncs(stack: Stack) -> bool:
-    return _finishes(stack) and any(
-        stack[-1].startswith(f"{name} (") for name in ("_fill", "_sync")
-    )
+    return _finishes(stack) and any(stack[-1].startswith(f"{name} (") for name in ("_fill", "_sync"))
 
 
 # --- Tables --------------------------------------------------------------------------------
