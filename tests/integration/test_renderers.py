@@ -111,6 +111,12 @@ def test_a_process_makes_the_same_bytes_as_a_thread(pool, dtype, opaque):
         assert theirs.frame.proxy.size == 0 and theirs.frame.warnings == ("odd",)
 
 
+def test_a_process_gives_way_to_those_that_bring_it_work(pool):
+    made(pool, frame_of(noise(24, 16, np.uint8)), style())
+    (process,) = psutil.Process().children()
+    assert process.nice() == psutil.Process().nice() + 5
+
+
 def test_names_from_templates_are_filled_in_alike(pool):
     named = Output(kind="matte", name="{stem}-{width}x{height}-{date}-{model}-{ext}.png")
     frame = frame_of(noise(64, 48))

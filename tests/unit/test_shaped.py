@@ -350,17 +350,20 @@ def test_a_large_file_is_not_read_to_be_changed(gpu, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("can", [True, False])
-def test_a_worker_sleeps_while_its_gpu_computes_where_the_card_says_so(
+def test_a_worker_sleeps_while_its_gpu_computes_unless_the_card_says_no(
     gpu, tmp_path, monkeypatch, capsys, can
 ):
     graph, asked = str(clipped(tmp_path / "g.onnx")), []
     monkeypatch.setattr(gpu.driver, "wait_asleep", asked.append)
-    monkeypatch.setattr(gpu.driver, "waits_asleep", lambda index: can and asked == [index])
-    gpu.load(graph, "cuda:1", {})
+    monkeypatch.setattr(gpu.driver, "waits_asleep", lambda index: can and asked[-1] == index)
+    gpu.load(graph, "cpu", {})
+    gpu.load(graph, "cuda:1", {"blocking_sync": False})
     assert asked == []
+    gpu.load(graph, "cuda:2", {})
+    assert asked == [2]
+    assert "does not let this worker sleep" not in capsys.readouterr().err, "nobody asked for it"
     gpu.load(graph, "cuda:1", {"blocking_sync": True})
-    gpu.load(graph, "cpu", {"blocking_sync": True})
-    assert asked == [1]
+    assert asked == [2, 1]
     assert ("does not let this worker sleep" in capsys.readouterr().err) is not can
 
 

@@ -29,10 +29,13 @@ from watcher.pipeline.rooms import Memory, Room
 
 # Seconds without a message after which memory is left to others.
 FORGET_S = 3.0
+# The daemon that hands out the work, its engines and its readers come first: else all cores render, and nobody brings more.
+_NICE = 5
 
 
 def main(argv: list[str]) -> int:
     apart.begin()
+    os.nice(_NICE)
     keep_pages()
     cv2.setNumThreads(1)
     with socket.socket(fileno=int(argv[1])) as channel:

@@ -8,8 +8,8 @@ are fed zeros, what the memory of a film begins with), `downsample` (`input`, `l
 told by how much to reduce the picture to that side), `threads` (0: every core we may use), `tensorrt`
 (true: on a GPU by TensorRT; "fp16": in half precision, whatever the graph's), `sizes` (`least`, `usual` and
 `most` as [height, width], and `batch`: what TensorRT prepares for; unset: the first picture's), `shapes` (on a GPU by
-CUDA: for how many shapes of picture the worker stays prepared, 16), `blocking_sync` (true: a worker sleeps while a GPU
-computes; false: it asks for the end, and keeps a core for it), `half_pixel`
+CUDA: for how many shapes of picture the worker stays prepared, 16), `blocking_sync` (true, as it is
+unset: a worker sleeps while a GPU computes; false: it asks for the end, and keeps a core for it), `half_pixel`
 (true: a graph in one file, of one size, that resizes by PyTorch's rule is computed by the plain one on a CPU, for
 which there is a faster kernel; they differ only where a side shrinks to a single pixel).
 Alpha is never stretched to its own minimum and maximum: that turns nobody into somebody.
@@ -344,7 +344,7 @@ def load(model, device, options):
     if len(providers) > 1 and hasattr(onnxruntime, "preload_dlls"):
         # CUDA and cuDNN from wheels lie where the loader does not look.
         onnxruntime.preload_dlls()
-    sleeps = len(providers) > 1 and bool(options.get("blocking_sync"))
+    sleeps = len(providers) > 1 and bool(options.get("blocking_sync", True))
     if sleeps:
         driver.wait_asleep(int(_index(device)))
     # Counted by affinity, not by what the machine has: containers and taskset are respected.
@@ -379,7 +379,7 @@ def load(model, device, options):
             "the card asks for TensorRT, but its libraries could not be loaded: see the lines above; install "
             "TensorRT, or take `tensorrt` out of the card's options"
         )
-    if sleeps and used != "cpu" and not driver.waits_asleep(int(_index(device))):
+    if options.get("blocking_sync") and used != "cpu" and not driver.waits_asleep(int(_index(device))):
         sys.stderr.write("blocking_sync: the driver does not let this worker sleep while the GPU computes\n")
     if device.startswith("cuda") and not used.startswith("cuda"):
         raise RuntimeError("asked for a GPU, but CUDA could not be started: see the lines above")
