@@ -14,7 +14,11 @@ from receiver import Receiver
 from standardwebhooks.webhooks import Webhook
 from webrig import WebRig
 
+from watcher.desk import Desk
 from watcher.exits import CONFIG, IO
+from watcher.health import JOURNAL
+from watcher.journal import Journal
+from watcher.web.notices import sight_of
 
 SECRET = base64.b64encode(bytes(range(32))).decode()
 
@@ -69,6 +73,23 @@ def test_a_folder_that_goes_away_and_comes_back_is_told(told) -> None:
     rig.until(heard(receiver, lambda one: one["events"] == ["offline"] and one["folder"] == "share"))
     shutil.move(aside, daemon.hot("share"))
     rig.until(heard(receiver, lambda one: one["events"] == ["online"] and one["folder"] == "share"))
+
+
+def test_a_folder_that_cannot_publish_is_seen_as_stuck_and_one_paused_by_hand_as_held(told) -> None:
+    (rig, _), daemon = told, told[0].daemon
+    with Journal(daemon.state / JOURNAL) as journal:
+        desk = Desk(journal)
+        assert not sight_of(daemon.state, journal, desk).stuck
+        shutil.rmtree(daemon.out("share"), ignore_errors=True)
+        daemon.out("share").write_text("a file where the results should go")
+        drop(daemon.hot("share") / "waits.jpg", jpeg(90))
+        rig.until(lambda: sight_of(daemon.state, journal, desk).stuck == {"share"})
+        assert not sight_of(daemon.state, journal, desk).held
+        assert daemon.hotmatte("pause", "share").returncode == 0
+        assert set(sight_of(daemon.state, journal, desk).held) == {"share"}
+        daemon.out("share").unlink()
+        assert daemon.hotmatte("resume", "share").returncode == 0
+        rig.until(lambda: not sight_of(daemon.state, journal, desk).stuck)
 
 
 def test_a_receiver_that_hangs_holds_up_neither_photos_nor_the_service(told) -> None:

@@ -66,20 +66,20 @@ class Notices:
             desk = Desk(journal)
             while not self._closing.wait(self._look_s):
                 try:
-                    self._look(desk)
+                    self._look(journal, desk)
                 except WatcherError as error:
                     event(logging.WARNING, f"no notices: {error}", remedy=error.remedy)
 
-    def _look(self, desk: Desk) -> None:
+    def _look(self, journal: Journal, desk: Desk) -> None:
         # Counted first: what ends meanwhile is told the next time.
-        sight = sight_of(self._state_dir, desk)
+        sight = sight_of(self._state_dir, journal, desk)
         self._digest.note(self._endings.popleft() for _ in range(len(self._endings)))
         for notice in self._digest.due(sight, time.monotonic()):
             for messenger in self._messengers:
                 messenger.put(notice)
 
 
-def sight_of(state_dir: Path, desk: Desk) -> Sight:
+def sight_of(state_dir: Path, journal: Journal, desk: Desk) -> Sight:
     waiting = {
         folder: states.get("queued", 0) + states.get("running", 0) for folder, states in desk.counts().items()
     }
@@ -91,4 +91,6 @@ def sight_of(state_dir: Path, desk: Desk) -> Sight:
         waiting,
         {name for name, folder in folders.items() if folder["state"] == "offline"},
         {str(engine["model"]) for engine in engines if engine["paused"]},
+        {name for name, folder in folders.items() if folder["state"] == "paused"},
+        journal.held().keys(),
     )
