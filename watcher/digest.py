@@ -141,6 +141,27 @@ class Digest:
             if len(ledger.names) < MOST_NAMES:
                 ledger.names.append(_short(ending.name))
 
+    def untold(self) -> list[dict[str, Any]]:
+        """What the next one has to know, in words that JSON has."""
+        return [
+            {
+                "about": about,
+                "subject": subject,
+                "done": ledger.done,
+                "failed": ledger.failed,
+                "names": ledger.names,
+                "told": [kind for kind, standing in ledger.standings.items() if standing.told],
+            }
+            for (about, subject), ledger in self._ledgers.items()
+        ]
+
+    def take_up(self, untold: Iterable[Mapping[str, Any]]) -> None:
+        """What an earlier one left."""
+        for left in untold:
+            ledger = self._ledger(left["about"], left["subject"])
+            ledger.done, ledger.failed, ledger.names = left["done"], left["failed"], list(left["names"])
+            ledger.standings = {kind: _Standing(told=True) for kind in left["told"]}
+
     def due(self, sight: Sight, now: float) -> list[Notice]:
         """What is to be said now; it is not said again."""
         self._look(sight, now)
