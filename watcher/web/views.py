@@ -42,7 +42,9 @@ class JobView(BaseModel):
     flags: list[str] = Field([], description="why a person should look at the matte")
     stages_ms: dict[str, float] = {}
     error: str | None = None
-    reason: str | None = None
+    reason: str | None = Field(
+        None, description="why it failed, or why nothing was made of a photo that is done"
+    )
     remedy: str | None = None
     verdict: str | None = Field(
         None, description="accepted or redone, once somebody has judged a flagged matte"
@@ -82,6 +84,8 @@ class FolderList(BaseModel):
 def job_view(record: Record) -> JobView:
     """What the journal alone says: cheap enough for long lists."""
     words, job = words_of(record), record.job
+    if "companion_of" in words:
+        words = {**words, "reason": f"passed over: {words['companion_of']} is the half that is work"}
     return JobView(
         job=job.id,
         folder=job.source.folder,
