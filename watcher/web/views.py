@@ -71,6 +71,7 @@ class FolderView(BaseModel):
     observer: str | None = None
     files: int | None = None
     unsettled: int | None = None
+    unsettled_why: str | None = Field(None, description="which of these has waited longest, and why")
     queued: int = 0
     running: int = 0
     done: int = 0
@@ -169,6 +170,7 @@ def folder_view(
         observer=told.get("observer"),
         files=told.get("files"),
         unsettled=told.get("unsettled"),
+        unsettled_why=f"{told['oldest']}: {told['oldest_why']}" if told.get("oldest_why") else None,
         **{state.value: counts.get(state.value, 0) for state in JobState},
     )
 

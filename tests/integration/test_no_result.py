@@ -1,4 +1,4 @@
-"""A photo that is done although nothing was made of it says so, wherever somebody looks for its result."""
+"""A photo without a result says why, wherever somebody looks for one: nothing was made of it, or not yet."""
 
 from __future__ import annotations
 
@@ -31,6 +31,39 @@ def test_what_was_skipped_or_passed_over_is_told_in_log_api_and_page(tmp_path: P
                 assert words in page
                 assert "has been taken away" not in page
             assert client.get("/").text.count("no result of its own") == 2
+    finally:
+        web.close()
+        daemon.close()
+
+
+def test_what_has_not_all_arrived_says_what_it_waits_for(tmp_path: Path) -> None:
+    daemon = DaemonRig(tmp_path / "waits", folders={"in": {}, "pairs": {"pairs": "jpeg"}, "empty": {}})
+    web = WebRig(daemon)
+    try:
+        daemon.start()
+        web.start()
+        drop(daemon.hot() / "half.jpg", jpeg(1)[:-30])
+        drop(daemon.hot("pairs") / "a.cr2", jpeg(3))
+        drop(daemon.hot("empty") / "b.jpg", b"")
+        expected = {
+            "in": "half.jpg: its end is missing",
+            "pairs": "a.cr2: it waits for the other half of its pair",
+            "empty": "b.jpg: it is empty",
+        }
+        with web.client() as client:
+            web.until(
+                lambda: (
+                    expected
+                    == {
+                        one["name"]: one["unsettled_why"]
+                        for one in client.get("/v1/folders").json()["folders"]
+                    }
+                )
+            )
+            assert "1 arriving (half.jpg: its end is missing)" in client.get("/").text
+        said = daemon.hotmatte("status").stdout
+        assert ": its end is missing\n" in said
+        assert ": it waits for the other half of its pair\n" in said
     finally:
         web.close()
         daemon.close()
