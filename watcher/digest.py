@@ -31,11 +31,14 @@ class Ending:
 @dataclass(frozen=True, slots=True)
 class Sight:
     """How things are: `waiting` counts photos that are not ended, by folder; `away` and `lost` are
-    folders that are offline and engines that cannot work; None while no daemon says so."""
+    folders that are offline and engines that cannot work; None while no daemon says so. `stuck` are
+    folders that are paused; `held` those that somebody paused by hand."""
 
     waiting: Mapping[str, int]
     away: Collection[str] | None
     lost: Collection[str] | None
+    stuck: Collection[str] = ()
+    held: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +61,7 @@ class Notice:
         if self.failed:
             more = f" and {self.failed - len(self.names)} more" if self.failed > len(self.names) else ""
             words.append(f"{self.failed} {_photos(self.failed)} failed: {', '.join(self.names)}{more}")
-        told = {"offline": "is offline", "online": "is back", "lost": "does not work", "back": "works again"}
-        words += [told[event] for event in self.events if event in told]
+        words += [_WORDS[event] for event in self.events if event in _WORDS]
         who = "the daemon" if self.about == "daemon" else f"{self.about} {self.subject}"
         return f"{who}: {'; '.join(words) or 'this is only a test'}"
 
@@ -75,8 +77,39 @@ class Notice:
         }
 
 
+# What is told when something does not work, and when it does again, by the kind of event.
+_TURNS = {
+    "offline": ("offline", "online"),
+    "paused": ("paused", "resumed"),
+    "engine": ("lost", "back"),
+    "daemon": ("lost", "back"),
+}
+_WORDS = {
+    "offline": "is offline",
+    "online": "is back",
+    "paused": "is paused, its photos wait; `hotmatte status` says why",
+    "resumed": "goes on",
+    "lost": "does not work",
+    "back": "works again",
+}
+
+
 def _photos(number: int) -> str:
     return "photo" if number == 1 else "photos"
+
+
+@dataclass(slots=True)
+class _Standing:
+    """Whether it was told that something does not work; since when it has been otherwise."""
+
+    told: bool = False
+    since: float | None = None
+
+    def look(self, wrong: bool, now: float) -> None:
+        if wrong == self.told:
+            self.since = None
+        elif self.since is None:
+            self.since = now
 
 
 @dataclass(slots=True)
@@ -87,8 +120,7 @@ class _Ledger:
     done: int = 0
     failed: int = 0
     names: list[str] = field(default_factory=list)
-    told_away: bool = False
-    away_since: float | None = None
+    standings: dict[str, _Standing] = field(default_factory=dict)
 
 
 class Digest:
@@ -109,6 +141,27 @@ class Digest:
             if len(ledger.names) < MOST_NAMES:
                 ledger.names.append(_short(ending.name))
 
+    def untold(self) -> list[dict[str, Any]]:
+        """What the next one has to know, in words that JSON has."""
+        return [
+            {
+                "about": about,
+                "subject": subject,
+                "done": ledger.done,
+                "failed": ledger.failed,
+                "names": ledger.names,
+                "told": [kind for kind, standing in ledger.standings.items() if standing.told],
+            }
+            for (about, subject), ledger in self._ledgers.items()
+        ]
+
+    def take_up(self, untold: Iterable[Mapping[str, Any]]) -> None:
+        """What an earlier one left."""
+        for left in untold:
+            ledger = self._ledger(left["about"], left["subject"])
+            ledger.done, ledger.failed, ledger.names = left["done"], left["failed"], list(left["names"])
+            ledger.standings = {kind: _Standing(told=True) for kind in left["told"]}
+
     def due(self, sight: Sight, now: float) -> list[Notice]:
         """What is to be said now; it is not said again."""
         self._look(sight, now)
@@ -123,28 +176,33 @@ class Digest:
         return notices
 
     def _look(self, sight: Sight, now: float) -> None:
-        self._mark("daemon", "hotmatte", sight.away is None, now)
-        for about, names in (("folder", sight.away), ("engine", sight.lost)):
-            if names is None:
-                continue  # nobody knows: what was last heard stands
-            known = [subject for kind, subject in self._ledgers if kind == about]
-            for subject in {*known, *names}:
-                self._mark(about, subject, subject in names, now)
+        self._mark("daemon", "daemon", {"hotmatte"} if sight.away is None else (), now)
+        if sight.away is None or sight.lost is None:
+            return  # nobody knows: what was last heard stands
+        self._mark("offline", "folder", sight.away, now)
+        self._mark("paused", "folder", sight.stuck, now, unsure={*sight.away, *sight.held})
+        self._mark("engine", "engine", sight.lost, now)
 
-    def _mark(self, about: str, subject: str, away: bool, now: float) -> None:
-        ledger = self._ledger(about, subject)
-        ledger.away_since = (now if ledger.away_since is None else ledger.away_since) if away else None
+    def _mark(
+        self, kind: str, about: str, wrong: Collection[str], now: float, unsure: Collection[str] = ()
+    ) -> None:
+        """`unsure`: whether these would work cannot be seen."""
+        known = [subject for kind_, subject in self._ledgers if kind_ == about]
+        for subject in {*known, *wrong}:
+            standing = self._ledger(about, subject).standings.setdefault(kind, _Standing())
+            standing.look(standing.told if subject in unsure else subject in wrong, now)
 
     def _notice(self, about: str, subject: str, ledger: _Ledger, waiting: int, now: float) -> Notice | None:
         events, done, failed, names = [], 0, 0, tuple(ledger.names)
-        kind = "offline" if about == "folder" else about
-        away = ledger.away_since is not None and now - ledger.away_since >= _patience(about)
-        back = ledger.told_away and ledger.away_since is None
-        if kind in self._events and ((away and not ledger.told_away) or back):
-            ledger.told_away = away
-            events.append(
-                ("offline" if away else "online") if about == "folder" else "lost" if away else "back"
-            )
+        for kind, standing in ledger.standings.items():
+            wrong = not standing.told
+            if (
+                kind in self._events
+                and standing.since is not None
+                and now - standing.since >= _patience(kind, wrong)
+            ):
+                standing.told, standing.since = wrong, None
+                events.append(_TURNS[kind][0 if wrong else 1])
         if ledger.failed and "failed" in self._events:
             events.append("failed")
             failed, ledger.failed, ledger.names = ledger.failed, 0, []
@@ -161,9 +219,10 @@ class Digest:
         return self._ledgers.setdefault((about, subject), _Ledger())
 
 
-def _patience(about: str) -> float:
-    # A share that is gone is waited for by whoever copies to it; a daemon may just be restarted.
-    return 0.0 if about == "folder" else PATIENCE_S
+def _patience(kind: str, wrong: bool) -> float:
+    # A share that is gone is waited for by whoever copies to it; a daemon may just be restarted. One that was
+    # does not know yet that the disk is still full.
+    return PATIENCE_S if kind == "paused" or (wrong and kind != "offline") else 0.0
 
 
 def _short(name: str) -> str:

@@ -314,7 +314,7 @@ class Dispatcher:
         flags = ",".join(outcome.review.flags) or None
         event(
             logging.INFO,
-            "done",
+            outcome.skipped or "done",
             **words_of(job),
             ms=round(seconds * 1000),
             attempts=job.attempts,

@@ -184,6 +184,11 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     cached: bool = False  # the engine had answered about this photo before
 
+    @property
+    def skipped(self) -> str | None:
+        """Why nothing was published, in words; `duplicates: skip` left the name to another photo."""
+        return next(reversed(self.warnings), None) if not self.files else None
+
 
 def printable(name: str) -> str:
     """`name` for people and JSON: one line, no control characters, no lone surrogates.

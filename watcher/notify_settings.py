@@ -12,8 +12,8 @@ from pydantic import Field
 from watcher.errors import ConfigError
 from watcher.strict import Place, Strict
 
-Event = Literal["done", "failed", "offline", "engine", "daemon"]
-EVENTS: tuple[Event, ...] = ("done", "failed", "offline", "engine", "daemon")
+Event = Literal["done", "failed", "offline", "paused", "engine", "daemon"]
+EVENTS: tuple[Event, ...] = ("done", "failed", "offline", "paused", "engine", "daemon")
 SECRET = "HOTMATTE_WEBHOOK_SECRET"
 PREFIX = "whsec_"
 # What the specification of Standard Webhooks asks for.
@@ -33,7 +33,8 @@ class Notify(Strict):
         (), description="URLs of mail, chat and the like for Apprise: pip install 'hotmatte[notify]'"
     )
     events: tuple[Event, ...] = Field(
-        EVENTS, description="which: a queue is done, photos failed, a folder, an engine or the daemon is away"
+        EVENTS,
+        description="which: a queue is done, photos failed, a folder is away or paused, an engine or the daemon is away",
     )
     digest_s: Annotated[float, Field(ge=1, le=86_400, allow_inf_nan=False)] = Field(
         300.0, description="at most one message for each hot folder in this time"

@@ -11,6 +11,7 @@ from watcher import templates
 from watcher.strict import Place, Strict
 
 Backdrop = Annotated[str, Field(pattern=r"^(#[0-9a-fA-F]{6}( #[0-9a-fA-F]{6})?|blur)$")]
+WHITE = "#ffffff"
 
 
 class Output(Strict):
@@ -35,7 +36,7 @@ class Output(Strict):
         "straight", description="of a TIFF cutout: unassociated or associated alpha"
     )
     background: Backdrop = Field(
-        "#ffffff",
+        WHITE,
         description="under a composite: #rrggbb in sRGB, '#top #bottom' (a gradient) or blur (the photo's own)",
     )
     picture: Place | None = Field(None, description="a picture under a composite, instead of background")
@@ -82,6 +83,12 @@ class Output(Strict):
             raise ValueError(f"suffix of a {self.kind} must end in {endings}")
         if self.depth == 16 and (self.kind == "trimap" or self.format in EIGHT_BITS):
             raise ValueError(f"a {self.kind} as {self.format} has 8 bits a channel")
+        if self.alpha == "premultiplied" and (self.kind != "cutout" or self.format != "tiff"):
+            raise ValueError(
+                f"a {self.kind} as {self.format} cannot have premultiplied alpha: only a cutout as tif can"
+            )
+        if self.picture is not None and self.background != WHITE:
+            raise ValueError("has a background and a picture, of which only one can lie under the person")
         if self.format == "jxl" and importlib.util.find_spec("pylibjxl") is None:
             raise ValueError(
                 "pylibjxl is not installed, which this needs: pip install 'hotmatte[codecs]' "

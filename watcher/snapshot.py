@@ -91,6 +91,7 @@ def _folder(assembly: Assembly, name: str, pauses: dict[str, Pause], shut: list[
         "unsettled": status.waiting,
         "oldest": None if status.oldest is None else printable(status.oldest),
         "oldest_since": None if status.oldest is None else round(time.time() - status.oldest_s),
+        "oldest_why": status.oldest_why or None,
         "symlinks_ignored": status.symlinks,
         "others_ignored": status.ignored,
         "unreadable": [printable(relpath) for relpath in status.unreadable],

@@ -34,6 +34,7 @@ def done_words(outcome: Outcome, seconds: float) -> str:
         "flags": outcome.review.flags,
         "coverage": round(outcome.review.coverage, 4),
         "cached": outcome.cached,
+        **({"reason": outcome.skipped} if outcome.skipped else {}),
     }
     # ASCII: a name that is not UTF-8 is held as what no UTF-8 text may contain.
     return json.dumps(as_json(words))

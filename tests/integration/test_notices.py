@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,20 @@ from receiver import Receiver
 from standardwebhooks.webhooks import Webhook
 from webrig import WebRig
 
+from watcher.desk import Desk
 from watcher.exits import CONFIG, IO
+from watcher.health import JOURNAL
+from watcher.journal import Journal
+from watcher.web.notices import sight_of
 
 SECRET = base64.b64encode(bytes(range(32))).decode()
 
 
-@pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WebRig, Receiver]]:
+@contextmanager
+def telling(root: Path) -> Iterator[tuple[WebRig, Receiver]]:
     with Receiver.open() as receiver:
         daemon = DaemonRig(
-            tmp_path_factory.mktemp("notices"),
+            root,
             folders={"in": {}, "share": {"scan_interval_s": 0.3, "create": False}},
             notify={"webhook": receiver.url + "/hook", "secret_file": "secret", "digest_s": 1},
         )
@@ -37,6 +43,18 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WebRig, Rec
         finally:
             rig.close()
             daemon.close()
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WebRig, Receiver]]:
+    with telling(tmp_path_factory.mktemp("notices")) as both:
+        yield both
+
+
+@pytest.fixture
+def told_anew(tmp_path: Path) -> Iterator[tuple[WebRig, Receiver]]:
+    with telling(tmp_path / "notices") as both:
+        yield both
 
 
 def heard(receiver: Receiver, what: Callable[[dict[str, Any]], bool]) -> Callable[[], list[dict[str, Any]]]:
@@ -69,6 +87,62 @@ def test_a_folder_that_goes_away_and_comes_back_is_told(told) -> None:
     rig.until(heard(receiver, lambda one: one["events"] == ["offline"] and one["folder"] == "share"))
     shutil.move(aside, daemon.hot("share"))
     rig.until(heard(receiver, lambda one: one["events"] == ["online"] and one["folder"] == "share"))
+
+
+def test_a_folder_that_cannot_publish_is_seen_as_stuck_and_one_paused_by_hand_as_held(told) -> None:
+    (rig, _), daemon = told, told[0].daemon
+    with Journal(daemon.state / JOURNAL) as journal:
+        desk = Desk(journal)
+        assert not sight_of(daemon.state, journal, desk).stuck
+        shutil.rmtree(daemon.out("share"), ignore_errors=True)
+        daemon.out("share").write_text("a file where the results should go")
+        drop(daemon.hot("share") / "waits.jpg", jpeg(90))
+        rig.until(lambda: sight_of(daemon.state, journal, desk).stuck == {"share"})
+        assert not sight_of(daemon.state, journal, desk).held
+        assert daemon.hotmatte("pause", "share").returncode == 0
+        assert set(sight_of(daemon.state, journal, desk).held) == {"share"}
+        daemon.out("share").unlink()
+        assert daemon.hotmatte("resume", "share").returncode == 0
+        rig.until(lambda: not sight_of(daemon.state, journal, desk).stuck)
+
+
+def test_a_restart_or_reload_of_the_service_loses_no_message_and_tells_none_twice(told_anew) -> None:
+    (rig, receiver), daemon = told_anew, told_anew[0].daemon
+
+    def failures() -> list[str]:
+        return [name for one in receiver.said() for name in one["failed_names"]]
+
+    def fail(name: str) -> None:
+        drop(daemon.hot() / name, b"\xff\xd8 this is no photo \xff\xd9" + name.encode())
+        daemon.wait_quarantined(name)
+
+    fail("told.jpg")
+    rig.until(lambda: "told.jpg" in failures())
+    receiver.answers = ["503"] * 20
+    fail("undelivered.jpg")
+    rig.until(lambda: "undelivered.jpg" in failures())
+    assert rig.stop() == 0
+    fail("meanwhile.jpg")
+    receiver.answers = []
+    before = failures().count("undelivered.jpg")
+    rig.start()
+    rig.until(lambda: "meanwhile.jpg" in failures())
+    assert failures().count("undelivered.jpg") == before + 1
+    receiver.answers = ["503"] * 20
+    fail("reloaded.jpg")
+    rig.until(lambda: "reloaded.jpg" in failures())
+    rig.hang_up()
+    rig.until(lambda: "reloaded" in rig.log())
+    receiver.answers = []
+    before = failures().count("reloaded.jpg")
+    rig.until(lambda: failures().count("reloaded.jpg") > before)
+    ids: dict[str, set[str]] = {}
+    for _, headers, body in receiver.got:
+        for name in json.loads(body)["failed_names"]:
+            ids.setdefault(name, set()).add(headers["webhook-id"])
+    names = ("told.jpg", "undelivered.jpg", "meanwhile.jpg", "reloaded.jpg")
+    assert {name: len(ids[name]) for name in names} == dict.fromkeys(names, 1)
+    assert failures().count("told.jpg") == 1
 
 
 def test_a_receiver_that_hangs_holds_up_neither_photos_nor_the_service(told) -> None:

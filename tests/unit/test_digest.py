@@ -12,8 +12,9 @@ from watcher.notify_settings import EVENTS
 ALL = frozenset(EVENTS)
 
 
-def sight(waiting: int = 0, *, away: set[str] | None = None, lost: set[str] | None = None) -> Sight:
-    return Sight({"in": waiting}, away or set(), lost or set())
+def sight(waiting: int = 0, **names: set[str]) -> Sight:
+    """`names`: what is `away`, `lost`, `stuck` or `held`."""
+    return Sight({"in": waiting}, names.pop("away", set()), names.pop("lost", set()), **names)
 
 
 def done(count: int, folder: str = "in") -> list[Ending]:
@@ -78,6 +79,36 @@ def test_a_share_that_comes_and_goes_is_no_flood(digest):
     for second in range(600):
         said += texts(digest, sight(away={"in"} if second % 7 < 3 else set()), second)
     assert len(said) <= 2
+
+
+def test_a_folder_whose_disk_is_full_is_told_of_after_a_minute_and_when_it_has_got_on_for_one(digest):
+    paused = "folder in: is paused, its photos wait; `hotmatte status` says why"
+    assert texts(digest, sight(9, stuck={"in"}), 0) == []
+    assert texts(digest, sight(9, stuck={"in"}), PATIENCE_S - 1) == []
+    assert texts(digest, sight(9, stuck={"in"}), PATIENCE_S) == [paused]
+    assert texts(digest, sight(9, stuck={"in"}), 500) == []
+    # A daemon that was restarted has not met the wall yet.
+    assert texts(digest, sight(9), 510) == []
+    assert texts(digest, sight(9, stuck={"in"}), 515) == []
+    digest.note(done(9))
+    assert texts(digest, sight(3), 600) == []
+    assert texts(digest, sight(0), 600 + PATIENCE_S) == ["folder in: 9 photos done, nothing waits; goes on"]
+
+
+@pytest.mark.parametrize("otherwise", [{"away": {"in"}}, {"stuck": {"in"}, "held": {"in"}}])
+def test_whether_a_folder_that_is_away_or_held_would_get_on_is_not_guessed(otherwise):
+    digest = Digest(every=300, events={"paused"})
+    for second in range(600):
+        assert texts(digest, sight(9, **otherwise), second) == []
+    assert texts(digest, sight(9, stuck={"in"}), 600) == []
+    assert len(texts(digest, sight(9, stuck={"in"}), 600 + PATIENCE_S)) == 1
+    for second in range(1000, 1600):
+        assert texts(digest, sight(9, **otherwise), second) == []
+
+
+def test_a_folder_that_is_paused_for_moments_only_is_not_told_of(digest):
+    for second in range(600):
+        assert texts(digest, sight(1, stuck={"in"} if second % 59 else set()), second) == []
 
 
 def test_a_short_absence_of_daemon_or_engine_is_no_news(digest):

@@ -175,8 +175,11 @@ def test_a_picture_of_any_size_covers_the_whole_photo(size, tmp_path, frame_of, 
 
 
 def test_a_background_picture_that_is_missing_or_broken_is_the_machines_trouble(tmp_path, frame_of):
-    with pytest.raises(HostError, match=r"background picture .*no\.png cannot be read"):
+    with pytest.raises(
+        HostError, match=r"background picture .*no\.png cannot be read: No such file"
+    ) as missing:
         composite(over(picture=tmp_path / "no.png"), np.uint8, frame_of)
+    assert "Put a picture there" in missing.value.remedy
     (tmp_path / "text.png").write_text("hello")
     with pytest.raises(HostError, match="text file"):
         composite(over(picture=tmp_path / "text.png"), np.uint8, frame_of)
@@ -390,6 +393,9 @@ def test_a_photo_too_large_for_webp_is_refused_with_words():
         ({"kind": "cutout", "suffix": ".jpg"}, "must end in"),
         ({"kind": "matte", "suffix": ".webp"}, "must end in"),
         ({"kind": "composite", "suffix": ".psd"}, "must end in"),
+        ({"kind": "cutout", "suffix": ".png", "alpha": "premultiplied"}, "only a cutout as tif"),
+        ({"kind": "composite", "suffix": ".tif", "alpha": "premultiplied"}, "only a cutout as tif"),
+        ({"kind": "composite", "suffix": ".jpg", "background": "blur", "picture": "a.jpg"}, "only one"),
         ({"kind": "cutout", "suffix": ".webp", "depth": 16}, "8 bits"),
         ({"kind": "trimap", "suffix": ".png", "depth": 16}, "8 bits"),
         ({"kind": "cutout", "suffix": ".png", "depth": 12}, "depth"),

@@ -34,7 +34,7 @@ def test_a_growing_file_is_never_ripe():
     for second in range(10_000):
         settler.note("a.jpg", Stamp(second, second), float(second))
         assert settler.pop_ripe(float(second)) == []
-    assert settler.oldest() == ("a.jpg", 0.0)
+    assert settler.oldest() == ("a.jpg", 0.0, "")
 
 
 def test_a_file_that_vanished_is_never_ripe():
@@ -68,12 +68,22 @@ def test_a_file_without_its_end_is_looked_at_ever_more_rarely_and_let_go_when_ov
     assert ripe.first_seen == 0.0
 
 
+def test_whoever_asks_is_told_why_a_quiet_file_waits_until_it_changes_again():
+    settler = _settler()
+    settler.note("a.jpg", Stamp(1, 1), 0.0)
+    (ripe,) = settler.pop_ripe(3.0)
+    settler.put_back(ripe, ripe.stamp, 3.0, "its end is missing")
+    assert settler.oldest() == ("a.jpg", 0.0, "its end is missing")
+    settler.note("a.jpg", Stamp(2, 2), 4.0)
+    assert settler.oldest() == ("a.jpg", 0.0, "")
+
+
 def test_a_file_without_its_end_that_grows_waits_anew_but_stays_known_since_the_beginning():
     settler = _settler()
     settler.note("a.jpg", Stamp(1, 1), 0.0)
     (ripe,) = settler.pop_ripe(3.0)
     settler.put_back(ripe, Stamp(2, 2), 19.0)
-    assert settler.oldest() == ("a.jpg", 0.0)
+    assert settler.oldest() == ("a.jpg", 0.0, "")
     assert settler.next_deadline() == 22.0
     (ripe,) = settler.pop_ripe(22.0)
     assert not ripe.overdue

@@ -207,11 +207,11 @@ def test_iptc_is_read_from_each_format_that_holds_it(travelled):
 
 
 def test_our_outputs_read_again_have_the_same_pixels_and_metadata(travelled):
-    for ending in ("png", "tif"):
+    for ending, format_ in (("png", "png"), ("tif", "tiff")):
         again = framed(travelled.folder / f"a.keep.{ending}")
         assert np.array_equal(again.pixels, travelled.frame.pixels), ending
         assert again.profile == travelled.frame.profile
-        assert again.metadata.xmp == travel.metadata_for(travelled.frame, "keep", ending).xmp
+        assert again.metadata.xmp == travel.metadata_for(travelled.frame, "keep", format_).xmp
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -237,6 +237,27 @@ def test_iptc_becomes_xmp_where_there_is_no_place_for_it(tagged, tmp_path):
     assert told["XMP-dc:Subject"] == ["Hochzeit", "Schloß"]
     assert (told["XMP-dc:Description"], told["XMP-photoshop:City"]) == ("Vor der Tür", "München")
     assert told["IFD0:XResolution"] == 240
+
+
+def test_iptc_joins_the_xmp_of_a_camera_that_speaks_of_other_things(tagged, tmp_path):
+    """Sony's and Canon's write a rating into every JPEG; an agency's keywords must not be lost for that."""
+    frame, own, path = framed(tagged), tmp_path / "own.xmp", tmp_path / "a.webp"
+    exiftool("-q", "-XMP:Rating=4", "-XMP-photoshop:City=Wien", "-o", own)
+    metadata = Metadata(xmp=own.read_bytes(), iptc=frame.metadata.iptc)
+    refined = Refined(np.dstack([frame.pixels, frame.pixels[..., 0]]))
+    output = Output(kind="cutout", suffix=".webp")
+    path.write_bytes(encode.encode(output, refined, bare_frame(frame.pixels, None, metadata)))
+    (told,) = json.loads(exiftool("-j", "-G1", "-n", "-a", path))
+    assert told["XMP-dc:Subject"] == ["Hochzeit", "Schloß"]
+    assert (told["XMP-dc:Description"], told["XMP-xmp:Rating"]) == ("Vor der Tür", 4)
+    assert told["XMP-photoshop:City"] == "Wien"
+    assert "Warning" not in str(told)
+
+
+@pytest.mark.parametrize("packet", [b"", b"<x:xmpmeta>", b"no packet"])
+def test_a_packet_without_an_end_stays_as_it_is(packet):
+    assert xmp.with_iptc(packet or None, []) == (packet or None)
+    assert packet == b"" or xmp.with_iptc(packet, [(90, "Wien")]) == packet
 
 
 def with_exif(make, kind: str, block: bytes, **more: Any) -> bytes:

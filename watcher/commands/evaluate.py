@@ -1,8 +1,8 @@
 """Compare mattes with the truth: SAD, MAD, MSE, Grad and Conn (Rhemann et al. 2009).
 
   hotmatte evaluate matte.png truth.png
-  hotmatte evaluate mattes/ truth/             by name: a.matte.png or a.png against truth/a.png,
-                                               sub-folders too
+  hotmatte evaluate mattes/ truth/             by name: a.matte.png, a.cutout.png or a.png against
+                                               truth/a.png, sub-folders too; also tif, jxl, psd ...
   hotmatte evaluate mattes/ truth/ --json
 
 A picture with an alpha channel counts by that, any other by its grey levels. SAD, Grad and
@@ -18,21 +18,22 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from watcher.domain import printable
+from watcher.domain import Pixels, printable
 from watcher.endings import ENDINGS
-from watcher.errors import InputRejected
+from watcher.errors import InputError, InputRejected
 from watcher.exits import OK, SOME_FAILED
 from watcher.metrics import Field, Scores, scores, unknown_band
 
 NEEDS_SETTINGS = False
-# What a result of ours may be called, seen from the photo's name.
-SUFFIXES = (".matte.png", ".cutout.png", ".png")
+# What a result of ours may be called, seen from the photo's name: the surest first.
+KINDS = (".matte", ".cutout", "")
+FORMATS = ("png", "tif", "tiff", "jxl", "psd", "psb", "webp", "avif")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -69,10 +70,11 @@ def _pairs(predicted: Path, truth: Path) -> tuple[list[tuple[str, Path, Path]], 
         return [(truth.stem, predicted, truth)], []
     found, problems = [], []
     for name, path in _pictures(truth):
-        candidates = [predicted / (name + suffix) for suffix in SUFFIXES]
+        candidates = (predicted / f"{name}{kind}.{ending}" for kind in KINDS for ending in FORMATS)
         match = next((candidate for candidate in candidates if candidate.is_file()), None)
         if match is None:
-            problems.append(f"{name}: there is no {' or '.join(c.name for c in candidates)} in {predicted}")
+            words = " or ".join(f"{path.stem}{kind}.png" for kind in KINDS)
+            problems.append(f"{name}: there is no {words}, nor one as tif, jxl or psd, in {predicted}")
         else:
             found.append((name, match, path))
     if not found and not problems:
@@ -134,12 +136,30 @@ def read_alpha(path: Path) -> Field:
         content = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:
         raise InputRejected(f"{path} cannot be read: {error.strerror}") from error
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     picture: NDArray[Any] | None = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if content.size else None
-    if picture is None or picture.dtype not in (np.uint8, np.uint16):
+    if picture is None:
+        return _read_as_photo(path, content.tobytes())
+    if picture.dtype not in (np.uint8, np.uint16):
         raise InputRejected(f"{path} is not a picture of 8 or 16 bits")
     if picture.ndim == 3:
         picture = picture[..., 3] if picture.shape[2] == 4 else cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
     return np.asarray(picture / np.float32(np.iinfo(picture.dtype).max), np.float32)
+
+
+def _read_as_photo(path: Path, content: bytes) -> Field:
+    """What OpenCV cannot read, but we write: TIFFs with Zstandard, JPEG XL, PSD. Raises InputRejected."""
+    # Only now: they bring what reads pictures, which --help can do without.
+    from watcher.pipeline import pixels, sniff
+    from watcher.pipeline.scale import unit
+
+    try:
+        picture = pixels.read(content, sniff.kind_of(content))
+    except InputError as error:
+        raise InputRejected(f"{path} is not a picture that can be read: {error}") from error
+    if picture.opacity is not None:
+        return unit(picture.opacity)
+    return unit(cast(Pixels, cv2.cvtColor(picture.pixels, cv2.COLOR_RGB2GRAY)))
 
 
 def _mean(measured: Sequence[Scores]) -> Scores:

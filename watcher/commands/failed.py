@@ -19,10 +19,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     folder = known_folder(settings, args.folder) if args.folder else None
-    records = []
+    records, there = [], 0
     if journal := open_journal(settings):
         with journal:
             records = journal.records(JobState.QUARANTINED, folder=folder, limit=max(0, args.limit))
+            counts = journal.in_quarantine()
+            there = sum(counts.values()) if folder is None else counts.get(folder, 0)
     if args.json:
         print(json.dumps([row(record) for record in records], indent=2, ensure_ascii=False))
         return OK
@@ -33,6 +35,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         print(f"{job.id}  {job.source.folder}/{name}  ({tries}, {since(record.ended_at)})")
         print(f"    {words.get('reason')}")
         print(f"    {words.get('remedy', '')}")
-    if not records:
+    if there > len(records):
+        print(f"and {there - len(records)} more: `hotmatte failed --limit {there}`")
+    elif not records:
         print("nothing failed")
     return OK

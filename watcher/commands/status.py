@@ -124,7 +124,8 @@ def _folder(name: str, path: str, folder: dict[str, Any] | None, counts: dict[st
                 if folder["oldest"]
                 else ""
             )
-            lines.append(f"  {folder['unsettled']} unsettled{oldest}")
+            why = f": {folder['oldest_why']}" if oldest and folder.get("oldest_why") else ""
+            lines.append(f"  {folder['unsettled']} unsettled{oldest}{why}")
         if folder["symlinks_ignored"]:
             lines.append(f"  {_count(folder['symlinks_ignored'], 'symbolic link')} ignored")
         if folder.get("others_ignored"):

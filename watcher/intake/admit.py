@@ -137,33 +137,36 @@ class Admission:
         try:
             stamp = candidate.look(path)
         except OSError:
-            self._settler.put_back(ripe, ripe.stamp, now)
+            self._settler.put_back(ripe, ripe.stamp, now, "it cannot be looked at")
             return None
         if stamp is None:
             gone.append(ripe.relpath)
             return None
-        if stamp != ripe.stamp or not self._is_whole(path, ripe):
-            self._settler.put_back(ripe, stamp, now)
+        lacking = "" if stamp != ripe.stamp else self._lacking(path, ripe)
+        if stamp != ripe.stamp or lacking:
+            self._settler.put_back(ripe, stamp, now, lacking)
             return None
         return self._unless_companion(ripe, Source(self._name, ripe.relpath, stamp), now)
 
-    def _is_whole(self, path: str, ripe: Ripe) -> bool:
-        """Or overdue. Never where we may not read it: then nothing is known of it."""
+    def _lacking(self, path: str, ripe: Ripe) -> str:
+        """Why it is not whole yet, for people; "" where it is, or is overdue. What we may not read never is."""
         try:
             verdict = candidate.judge(path)
         except PermissionError:
             # Servers set permissions a moment after they have written.
             if ripe.pauses:
                 self._refused.note(ripe.relpath)
-            return False
+            return "it may not be read"
         self._refused.forget(ripe.relpath)
-        return ripe.overdue or verdict is not Verdict.INCOMPLETE
+        if ripe.overdue or verdict is not Verdict.INCOMPLETE:
+            return ""
+        return "its end is missing" if ripe.stamp.size else "it is empty"
 
     def _unless_companion(self, ripe: Ripe, source: Source, now: float) -> Source | None:
         """`source`, unless it waits for the other half of its pair, or has found it."""
         fate, other = self._pairs.fate(source.relpath, source.stamp, quiet_for=now - ripe.since)
         if fate is Fate.WAIT:
-            self._settler.put_back(ripe, source.stamp, now)
+            self._settler.put_back(ripe, source.stamp, now, "it waits for the other half of its pair")
         elif fate is Fate.COMPANION:
             half = None
             with suppress(OSError):  # then it has not been done either, as far as we know

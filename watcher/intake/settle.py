@@ -38,6 +38,7 @@ class _Wait:
     since: float
     due: float
     pauses: int = 0
+    why: str = ""
 
 
 class Settler:
@@ -71,7 +72,7 @@ class Settler:
         elif wait is None:
             self._enter(_Wait(relpath, stamp, now, now, now + self._quiet))
         elif wait.stamp != stamp:
-            wait.stamp, wait.since, wait.pauses = stamp, now, 0
+            wait.stamp, wait.since, wait.pauses, wait.why = stamp, now, 0, ""
             self._plan(wait, now + self._quiet)
 
     def pop_ripe(self, now: float) -> list[Ripe]:
@@ -84,8 +85,8 @@ class Settler:
             ripe.append(Ripe(wait.relpath, wait.stamp, overdue, wait.first_seen, wait.since, wait.pauses))
         return ripe
 
-    def put_back(self, ripe: Ripe, stamp: Stamp, now: float) -> None:
-        """Let it wait on: anew if `stamp` is another one, else a little longer each time."""
+    def put_back(self, ripe: Ripe, stamp: Stamp, now: float, why: str = "") -> None:
+        """Let it wait on: anew if `stamp` is another one, else a little longer each time, and `why` for people."""
         if stamp != ripe.stamp:
             self._enter(_Wait(ripe.relpath, stamp, ripe.first_seen, now, now + self._quiet))
             return
@@ -93,7 +94,7 @@ class Settler:
         # A look falls on the end of the patience, not on the end of a pause.
         end = ripe.since + self._give_up
         due = end if now < end < now + pause else now + pause
-        self._enter(_Wait(ripe.relpath, stamp, ripe.first_seen, ripe.since, due, ripe.pauses + 1))
+        self._enter(_Wait(ripe.relpath, stamp, ripe.first_seen, ripe.since, due, ripe.pauses + 1, why))
 
     def hasten(self, relpath: str, now: float) -> None:
         """What kept it may be over: let it become ripe now."""
@@ -105,12 +106,12 @@ class Settler:
         wait = self._next()
         return None if wait is None else wait.due
 
-    def oldest(self) -> tuple[str, float] | None:
-        """The path that has waited longest, and since when it has been seen."""
+    def oldest(self) -> tuple[str, float, str] | None:
+        """The path that has waited longest, since when it has been seen, and why if it no longer changes."""
         while self._age:
             first_seen, _, wait = self._age[0]
             if self._waiting.get(wait.relpath) is wait:
-                return wait.relpath, first_seen
+                return wait.relpath, first_seen, wait.why
             heapq.heappop(self._age)
         return None
 

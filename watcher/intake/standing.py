@@ -18,7 +18,7 @@ class FolderStatus:
 
     `reason` says why the folder is offline and what to do; `refused` what in it we may not read,
     and `remedy` what to do about that; `waiting` counts files that
-    have not settled, of which `oldest` has been seen for `oldest_s`. The rest is of the
+    have not settled, of which `oldest` has been seen for `oldest_s`, and waits for `oldest_why`. The rest is of the
     last listing: `unreadable` names files and sub-folders nothing could be learned about.
     """
 
@@ -32,6 +32,7 @@ class FolderStatus:
     waiting: int = 0
     oldest: str | None = None
     oldest_s: float = 0.0
+    oldest_why: str = ""
     scan_files: int = 0
     scan_s: float = 0.0
     symlinks: int = 0
@@ -63,12 +64,12 @@ class Standing:
         self._busy_since = now
         self.pulse.beat()
 
-    def rest(self, *, waiting: int, oldest: tuple[str, float] | None) -> None:
-        """The thread is about to wait for hints. `oldest`: a relpath and since when it is seen."""
+    def rest(self, *, waiting: int, oldest: tuple[str, float, str] | None) -> None:
+        """The thread is about to wait for hints. `oldest`: a relpath, since when it is seen, and why it waits."""
         self.pulse.beat()
-        relpath, since = oldest or (None, 0.0)
+        relpath, since, why = oldest or (None, 0.0, "")
         with self._lock:
-            self._status = replace(self._status, waiting=waiting, oldest=relpath)
+            self._status = replace(self._status, waiting=waiting, oldest=relpath, oldest_why=why)
             self._oldest_since, self._busy_since = since, None
 
     def observed(self, kind: Literal["native", "polling"], reason: str) -> None:

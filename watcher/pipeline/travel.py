@@ -16,8 +16,8 @@ _IPTC_HERE = ("png", "tiff", "jpeg", "psd", "psb")
 def metadata_for(frame: Frame, policy: Policy, format_: str) -> Metadata:
     """What travels: dimensions of the upright image, no thumbnail, and the place only if wanted.
 
-    A format without IPTC gets its fields as XMP where the photo has none; one without a
-    resolution gets that as EXIF.
+    A format without IPTC gets its fields as XMP where the photo's says nothing of them; one without
+    a resolution gets that as EXIF.
     """
     told = frame.metadata
     if policy == "none":
@@ -32,8 +32,8 @@ def metadata_for(frame: Frame, policy: Policy, format_: str) -> Metadata:
 
 
 def _folded(told: Metadata) -> Metadata:
-    if told.xmp is None and told.iptc is not None:
-        told = replace(told, xmp=xmp.of_iptc(iptc.fields_in(told.iptc)))
+    if told.iptc is not None:
+        told = replace(told, xmp=xmp.with_iptc(told.xmp, iptc.fields_in(told.iptc)))
     if told.dpi is not None:
         block = (
             exif.of_resolution(told.dpi) if told.exif is None else exif.with_resolution(told.exif, told.dpi)

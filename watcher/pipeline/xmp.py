@@ -1,4 +1,4 @@
-"""XMP packets: single statements changed or left out, and a small packet from IPTC. Pure.
+"""XMP packets: single statements changed or left out, and what IPTC says beside it. Pure.
 
 Works on the text, not on a parsed tree: what is not meant stays as its writer wrote it.
 """
@@ -6,6 +6,7 @@ Works on the text, not on a parsed tree: what is not meant stays as its writer w
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from xml.sax.saxutils import escape
 
 # A stranger's packet may be megabytes of anything: every search here takes linear time.
@@ -64,24 +65,38 @@ _LANGUAGES = {5: "dc:title", 116: "dc:rights", 120: "dc:description"}
 _LISTS = {25: ("dc:subject", "Bag"), 80: ("dc:creator", "Seq")}
 
 
-def of_iptc(fields: list[tuple[int, str]]) -> bytes | None:
-    """A packet that says what IPTC `fields` (dataset of record 2, text) say; None for nothing."""
-    parts = [f"<{_TEXTS[key]}>{escape(text)}</{_TEXTS[key]}>" for key, text in fields if key in _TEXTS]
-    for key, text in fields:
-        if key in _LANGUAGES:
-            name = _LANGUAGES[key]
-            item = f'<rdf:li xml:lang="x-default">{escape(text)}</rdf:li>'
-            parts.append(f"<{name}><rdf:Alt>{item}</rdf:Alt></{name}>")
-    for key, (name, kind) in _LISTS.items():
-        if items := [f"<rdf:li>{escape(text)}</rdf:li>" for found, text in fields if found == key]:
-            parts.append(f"<{name}><rdf:{kind}>{''.join(items)}</rdf:{kind}></{name}>")
+def with_iptc(packet: bytes | None, fields: list[tuple[int, str]]) -> bytes | None:
+    """`packet`, or a new one, and in it what IPTC `fields` (dataset of record 2, text) say of things that it does
+    not speak of; None for nothing."""
+    said = packet or b""
+    parts = [words for name, words in _statements(fields) if name.encode() not in said]
     if not parts:
-        return None
+        return packet
+    description = (
+        '<rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/"'
+        f' xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/">{"".join(parts)}</rdf:Description>'
+    ).encode()
+    if packet is not None:
+        before, end, after = packet.rpartition(b"</rdf:RDF>")
+        return before + description + end + after if end else packet
     return (
         '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
         '<x:xmpmeta xmlns:x="adobe:ns:meta/">'
-        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about=""'
-        ' xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/">'
-        f"{''.join(parts)}</rdf:Description></rdf:RDF></x:xmpmeta>"
+        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        f"{description.decode()}</rdf:RDF></x:xmpmeta>"
         '<?xpacket end="w"?>'
     ).encode()
+
+
+def _statements(fields: list[tuple[int, str]]) -> Iterator[tuple[str, str]]:
+    """(property, element) of each that has a counterpart in XMP."""
+    for key, text in fields:
+        if key in _TEXTS:
+            yield _TEXTS[key], f"<{_TEXTS[key]}>{escape(text)}</{_TEXTS[key]}>"
+        if key in _LANGUAGES:
+            name = _LANGUAGES[key]
+            item = f'<rdf:li xml:lang="x-default">{escape(text)}</rdf:li>'
+            yield name, f"<{name}><rdf:Alt>{item}</rdf:Alt></{name}>"
+    for key, (name, kind) in _LISTS.items():
+        if items := [f"<rdf:li>{escape(text)}</rdf:li>" for found, text in fields if found == key]:
+            yield name, f"<{name}><rdf:{kind}>{''.join(items)}</rdf:{kind}></{name}>"

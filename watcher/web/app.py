@@ -44,7 +44,7 @@ def create_app(settings: Settings, accepts: Accepts) -> FastAPI:
         finally:
             site.progress.close()
             await following
-            await asyncio.to_thread(site.notices.close)
+            await asyncio.to_thread(site.notices.close, *site.progress.mark)
             site.journal.close()
 
     app = FastAPI(

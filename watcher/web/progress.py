@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from watcher.errors import WatcherError
 from watcher.health import JOURNAL, SNAPSHOT
 from watcher.journal import Journal, Record
 from watcher.log import event
+from watcher.web.untold import Mark
 
 # While somebody waits for a matte; while somebody looks; while nobody does.
 BEAT_WAITED, BEAT_WATCHED, BEAT_IDLE = 0.005, 0.1, 0.5
@@ -38,9 +39,16 @@ class News:
 
 
 class Progress:
-    """`run` for ever in a task; `on_ended` is called for each job that ends meanwhile."""
+    """`run` for ever in a task; `on_ended` is called for each job that ends meanwhile, or has since `since`
+    (wall clock, default: now) and is not among `seen`: the `mark` of an earlier one."""
 
-    def __init__(self, state_dir: Path, on_ended: Callable[[Record], None]) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        on_ended: Callable[[Record], None],
+        since: float | None = None,
+        seen: Sequence[Mark] = (),
+    ) -> None:
         self._journal = Journal(state_dir / JOURNAL)
         self._desk = Desk(self._journal)
         self._path = state_dir / JOURNAL
@@ -49,8 +57,10 @@ class Progress:
         self._on_ended = on_ended
         self._waiters: dict[int, list[asyncio.Future[Record | None]]] = {}
         self._watchers: set[asyncio.Queue[News | None]] = set()
-        self._seen: deque[tuple[int, float | None]] = deque(maxlen=4000)
-        self._since = time.time()
+        self._seen: deque[Mark] = deque(seen, maxlen=4000)
+        self._since = time.time() if since is None else since
+        if since is None:
+            self._newly_ended()  # before our time: somebody else's news
         self._last: tuple[int, int] = (-1, -1)
         self._closed = False
         self._soon = asyncio.Event()
@@ -84,6 +94,12 @@ class Progress:
         """End `run` too."""
         self.hush()
         self._journal.close()
+
+    @property
+    def mark(self) -> tuple[float, list[Mark]]:
+        """Where the next one has to go on: until when ends were noted, and which of the last seconds."""
+        recent = [(number, ended) for number, ended in self._seen if (ended or 0.0) >= self._since - OVERLAP]
+        return self._since, recent
 
     @property
     def replaced(self) -> bool:

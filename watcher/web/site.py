@@ -24,6 +24,7 @@ from watcher.web.previews import Previews
 from watcher.web.progress import Progress
 from watcher.web.refusal import Refused
 from watcher.web.together import Together
+from watcher.web.untold import take
 
 # (hot folder, file name): whether the daemon would take that file.
 Accepts = Callable[[str, str], bool]
@@ -91,7 +92,8 @@ def build(settings: Settings, accepts: Accepts) -> Site:
     journal = Journal(settings.state_dir / JOURNAL)
     desk = Desk(journal)
     web = settings.web
-    notices = Notices(settings.notify, settings.state_dir)
+    untold = take(settings.state_dir)
+    notices = Notices(settings.notify, settings.state_dir, untold)
     measures = Measures(settings.state_dir, desk, notices)
 
     def ended(record: Record) -> None:
@@ -104,7 +106,7 @@ def build(settings: Settings, accepts: Accepts) -> Site:
         journal,
         Together(journal.admit_placed),
         desk,
-        Progress(settings.state_dir, ended),
+        Progress(settings.state_dir, ended, untold.since, untold.seen),
         Access(web, KeyRing(settings.state_dir), signing_secret(settings.state_dir)),
         Rates(web.requests_per_minute),
         Gate(desk, uploads=web.max_uploads, waiting=web.max_waiting),

@@ -42,7 +42,9 @@ class JobView(BaseModel):
     flags: list[str] = Field([], description="why a person should look at the matte")
     stages_ms: dict[str, float] = {}
     error: str | None = None
-    reason: str | None = None
+    reason: str | None = Field(
+        None, description="why it failed, or why nothing was made of a photo that is done"
+    )
     remedy: str | None = None
     verdict: str | None = Field(
         None, description="accepted or redone, once somebody has judged a flagged matte"
@@ -69,6 +71,7 @@ class FolderView(BaseModel):
     observer: str | None = None
     files: int | None = None
     unsettled: int | None = None
+    unsettled_why: str | None = Field(None, description="which of these has waited longest, and why")
     queued: int = 0
     running: int = 0
     done: int = 0
@@ -82,6 +85,8 @@ class FolderList(BaseModel):
 def job_view(record: Record) -> JobView:
     """What the journal alone says: cheap enough for long lists."""
     words, job = words_of(record), record.job
+    if "companion_of" in words:
+        words = {**words, "reason": f"passed over: {words['companion_of']} is the half that is work"}
     return JobView(
         job=job.id,
         folder=job.source.folder,
@@ -165,6 +170,7 @@ def folder_view(
         observer=told.get("observer"),
         files=told.get("files"),
         unsettled=told.get("unsettled"),
+        unsettled_why=f"{told['oldest']}: {told['oldest_why']}" if told.get("oldest_why") else None,
         **{state.value: counts.get(state.value, 0) for state in JobState},
     )
 

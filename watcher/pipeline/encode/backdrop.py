@@ -49,7 +49,11 @@ def picture(path: Path, frame: Frame) -> Field:
         content = path.read_bytes()
         found = pixels.read(content, sniff.kind_of(content))
     except (OSError, WatcherError) as error:
-        raise HostError(f"the background picture {path} cannot be read: {error}") from error
+        why = (error.strerror if isinstance(error, OSError) else None) or error
+        raise HostError(
+            f"the background picture {path} cannot be read: {why}",
+            remedy="Put a picture there, or name another one in the profile; work resumes by itself.",
+        ) from error
     levels = _covering(found.pixels, frame.width, frame.height)
     if found.profile != frame.profile:
         levels = cast(Pixels, colour.between(eight_bits(levels), found.profile, frame.profile))
