@@ -31,7 +31,7 @@ _SUFFIX_BYTES = (32, templates.MOST_BYTES)
 # Numbers of results, and of reports, of one name.
 _MOST = 10_000
 # A name is a stranger's if so many looks, one after the other, find no sidecar and no record of a publication.
-_LOOKS = 4
+_LOOKS = 8
 
 _NOTHING_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
