@@ -105,10 +105,8 @@ class Crew:
         self._booting: list[Supervisor] | None = None  # empty: it is being found out whether any shall come
         self._not_before = 0.0  # monotonic
         self._needed = 0.0  # monotonic: when more than the fixed ones were at work
-        self._each = (
-            0,
-            0,
-        )  # threads of each of so many workers: to find out how many cores there are takes a dozen files
+        # (workers, threads of each of so many): to find out how many cores there are takes a dozen files.
+        self._each = 0, 0
         self._lost = 0
         self._closed = False
 

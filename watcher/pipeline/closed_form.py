@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from watcher.pipeline.band import SOFT, band
 from watcher.pipeline.compiled import compiled
 from watcher.pipeline.fields import enlarged, halved
-from watcher.pipeline.laplacian import LANES, REACH, Places, blocks, rows_of, times
+from watcher.pipeline.laplacian import LANES, REACH, SQUARE, Places, blocks, rows_of, times
 
 Field = NDArray[np.float32]
 
@@ -33,7 +33,7 @@ def solve(image: Field, alpha: Field) -> Field:
     """`alpha` (HxW, 0..1) with the contour at 0.5 redrawn along the edges of `image` (HxWx3, 0..1).
 
     Pixels further from that contour than 1 % of the short side keep their value, soft ones those
-    beyond 4 %. About 25 bytes for each pixel, and 120 for each of the band.
+    beyond 4 %. About 25 bytes for each pixel, and 170 for each of the band: six in a block of eight, as a rule.
     """
     # Another layout would be another signature to compile.
     return solved(np.ascontiguousarray(image), np.ascontiguousarray(alpha))
@@ -106,6 +106,7 @@ def descend(rows: Field, places: Places, lengths: Places, alpha: Field, change: 
     """
     height, width = alpha.shape
     wide, count = width + 2 * REACH, len(places) * LANES
+    lanes = rows.size // max(1, SQUARE * len(places))  # for `times`, untold
     # With a margin, what is multiplied; without, what is known of each lane.
     picture = np.zeros((height + 2 * REACH) * wide + LANES, np.float32)
     x, direction = np.zeros(count, np.float32), np.zeros(count, np.float32)
@@ -119,11 +120,11 @@ def descend(rows: Field, places: Places, lengths: Places, alpha: Field, change: 
         for lane in range(lengths[block]):
             i = block * LANES + lane
             trusted[i] = trust(alpha[v, u + lane])
-            inverse[i] = 1 / (rows[(block * 25 + 12) * LANES + lane] + trusted[i])
+            inverse[i] = 1 / (rows[(block * SQUARE + 12) * LANES + lane] + trusted[i])
             residual[i] = trusted[i] * alpha[v, u + lane]
             x[i] = alpha[v, u + lane] + change[v, u + lane] if change.size else alpha[v, u + lane]
     lay(x, places, lengths, picture)
-    times(rows, places, wide, picture, trusted, image_of, rows.size // max(1, 25 * len(places)))
+    times(rows, places, wide, picture, trusted, image_of, lanes)
     picture[:] = np.float32(0)
     for i in range(count):
         residual[i] -= image_of[i]
@@ -131,7 +132,7 @@ def descend(rows: Field, places: Places, lengths: Places, alpha: Field, change: 
     energy = summed(residual, direction)
     for _ in range(steps):
         lay(direction, places, lengths, picture)
-        times(rows, places, wide, picture, trusted, image_of, rows.size // max(1, 25 * len(places)))
+        times(rows, places, wide, picture, trusted, image_of, lanes)
         curvature = summed(image_of, direction)
         if curvature <= 1e-12:
             break

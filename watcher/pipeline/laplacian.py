@@ -1,8 +1,8 @@
 """The matting Laplacian of the pixels of a band, and its product with a picture. Pure; for kernels to call.
 
 A. Levin, D. Lischinski, Y. Weiss: "A Closed-Form Solution to Natural Image Matting", PAMI 2008, equation (12), in
-windows of 3x3. Pixels lie in blocks of neighbours, so that the product, most of the work, is that of eight of them at a
-time: a third of what one after the other takes. Where it counts, indices are unsigned: others Numba takes for counted from the
+windows of 3x3. Pixels lie in blocks of neighbours, so that the product is that of eight of them at a time: half of what
+one after the other takes, all of conjugate gradients in it. Where it counts, indices are unsigned: others Numba takes for counted from the
 end, if they are negative, and then no loop is eight pixels wide.
 """
 
@@ -22,7 +22,7 @@ LANES = 8
 # Neighbours of a pixel that share a window with it lie within this distance.
 REACH = 2
 # Neighbours of a pixel, itself included.
-_SQUARE = 25
+SQUARE = 25
 _NINTH = 1 / 9
 
 
@@ -59,13 +59,13 @@ def rows_of(image: Field, places: Places, lengths: Places, epsilon: float) -> Fi
     """
     height, width = image.shape[:2]
     # What pixels of no block would have goes to one more, which nobody gets.
-    size = len(places) * _SQUARE * LANES
-    rows = np.zeros(size + _SQUARE * LANES, np.float32)
+    size = len(places) * SQUARE * LANES
+    rows = np.zeros(size + SQUARE * LANES, np.float32)
     first_of = np.full((height + 2 * REACH, width + 2 * REACH), np.int32(size))
     flat = first_of.ravel()
     for block in range(len(places)):
         for lane in range(lengths[block]):
-            flat[places[block] + lane] = block * _SQUARE * LANES + lane
+            flat[places[block] + lane] = block * SQUARE * LANES + lane
     step = np.empty(9, np.uint64)
     for j in range(9):
         step[j] = LANES * (5 * (j // 3) + j % 3)
@@ -139,7 +139,7 @@ def times(
             p0 + np.uint64(3) * wide,
             p0 + np.uint64(4) * wide,
         )
-        q, o = block * np.uint64(25) * eight, block * eight
+        q, o = block * np.uint64(SQUARE) * eight, block * eight
         for lane in range(np.uint64(lanes)):
             r = q + lane
             # Five sums side by side: of one, each addition would wait for the one before.
